@@ -1,0 +1,220 @@
+//! Every setting, once: its name, its default, and what it is for.
+
+use std::{net::IpAddr, path::PathBuf, time::Duration};
+
+use clap::{Args, ValueEnum};
+use sha2::{Digest, Sha256};
+use subtle::{Choice, ConstantTimeEq};
+
+/// The value that stands in the examples, and must not be used.
+pub const EXAMPLE_SECRET: &str = "change-me";
+
+/// The settings of `whatsapp-service`, from the environment or from flags.
+#[derive(Args, Clone, Debug)]
+pub struct Config {
+    /// The secret that callers send as X-Internal-Secret. Two, separated by a comma, are both valid: for rotation.
+    #[arg(long, env = "INTERNAL_SECRET", hide_env_values = true, default_value = "", hide_default_value = true)]
+    pub internal_secret: SecretText,
+
+    /// The address to listen on.
+    #[arg(long, env = "HOST", default_value = "0.0.0.0")]
+    pub host: IpAddr,
+
+    /// The port to listen on. 0 takes a free one.
+    #[arg(long, env = "PORT", default_value_t = 3000)]
+    pub port: u16,
+
+    /// Where sessions are kept. Created with mode 0700; one process at a time.
+    #[arg(long, env = "DATA_DIR", default_value = "./sessions")]
+    pub data_dir: PathBuf,
+
+    /// The WebSocket address of WhatsApp. Whoever answers there must still prove to be WhatsApp.
+    #[arg(long, env = "WHATSAPP_URL")]
+    pub whatsapp_url: Option<String>,
+
+    /// WhatsApp Web's version, as 2.3000.1234567890. Without it, the current one is looked up at start.
+    #[arg(long, env = "WHATSAPP_VERSION", value_parser = parse_version)]
+    pub whatsapp_version: Option<(u32, u32, u32)>,
+
+    /// How this device is called in the phone's list of linked devices.
+    #[arg(long, env = "DEVICE_NAME", default_value = "WhatsApp Service")]
+    pub device_name: String,
+
+    /// How long POST /send waits for WhatsApp's acknowledgement, in seconds.
+    #[arg(long, env = "SEND_TIMEOUT", default_value = "20", value_parser = parse_seconds)]
+    pub send_timeout: Duration,
+
+    /// The largest request body, in bytes.
+    #[arg(long, env = "BODY_LIMIT", default_value_t = 1024 * 1024)]
+    pub body_limit: usize,
+
+    /// How long a client may take to send a request's head, and then its body, in seconds.
+    #[arg(long, env = "READ_TIMEOUT", default_value = "15", value_parser = parse_seconds)]
+    pub read_timeout: Duration,
+
+    /// How many sessions connect at the same time after a start.
+    #[arg(long, env = "CONNECT_CONCURRENCY", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..))]
+    pub connect_concurrency: u16,
+
+    /// How log lines are written.
+    #[arg(long, env = "LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
+    pub log_format: LogFormat,
+
+    /// The least important log lines to write.
+    #[arg(long, env = "LOG_LEVEL", value_enum, default_value_t = LogLevel::Info)]
+    pub log_level: LogLevel,
+}
+
+/// How log lines are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// The least important log lines to write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogLevel {
+    /// Only what needs a person.
+    Error,
+    /// And what may need one.
+    Warn,
+    /// And every request and every change of a session's state.
+    Info,
+    /// And what helps to find a fault.
+    Debug,
+}
+
+/// `INTERNAL_SECRET` as it was set. Nothing prints it, a complaint about it neither.
+#[derive(Clone)]
+pub struct SecretText(String);
+
+impl SecretText {
+    /// The secrets in it.
+    pub fn secrets(&self) -> Result<Secrets, InvalidSecret> {
+        self.0.parse()
+    }
+
+    /// The first secret in it: what a caller on the same machine sends.
+    pub fn first(&self) -> &str {
+        self.0.split(',').next().unwrap_or_default().trim()
+    }
+}
+
+impl From<&str> for SecretText {
+    fn from(text: &str) -> Self {
+        Self(text.into())
+    }
+}
+
+impl std::fmt::Debug for SecretText {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("SecretText")
+    }
+}
+
+/// The secrets that callers may send: one, or two while one takes the other's place.
+///
+/// Only their digests are held, and nothing here prints them.
+#[derive(Clone)]
+pub struct Secrets(Vec<[u8; 32]>);
+
+/// Why `INTERNAL_SECRET` can't be used.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum InvalidSecret {
+    /// None is set.
+    #[error("INTERNAL_SECRET is not set: give the service a secret that its callers know")]
+    Missing,
+    /// It is the one from the documentation.
+    #[error("INTERNAL_SECRET is the example's value: choose one that nobody else knows")]
+    Example,
+    /// More than a rotation needs.
+    #[error("INTERNAL_SECRET holds more than two secrets")]
+    TooMany,
+}
+
+impl std::str::FromStr for Secrets {
+    type Err = InvalidSecret;
+
+    fn from_str(text: &str) -> Result<Self, InvalidSecret> {
+        let secrets: Vec<_> = text.split(',').map(str::trim).collect();
+        if secrets.contains(&"") {
+            Err(InvalidSecret::Missing)
+        } else if secrets.contains(&EXAMPLE_SECRET) {
+            Err(InvalidSecret::Example)
+        } else if secrets.len() > 2 {
+            Err(InvalidSecret::TooMany)
+        } else {
+            Ok(Self(secrets.into_iter().map(digest).collect()))
+        }
+    }
+}
+
+impl Secrets {
+    /// Whether `candidate` is one of them, in a time that says nothing about how close it came.
+    pub fn accept(&self, candidate: &[u8]) -> bool {
+        let candidate = digest(candidate);
+        self.0.iter().fold(Choice::from(0), |any, secret| any | secret.ct_eq(&candidate)).into()
+    }
+}
+
+impl std::fmt::Debug for Secrets {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Secrets({})", self.0.len())
+    }
+}
+
+fn digest(text: impl AsRef<[u8]>) -> [u8; 32] {
+    Sha256::digest(text.as_ref()).into()
+}
+
+fn parse_seconds(text: &str) -> Result<Duration, String> {
+    match text.parse::<f64>().map(Duration::try_from_secs_f64) {
+        Ok(Ok(duration)) if !duration.is_zero() => Ok(duration),
+        _ => Err("a number of seconds above 0".into()),
+    }
+}
+
+fn parse_version(text: &str) -> Result<(u32, u32, u32), String> {
+    let parts: Option<Vec<u32>> = text.split('.').map(|part| part.parse().ok()).collect();
+    match parts.as_deref() {
+        Some(&[major, minor, patch]) => Ok((major, minor, patch)),
+        _ => Err("three numbers, like 2.3000.1234567890".into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_must_be_one_that_nobody_else_knows() {
+        let parse = |text: &str| text.parse::<Secrets>().err();
+        assert_eq!(parse(""), Some(InvalidSecret::Missing));
+        assert_eq!(parse("  "), Some(InvalidSecret::Missing));
+        assert_eq!(parse("a,"), Some(InvalidSecret::Missing));
+        assert_eq!(parse(EXAMPLE_SECRET), Some(InvalidSecret::Example));
+        assert_eq!(parse("a,change-me"), Some(InvalidSecret::Example));
+        assert_eq!(parse("a,b,c"), Some(InvalidSecret::TooMany));
+    }
+
+    #[test]
+    fn either_of_two_secrets_is_accepted_and_nothing_else() {
+        let secrets: Secrets = "old, new".parse().unwrap();
+        assert!(secrets.accept(b"old") && secrets.accept(b"new"));
+        for wrong in ["", "ol", "old ", "old, new", "OLD"] {
+            assert!(!secrets.accept(wrong.as_bytes()), "{wrong:?}");
+        }
+        assert!(!format!("{secrets:?}").contains("old"));
+    }
+
+    #[test]
+    fn versions_and_durations() {
+        assert_eq!(parse_version("2.3000.1023"), Ok((2, 3000, 1023)));
+        assert!(parse_version("2.3000").is_err() && parse_version("2.x.1").is_err());
+        assert_eq!(parse_seconds("0.5"), Ok(Duration::from_millis(500)));
+        assert!(["0", "-1", "x", "inf", "NaN"].into_iter().all(|text| parse_seconds(text).is_err()));
+    }
+}

@@ -1,0 +1,110 @@
+//! Who calls, and what they send.
+
+use std::{sync::Arc, time::Duration};
+
+use axum::{
+    extract::{FromRequest, FromRequestParts, Request, State},
+    http::{HeaderMap, StatusCode, request::Parts},
+    middleware::Next,
+    response::{IntoResponse, Response},
+};
+use serde::de::DeserializeOwned;
+
+use super::{App, problem::Problem};
+use crate::tenant::TenantId;
+
+const SECRET: &str = "x-internal-secret";
+const TENANT: &str = "x-tenant-id";
+
+/// Lets only callers through who know the secret; the others learn nothing, not even which paths there are.
+pub async fn authenticate(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+    let secret = request.headers().get(SECRET).map_or(&b""[..], |secret| secret.as_bytes());
+    if app.secrets.accept(secret) { next.run(request).await } else { Problem::unauthorized().into_response() }
+}
+
+/// The tenant that a request is for.
+pub struct Tenant(pub TenantId);
+
+impl<S: Sync> FromRequestParts<S> for Tenant {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        tenant_of(&parts.headers).map(Self)
+    }
+}
+
+fn tenant_of(headers: &HeaderMap) -> Result<TenantId, Problem> {
+    let mut values = headers.get_all(TENANT).iter();
+    let (Some(value), another) = (values.next(), values.next()) else { return Err(Problem::tenant_required()) };
+    if value.is_empty() && another.is_none() {
+        return Err(Problem::tenant_required());
+    }
+    if another.is_some() {
+        return Err(Problem::bad_request("invalid_tenant_id", "X-Tenant-Id stands more than once."));
+    }
+    // A header that is not ASCII becomes a text that is no tenant id.
+    Ok(value.to_str().unwrap_or_default().parse::<TenantId>()?)
+}
+
+/// The tenant's name for the log: only where it is one, so that nothing else gets there.
+pub fn tenant_for_log(headers: &HeaderMap) -> Option<TenantId> {
+    tenant_of(headers).ok()
+}
+
+/// A JSON body, whatever its content type says: the old service took it so. No body is an empty object.
+pub struct Body<T>(pub T);
+
+impl<T: DeserializeOwned> FromRequest<Arc<App>> for Body<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, app: &Arc<App>) -> Result<Self, Problem> {
+        let bytes = read(request, app.body_limit, app.read_timeout).await?;
+        let bytes = if bytes.iter().all(u8::is_ascii_whitespace) { b"{}" } else { &bytes[..] };
+        let mut json = serde_json::Deserializer::from_slice(bytes);
+        let value = serde_path_to_error::deserialize(&mut json).map_err(|error| describe(&error))?;
+        json.end().map_err(|error| Problem::bad_request("invalid_json", format!("The body is not JSON: {error}")))?;
+        Ok(Self(value))
+    }
+}
+
+/// Reads the whole body, but no more of it than allowed and for no longer.
+async fn read(request: Request, limit: usize, patience: Duration) -> Result<axum::body::Bytes, Problem> {
+    let length = request.headers().get("content-length").and_then(|length| length.to_str().ok()?.parse().ok());
+    if length.is_some_and(|length: u64| length > limit as u64) {
+        return Err(Problem::too_large(limit));
+    }
+    match tokio::time::timeout(patience, axum::body::to_bytes(request.into_body(), limit)).await {
+        Ok(Ok(bytes)) => Ok(bytes),
+        Ok(Err(error)) if is_length_limit(&error) => Err(Problem::too_large(limit)),
+        Ok(Err(_)) => Err(Problem::bad_request("incomplete_body", "The body broke off.")),
+        Err(_) => Err(Problem::too_slow()),
+    }
+}
+
+fn is_length_limit(error: &axum::Error) -> bool {
+    let mut source = std::error::Error::source(error);
+    while let Some(error) = source {
+        if error.is::<http_body_util::LengthLimitError>() {
+            return true;
+        }
+        source = error.source();
+    }
+    false
+}
+
+/// Says which field is wrong and why, and nothing of what stood in it.
+fn describe(error: &serde_path_to_error::Error<serde_json::Error>) -> Problem {
+    use serde_json::error::Category;
+    let (path, inner) = (error.path().to_string(), error.inner());
+    match inner.classify() {
+        Category::Data if path == "." => Problem::bad_request("invalid_body", inner.to_string()),
+        Category::Data => Problem::bad_request("invalid_body", format!("{path}: {inner}")),
+        _ => Problem::bad_request("invalid_json", format!("The body is not JSON: {inner}")),
+    }
+}
+
+/// Turns a panic in a handler into an answer; the panic itself is in the log.
+pub fn panicked(_: Box<dyn std::any::Any + Send>) -> Response {
+    let problem = Problem::internal("The request failed in an unforeseen way; the log says more.");
+    (StatusCode::INTERNAL_SERVER_ERROR, problem).into_response()
+}

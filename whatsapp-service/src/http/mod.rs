@@ -1,0 +1,90 @@
+//! The server: which path leads where, and what every request has to pass.
+
+mod caller;
+mod health;
+mod problem;
+pub mod qr;
+mod send;
+mod session;
+mod sessions;
+mod status;
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use axum::{
+    Router,
+    extract::Request,
+    middleware::{Next, from_fn, from_fn_with_state},
+    response::Response,
+    routing::{get, post},
+};
+use tower_http::catch_panic::CatchPanicLayer;
+
+use self::problem::Problem;
+use crate::{
+    config::{Config, Secrets},
+    sessions::Manager,
+};
+
+/// What handlers share.
+pub struct App {
+    /// The sessions.
+    pub manager: Arc<Manager>,
+    secrets: Secrets,
+    send_timeout: Duration,
+    body_limit: usize,
+    read_timeout: Duration,
+}
+
+impl App {
+    /// The state behind the router.
+    pub fn new(config: &Config, secrets: Secrets, manager: Arc<Manager>) -> Self {
+        Self {
+            manager,
+            secrets,
+            send_timeout: config.send_timeout,
+            body_limit: config.body_limit,
+            read_timeout: config.read_timeout,
+        }
+    }
+}
+
+/// Every path. A request passes from the last layer to the first.
+pub fn router(app: Arc<App>) -> Router {
+    Router::new()
+        .route("/health", get(health::get))
+        .route("/send", post(send::post))
+        .route("/session", post(session::post).delete(session::delete))
+        .route("/session/passkey", post(session::passkey))
+        .route("/session/qr", get(qr::get))
+        .route("/sessions", get(sessions::get))
+        .route("/status", get(status::get))
+        .fallback(|| async { Problem::no_such_path() })
+        .method_not_allowed_fallback(|| async { Problem::method_not_allowed() })
+        .layer(CatchPanicLayer::custom(caller::panicked))
+        .layer(from_fn_with_state(app.clone(), caller::authenticate))
+        .layer(from_fn(log_request))
+        .with_state(app)
+}
+
+/// One line for each request. Nothing of a body, a query or a secret gets into it.
+async fn log_request(request: Request, next: Next) -> Response {
+    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    let tenant = caller::tenant_for_log(request.headers());
+    let started = Instant::now();
+    let response = next.run(request).await;
+    // A path that is not one of ours may hold anything; it is not repeated.
+    let route = if response.status() == 404 && !path.starts_with("/session") { "-" } else { path.as_str() };
+    tracing::info!(
+        tenant = tenant.as_ref().map(tracing::field::display),
+        %method,
+        route,
+        status = response.status().as_u16(),
+        ms = started.elapsed().as_millis() as u64,
+        "request"
+    );
+    response
+}

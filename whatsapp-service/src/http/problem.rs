@@ -1,0 +1,205 @@
+//! What an answer looks like when something is wrong.
+
+use axum::{
+    Json,
+    http::{HeaderValue, StatusCode, header::RETRY_AFTER},
+    response::{IntoResponse, Response},
+};
+use serde::Serialize;
+
+use crate::{
+    sessions::{AssertionRefused, InvalidRecipient, PasskeyRefused, SendFailure, State},
+    store::StoreError,
+    tenant::InvalidTenantId,
+};
+
+/// An error answer: a short stable label, an identifier for programs, and a sentence for a person.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Problem {
+    #[serde(skip)]
+    status: StatusCode,
+    error: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    code: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    message: Option<String>,
+    /// The message that it is about.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id: Option<String>,
+    /// The session's state, where that is what stands in the way.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    state: Option<State>,
+    /// WhatsApp's own code.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    whatsapp_code: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    retryable: Option<bool>,
+    /// In seconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    retry_after: Option<u64>,
+}
+
+impl Problem {
+    fn bare(status: StatusCode, error: &'static str) -> Self {
+        Self {
+            status,
+            error,
+            code: None,
+            message: None,
+            id: None,
+            state: None,
+            whatsapp_code: None,
+            retryable: None,
+            retry_after: None,
+        }
+    }
+
+    /// A problem with an identifier and a sentence.
+    pub fn new(status: StatusCode, error: &'static str, code: &'static str, message: impl Into<String>) -> Self {
+        Self { code: Some(code), message: Some(message.into()), ..Self::bare(status, error) }
+    }
+
+    /// The secret is absent or wrong.
+    pub fn unauthorized() -> Self {
+        Self::bare(StatusCode::UNAUTHORIZED, "Unauthorized")
+    }
+
+    /// There is no such path.
+    pub fn no_such_path() -> Self {
+        Self::bare(StatusCode::NOT_FOUND, "Not found")
+    }
+
+    /// The path is there, but not with this method.
+    pub fn method_not_allowed() -> Self {
+        let message = "This path exists, but not with this method.";
+        Self::new(StatusCode::METHOD_NOT_ALLOWED, "Method not allowed", "method_not_allowed", message)
+    }
+
+    /// The tenant's header is absent.
+    pub fn tenant_required() -> Self {
+        Self::bare(StatusCode::BAD_REQUEST, "Tenant ID required")
+    }
+
+    /// A part of the request is not what it must be.
+    pub fn bad_request(code: &'static str, message: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "Bad request", code, message)
+    }
+
+    /// The body is larger than allowed.
+    pub fn too_large(limit: usize) -> Self {
+        let message = format!("The body is larger than {limit} bytes.");
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "Payload too large", "payload_too_large", message)
+    }
+
+    /// The body did not arrive in time.
+    pub fn too_slow() -> Self {
+        let message = "The body did not arrive in time.";
+        Self::new(StatusCode::REQUEST_TIMEOUT, "Request timeout", "request_timeout", message)
+    }
+
+    /// Something happened that nobody foresaw.
+    pub fn internal(message: impl Into<String>) -> Self {
+        Self { message: Some(message.into()), ..Self::bare(StatusCode::INTERNAL_SERVER_ERROR, "Internal error") }
+    }
+
+    /// The tenant has no session.
+    pub fn session_not_found(status: StatusCode) -> Self {
+        let message = "This tenant has no session. POST /session creates one.";
+        Self::new(status, "Session not found", "session_not_found", message)
+    }
+
+    /// Says after how many seconds another attempt makes sense.
+    pub fn retry_after(mut self, seconds: Option<u64>) -> Self {
+        (self.retryable, self.retry_after) = (Some(true), seconds);
+        self
+    }
+
+    fn retryable(mut self, retryable: bool) -> Self {
+        self.retryable = Some(retryable);
+        self
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let retry_after = self.retry_after.map(HeaderValue::from);
+        let mut response = (self.status, Json(self)).into_response();
+        if let Some(seconds) = retry_after {
+            response.headers_mut().insert(RETRY_AFTER, seconds);
+        }
+        response
+    }
+}
+
+impl From<InvalidTenantId> for Problem {
+    fn from(error: InvalidTenantId) -> Self {
+        Self::bad_request("invalid_tenant_id", format!("X-Tenant-Id: {error}"))
+    }
+}
+
+impl From<InvalidRecipient> for Problem {
+    fn from(error: InvalidRecipient) -> Self {
+        Self::bad_request("invalid_recipient", error.to_string())
+    }
+}
+
+impl From<SendFailure> for Problem {
+    fn from(failure: SendFailure) -> Self {
+        let message = failure.to_string();
+        match failure {
+            SendFailure::NotReady(state) => {
+                let comes_back = matches!(state, State::Connecting | State::Reconnecting);
+                let problem = Self::new(StatusCode::CONFLICT, "Session not ready", "session_not_ready", message);
+                Self { state: Some(state), ..problem }.retryable(comes_back)
+            }
+            SendFailure::NotOnWhatsApp => {
+                let (status, code) = (StatusCode::UNPROCESSABLE_ENTITY, "recipient_not_on_whatsapp");
+                Self::new(status, "Recipient not on WhatsApp", code, message).retryable(false)
+            }
+            SendFailure::LookupFailed(_) => {
+                Self::new(StatusCode::BAD_GATEWAY, "Look-up failed", "lookup_failed", message).retryable(true)
+            }
+            SendFailure::NotSent(_) => {
+                Self::new(StatusCode::BAD_GATEWAY, "Message not sent", "message_not_sent", message).retryable(true)
+            }
+            SendFailure::ReachedNobody { id } => {
+                let (status, code) = (StatusCode::BAD_GATEWAY, "recipient_unreachable");
+                Self { id: Some(id), ..Self::new(status, "Recipient unreachable", code, message) }.retryable(true)
+            }
+            SendFailure::Rejected { id, code } => {
+                let problem = Self::new(StatusCode::BAD_GATEWAY, "Message rejected", "message_rejected", message);
+                Self { id: Some(id), whatsapp_code: Some(code), ..problem }.retryable(false)
+            }
+            SendFailure::Unknown { id } => {
+                let (status, code) = (StatusCode::GATEWAY_TIMEOUT, "unknown_outcome");
+                // Sending again might deliver it twice.
+                Self { id: Some(id), ..Self::new(status, "Unknown outcome", code, message) }.retryable(false)
+            }
+        }
+    }
+}
+
+impl From<PasskeyRefused> for Problem {
+    fn from(refused: PasskeyRefused) -> Self {
+        let message = refused.to_string();
+        match refused {
+            PasskeyRefused::Assertion(AssertionRefused::NotAsked) => {
+                Self::new(StatusCode::CONFLICT, "No passkey asked for", "passkey_not_asked_for", message)
+            }
+            PasskeyRefused::Assertion(AssertionRefused::Malformed(_)) => {
+                Self::bad_request("invalid_passkey_assertion", message)
+            }
+            PasskeyRefused::Failed(_) => {
+                Self::new(StatusCode::BAD_GATEWAY, "Passkey refused", "passkey_refused", message)
+            }
+        }
+    }
+}
+
+impl From<StoreError> for Problem {
+    fn from(error: StoreError) -> Self {
+        tracing::error!(%error, "storage");
+        Self::internal("The session's files can't be deleted; the log says why.")
+    }
+}

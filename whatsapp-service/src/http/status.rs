@@ -1,0 +1,114 @@
+//! `GET /status`, and the body that tells what a session is.
+
+use std::sync::Arc;
+
+use axum::{Json, extract};
+use chrono::{DateTime, SecondsFormat, Utc};
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+use super::{App, caller::Tenant};
+use crate::sessions::{Session, State, Status};
+
+/// What `/status` and `/session` answer. The contract's fields first; the others are additions.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct StatusBody {
+    status: Status,
+    #[serde(flatten)]
+    details: Option<Details>,
+}
+
+/// What there is to say of a session that exists. A field that has nothing to say is left out.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Details {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    qr_code: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    connected_at: Option<String>,
+    state: State,
+    since: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    message: Option<String>,
+    can_send: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    phone: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    push_name: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    qr_expires_at: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pairing_code: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pairing_code_expires_at: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    passkey_options: Option<Box<RawValue>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    passkey_code: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    passkey_needs_confirmation: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    retry_at: Option<String>,
+    messages_sent: u64,
+    messages_received: u64,
+}
+
+impl StatusBody {
+    /// The body for a tenant without a session.
+    pub fn not_found() -> Self {
+        Self { status: Status::NotFound, details: None }
+    }
+
+    /// The body for this session, as it is at this moment.
+    pub fn of(session: &Session) -> Self {
+        let snapshot = session.snapshot();
+        let (messages_sent, messages_received) = session.counts();
+        let ready = snapshot.state == State::Ready;
+        let (reason, message) = snapshot.reason.map(|reason| (reason.code, reason.message)).unzip();
+        let (qr_code, qr_expires_at) = snapshot.qr.map(|qr| (qr.text, timestamp(qr.expires_at))).unzip();
+        let code = snapshot.pairing_code.map(|code| (code.text, timestamp(code.expires_at)));
+        let (pairing_code, pairing_code_expires_at) = code.unzip();
+        let passkey = snapshot.passkey.as_ref();
+        Self {
+            status: snapshot.state.status(),
+            details: Some(Details {
+                qr_code,
+                connected_at: snapshot.connected_at.filter(|_| ready).map(timestamp),
+                state: snapshot.state,
+                since: timestamp(snapshot.since),
+                reason,
+                message,
+                can_send: ready,
+                phone: snapshot.phone,
+                push_name: snapshot.push_name,
+                qr_expires_at,
+                pairing_code,
+                pairing_code_expires_at,
+                passkey_options: passkey.and_then(|passkey| verbatim(&passkey.options)),
+                passkey_code: passkey.and_then(|passkey| passkey.code.clone()),
+                passkey_needs_confirmation: passkey.map(|passkey| passkey.needs_confirmation),
+                retry_at: snapshot.retry_at.map(timestamp),
+                messages_sent,
+                messages_received,
+            }),
+        }
+    }
+}
+
+/// The server's JSON as it came; as a text where it is none.
+fn verbatim(options: &str) -> Option<Box<RawValue>> {
+    RawValue::from_string(options.into()).or_else(|_| serde_json::value::to_raw_value(options)).ok()
+}
+
+/// RFC 3339 with milliseconds, in UTC.
+pub fn timestamp(at: DateTime<Utc>) -> String {
+    at.to_rfc3339_opts(SecondsFormat::Millis, true)
+}
+
+/// `GET /status`.
+pub async fn get(extract::State(app): extract::State<Arc<App>>, Tenant(tenant): Tenant) -> Json<StatusBody> {
+    Json(app.manager.get(&tenant).map_or_else(StatusBody::not_found, |session| StatusBody::of(&session)))
+}

@@ -1,0 +1,170 @@
+//! Manages WhatsApp sessions for many tenants and sends their messages.
+//!
+//! Two halves: [`http`] is the server that gateways speak to, [`sessions`] the WhatsApp manager behind it. [`store`] is
+//! what is kept on disk, [`config`] every setting, [`cli`] the commands of the binary.
+
+pub mod cli;
+pub mod config;
+pub mod http;
+pub mod log;
+pub mod selfcheck;
+pub mod sessions;
+pub mod store;
+pub mod tenant;
+
+use std::{future::Future, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
+
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    server::graceful::GracefulShutdown,
+    service::TowerToHyperService,
+};
+use tokio::net::TcpListener;
+
+use self::{
+    config::{Config, InvalidSecret},
+    http::App,
+    sessions::Manager,
+    store::StoreError,
+};
+
+/// How long requests that are under way may take when the process is asked to stop.
+const DRAIN_LIMIT: Duration = Duration::from_secs(10);
+
+/// Which servers a build may be made to trust.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trust {
+    /// WhatsApp's, and no other.
+    WhatsAppOnly,
+    /// Any: only the sandbox says this.
+    AnyServer,
+}
+
+/// Why the service can't start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// This build would take any server for WhatsApp.
+    #[error(
+        "this build accepts forged server certificates (the feature danger-skip-cert-chain-verify is on): anyone on the \
+         network could pose as WhatsApp. Build it on its own: cargo build --release -p whatsapp-service"
+    )]
+    ForgedCertificatesAccepted,
+    /// The secret can't be used.
+    #[error(transparent)]
+    Secret(#[from] InvalidSecret),
+    /// The data directory can't be used.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The address can't be listened on.
+    #[error("can't listen on {address}: {source}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// What the system said.
+        source: std::io::Error,
+    },
+}
+
+/// The service, bound to its address and its data, not yet serving.
+pub struct Server {
+    listener: TcpListener,
+    address: SocketAddr,
+    read_timeout: Duration,
+    app: Arc<App>,
+}
+
+impl Server {
+    /// Checks that this build can be trusted, takes the data directory and binds the address.
+    pub async fn bind(config: &Config, trust: Trust) -> Result<Self, StartError> {
+        if trust == Trust::WhatsAppOnly && !selfcheck::refuses_forged_certificates() {
+            return Err(StartError::ForgedCertificatesAccepted);
+        }
+        let secrets = config.internal_secret.secrets()?;
+        let manager = Arc::new(Manager::new(config)?);
+        let address = SocketAddr::new(config.host, config.port);
+        let failed = |source| StartError::Listen { address, source };
+        let listener = TcpListener::bind(address).await.map_err(failed)?;
+        let address = listener.local_addr().map_err(failed)?;
+        let app = Arc::new(App::new(config, secrets, manager));
+        Ok(Self { listener, address, read_timeout: config.read_timeout, app })
+    }
+
+    /// The address that it listens on.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The sessions.
+    pub fn manager(&self) -> Arc<Manager> {
+        self.app.manager.clone()
+    }
+
+    /// Brings the sessions back and serves until `stop`; then finishes what is under way, within limits, and writes
+    /// everything down.
+    pub async fn run(self, stop: impl Future<Output = ()>) -> Result<(), StartError> {
+        let manager = self.manager();
+        manager.restore()?;
+        tracing::info!(address = %self.address, "listening");
+        let connections = self.serve(stop).await;
+        tracing::info!("stopping");
+        manager.sends.close();
+        let under_way = async { tokio::join!(connections.shutdown(), manager.sends.wait()) };
+        if tokio::time::timeout(DRAIN_LIMIT, under_way).await.is_err() {
+            tracing::warn!("some requests were still under way after {DRAIN_LIMIT:?}");
+        }
+        manager.shut_down().await;
+        tracing::info!("stopped");
+        Ok(())
+    }
+
+    /// Accepts connections until `stop`. Each may take `read_timeout` to send the head of a request, also the first.
+    /// Returns the connections that are still open.
+    async fn serve(self, stop: impl Future<Output = ()>) -> GracefulShutdown {
+        let mut http = hyper::server::conn::http1::Builder::new();
+        http.timer(TokioTimer::new()).header_read_timeout(self.read_timeout);
+        let router = http::router(self.app);
+        let connections = GracefulShutdown::new();
+        let mut stop = pin!(stop);
+        loop {
+            let accepted = tokio::select! {
+                () = &mut stop => break,
+                accepted = self.listener.accept() => accepted,
+            };
+            match accepted {
+                Ok((stream, _)) => {
+                    let _ = stream.set_nodelay(true);
+                    let service = TowerToHyperService::new(router.clone());
+                    let connection = connections.watch(http.serve_connection(TokioIo::new(stream), service));
+                    // A connection that breaks is its peer's affair.
+                    tokio::spawn(async move { connection.await.ok() });
+                }
+                Err(error) => {
+                    // Out of descriptors, most likely: accepting again at once would only burn the processor.
+                    tracing::warn!(%error, "a connection could not be accepted");
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+            }
+        }
+        connections
+    }
+}
+
+/// Resolves when the process is asked to stop: SIGTERM, or Ctrl-C.
+pub async fn asked_to_stop() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let next = |kind| async move {
+        match signal(kind) {
+            Ok(mut signals) => {
+                signals.recv().await;
+            }
+            Err(error) => {
+                tracing::error!(%error, "signals can't be received");
+                std::future::pending::<()>().await;
+            }
+        }
+    };
+    tokio::select! {
+        () = next(SignalKind::terminate()) => {}
+        () = next(SignalKind::interrupt()) => {}
+    }
+}

@@ -1,0 +1,187 @@
+//! The library's events, turned into our facts. The only file that names them.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, atomic::AtomicU64, atomic::Ordering},
+};
+
+use chrono::{DateTime, TimeDelta, Utc};
+use tokio::sync::{mpsc, oneshot};
+use whatsapp_rust::types::events::{
+    ConnectFailureReason, Event, EventHandler, EventInterest, EventKind, TempBanReason,
+};
+
+use super::state::Signal;
+
+/// What the server said to a message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ack {
+    /// When the server took it, by its own clock.
+    pub timestamp: Option<DateTime<Utc>>,
+    /// Why it did not take it: WhatsApp's code.
+    pub error: Option<String>,
+}
+
+/// What a session needs to hear of the library's events, apart from its signals.
+#[derive(Default)]
+pub struct Mailbox {
+    acks: Mutex<HashMap<String, oneshot::Sender<Ack>>>,
+    /// Messages from others that were decrypted, since this process started.
+    pub received: AtomicU64,
+}
+
+impl Mailbox {
+    /// Expects the server's word on message `id`. Ask before sending: the word may come at once.
+    pub fn expect_ack(&self, id: &str) -> oneshot::Receiver<Ack> {
+        let (sender, receiver) = oneshot::channel();
+        let mut acks = self.lock();
+        // Those that gave up waiting go first, so that the map can't grow with lost acknowledgements.
+        acks.retain(|_, waiting| !waiting.is_closed());
+        acks.insert(id.to_owned(), sender);
+        receiver
+    }
+
+    fn acknowledge(&self, id: &str, ack: Ack) {
+        if let Some(waiting) = self.lock().remove(id) {
+            // The waiter may just have given up; then it has told its caller that the outcome is unknown.
+            let _ = waiting.send(ack);
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, oneshot::Sender<Ack>>> {
+        self.acks.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}
+
+/// Hears one client's events and passes them on, in order and without loss: the library's own ordered delivery drops
+/// events when its queue is full, and its concurrent one reorders them.
+pub struct Listener {
+    pub signals: mpsc::UnboundedSender<Heard>,
+    pub mailbox: Arc<Mailbox>,
+}
+
+/// What the session has to act on.
+#[derive(Debug)]
+pub enum Heard {
+    /// A fact that changes the state as it is.
+    Fact(Signal),
+    /// The phone linked this device: true once it is on disk.
+    PairSuccess { phone: String },
+    /// Logged in, and messages flow: true once what led here is on disk.
+    Connected,
+}
+
+impl EventHandler for Listener {
+    fn handle_event(&self, event: Arc<Event>) {
+        let heard = match &*event {
+            Event::ServerAck(ack) => {
+                if ack.class.as_deref() == Some("message") {
+                    self.mailbox.acknowledge(&ack.id, Ack { timestamp: ack.timestamp, error: ack.error.clone() });
+                }
+                return;
+            }
+            Event::Messages(batch) => {
+                let from_others = batch.iter().filter(|message| !message.info.source.is_from_me).count();
+                self.mailbox.received.fetch_add(from_others as u64, Ordering::Relaxed);
+                return;
+            }
+            Event::PairSuccess(success) => Heard::PairSuccess { phone: success.id.user.to_string() },
+            Event::Connected(_) | Event::OfflineSyncCompleted(_) => Heard::Connected,
+            event => match signal_of(event) {
+                Some(signal) => Heard::Fact(signal),
+                None => return,
+            },
+        };
+        // Nobody listens only when the session is gone; then nobody needs to know.
+        let _ = self.signals.send(heard);
+    }
+
+    fn interest(&self) -> EventInterest {
+        EventInterest::of(&[
+            EventKind::ServerAck,
+            EventKind::Messages,
+            EventKind::PairSuccess,
+            EventKind::PairError,
+            EventKind::Connected,
+            EventKind::OfflineSyncCompleted,
+            EventKind::Disconnected,
+            EventKind::PairingQrCode,
+            EventKind::PairingQrCodesExhausted,
+            EventKind::PairingCode,
+            EventKind::PairingCodeError,
+            EventKind::PairingCodeRefresh,
+            EventKind::QrScannedWithoutMultidevice,
+            EventKind::PairPasskeyRequest,
+            EventKind::PairPasskeyConfirmation,
+            EventKind::PairPasskeyError,
+            EventKind::SelfPushNameUpdated,
+            EventKind::LoggedOut,
+            EventKind::TemporaryBan,
+            EventKind::ClientOutdated,
+            EventKind::StreamReplaced,
+            EventKind::StreamError,
+            EventKind::ConnectFailure,
+        ])
+    }
+}
+
+fn signal_of(event: &Event) -> Option<Signal> {
+    Some(match event {
+        Event::Disconnected(_) => Signal::Offline,
+        Event::PairError(error) => Signal::PairingFailed(error.error.clone()),
+        Event::PairingQrCode(qr) => Signal::QrCode { code: qr.code.clone(), valid_for: delta(qr.timeout) },
+        Event::PairingQrCodesExhausted(_) => Signal::QrExhausted,
+        Event::PairingCode(code) => Signal::PairingCode { code: code.code.clone(), valid_for: delta(code.timeout) },
+        Event::PairingCodeError(error) => {
+            Signal::PairingCodeRefused { message: error.error.clone(), retry_after: error.backoff.map(delta) }
+        }
+        Event::PairingCodeRefresh(_) => Signal::PairingCodeExpired,
+        Event::QrScannedWithoutMultidevice(_) => {
+            Signal::PairingFailed("The phone that scanned the code does not support linked devices.".into())
+        }
+        Event::PairPasskeyRequest(request) => {
+            Signal::PasskeyRequested { options: request.request_options_json.clone() }
+        }
+        Event::PairPasskeyConfirmation(confirmation) => {
+            Signal::PasskeyCode { code: confirmation.code.clone(), needs_confirmation: !confirmation.skip_handoff_ux }
+        }
+        Event::PairPasskeyError(error) => Signal::PasskeyFailed(error.error.clone()),
+        Event::SelfPushNameUpdated(update) => Signal::PushName(update.new_name.clone()),
+        Event::LoggedOut(logout) => match logout.reason {
+            ConnectFailureReason::AccountLocked => Signal::Locked,
+            // 406, which the library calls an unknown logout, is a ban without an end.
+            ConnectFailureReason::UnknownLogout => Signal::Banned { code: None, lasts: None },
+            _ => Signal::LoggedOut,
+        },
+        Event::TemporaryBan(ban) => Signal::Banned { code: Some(ban_code(&ban.code)), lasts: Some(ban.expire) },
+        Event::ClientOutdated(_) => Signal::Outdated,
+        Event::StreamReplaced(_) => Signal::Replaced,
+        Event::ConnectFailure(failure) => refused(failure.reason),
+        // The library keeps the connection; a code that ends it is followed by the end.
+        Event::StreamError(_) => return None,
+        _ => return None,
+    })
+}
+
+/// The library dials again after 500 and 503, and after nothing else.
+fn refused(reason: ConnectFailureReason) -> Signal {
+    let code = failure_code(reason);
+    if reason.should_reconnect() {
+        Signal::DialFailed(format!("WhatsApp answered the login with code {code}."))
+    } else {
+        Signal::Refused { code }
+    }
+}
+
+fn failure_code(reason: ConnectFailureReason) -> i32 {
+    reason.code()
+}
+
+fn ban_code(reason: &TempBanReason) -> i32 {
+    reason.code()
+}
+
+/// The library's durations are at most minutes; one that does not fit is as good as endless.
+fn delta(duration: std::time::Duration) -> TimeDelta {
+    TimeDelta::from_std(duration).unwrap_or(TimeDelta::MAX)
+}

@@ -1,0 +1,176 @@
+//! One running client of the library, on one tenant's store. It is used until it ends and then thrown away: a client
+//! that has disconnected can't be used again.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use tokio::sync::mpsc;
+use whatsapp_rust::{
+    Client,
+    bot::{Bot, BotHandle},
+    client::ConnectError,
+    handshake::HandshakeError,
+    http::{HttpClient, UreqHttpClient},
+    passkey::PasskeyAuthenticator,
+    runtime_impl::TokioRuntime,
+    store::Backend,
+    wacore::{
+        handshake::HandshakeError as NoiseError,
+        store::{DevicePropsOverride, InMemoryBackend},
+    },
+    waproto::whatsapp::device_props::PlatformType,
+};
+
+use super::{
+    events::{Heard, Listener, Mailbox},
+    passkey::RemoteAuthenticator,
+    state::Signal,
+    transport::{Dial, WatchedTransport},
+    version::VersionSource,
+};
+
+/// How long a client may take to say goodbye and write down what it holds.
+const STOP_LIMIT: Duration = Duration::from_secs(8);
+/// How long a verdict on the server's certificate is good for all sessions.
+const VERDICT_LIFETIME: Duration = Duration::from_secs(30);
+
+/// What all clients share.
+pub struct Surroundings {
+    /// WhatsApp's address; `None` is the real one.
+    pub whatsapp_url: Option<String>,
+    /// How this device is called on the phone.
+    pub device_name: String,
+    /// Fetches what the library fetches by HTTP.
+    pub http: Arc<dyn HttpClient>,
+    /// Which version of WhatsApp Web to say we are.
+    pub version: VersionSource,
+    verdict: tokio::sync::Mutex<Option<(Instant, Signal)>>,
+}
+
+impl Surroundings {
+    /// Shared by all sessions of a process.
+    pub fn new(whatsapp_url: Option<String>, device_name: String, version: VersionSource) -> Self {
+        Self {
+            whatsapp_url,
+            device_name,
+            http: Arc::new(http_client()),
+            version,
+            verdict: tokio::sync::Mutex::default(),
+        }
+    }
+
+    /// Why no client gets through the handshake: asks once more, with a client that holds nothing, because the library
+    /// tells the reason only to its log. Sessions that fail together share the answer.
+    async fn examine_server(&self) -> Signal {
+        let mut verdict = self.verdict.lock().await;
+        if let Some((at, signal)) = &*verdict
+            && at.elapsed() < VERDICT_LIFETIME
+        {
+            return signal.clone();
+        }
+        let signal = self.dial_once().await;
+        *verdict = Some((Instant::now(), signal.clone()));
+        signal
+    }
+
+    async fn dial_once(&self) -> Signal {
+        let backend: Arc<dyn Backend> = Arc::new(InMemoryBackend::new());
+        let transport = WatchedTransport::new(self.whatsapp_url.as_deref(), |_| {});
+        let built = Bot::builder()
+            .with_backend_arc(backend)
+            .with_transport_factory(transport)
+            .with_http_client(http_client())
+            .with_runtime(TokioRuntime)
+            .with_version(self.version.get(&self.http).await)
+            .build()
+            .await;
+        let client = match built {
+            Ok(bot) => bot.client(),
+            Err(error) => return Signal::DialFailed(error.to_string()),
+        };
+        let answer = client.connect().await;
+        client.disconnect().await;
+        match answer {
+            Err(ConnectError::Handshake(HandshakeError::Core(NoiseError::CertVerification(why)))) => {
+                Signal::CertificateRefused(format!("The server's certificate is not WhatsApp's: {why}"))
+            }
+            Err(error) => Signal::DialFailed(error.to_string()),
+            Ok(()) => Signal::DialFailed("The connection ended before the login.".into()),
+        }
+    }
+}
+
+/// ureq waits for ever and reads without a limit unless it is told otherwise.
+fn http_client() -> UreqHttpClient {
+    let config = ureq::Agent::config_builder()
+        .timeout_connect(Some(Duration::from_secs(5)))
+        .timeout_global(Some(Duration::from_secs(10)))
+        .build();
+    UreqHttpClient::with_agent(config.into()).with_max_body_bytes(16 * 1024 * 1024)
+}
+
+/// A running client.
+pub struct Link {
+    /// The library's client.
+    pub client: Arc<Client>,
+    /// Takes the passkey assertion that the client may wait for.
+    pub authenticator: Arc<RemoteAuthenticator>,
+    /// Resolves when the client has stopped by itself.
+    pub handle: BotHandle,
+}
+
+impl Link {
+    /// Starts a client on `backend`. What it has to say arrives on the returned channel, in order and without loss.
+    pub async fn start(
+        around: &Arc<Surroundings>,
+        backend: Arc<dyn Backend>,
+        mailbox: Arc<Mailbox>,
+    ) -> Result<(Self, mpsc::UnboundedReceiver<Heard>), String> {
+        let (signals, heard) = mpsc::unbounded_channel();
+        let transport = WatchedTransport::new(around.whatsapp_url.as_deref(), report_dials(around, signals.clone()));
+        let props = DevicePropsOverride::new().with_os(&around.device_name).with_platform_type(PlatformType::CHROME);
+        let bot = Bot::builder()
+            .with_backend_arc(backend)
+            .with_transport_factory(transport)
+            .with_http_client(http_client())
+            .with_runtime(TokioRuntime)
+            .with_version(around.version.get(&around.http).await)
+            .with_device_props(props)
+            .with_event_handler(Listener { signals, mailbox })
+            .skip_history_sync()
+            .build()
+            .await
+            .map_err(|error| error.to_string())?;
+        let client = bot.client();
+        let authenticator = Arc::new(RemoteAuthenticator::default());
+        client.set_passkey_authenticator(authenticator.clone() as Arc<dyn PasskeyAuthenticator>).await;
+        Ok((Self { client, authenticator, handle: bot.spawn() }, heard))
+    }
+
+    /// Disconnects and writes down what is not yet written. Bounded: a peer or a disk that hangs can't hold us.
+    pub async fn stop(self) {
+        if tokio::time::timeout(STOP_LIMIT, self.handle.shutdown()).await.is_err() {
+            tracing::warn!("a client did not stop within {STOP_LIMIT:?}; it was dropped");
+        }
+    }
+}
+
+fn report_dials(
+    around: &Arc<Surroundings>,
+    signals: mpsc::UnboundedSender<Heard>,
+) -> impl Fn(Dial) + Clone + Send + Sync + 'static {
+    let around = around.clone();
+    move |dial| match dial {
+        Dial::Failed(why) => {
+            let _ = signals.send(Heard::Fact(Signal::DialFailed(why)));
+        }
+        Dial::Abandoned => {
+            let (around, signals) = (around.clone(), signals.clone());
+            tokio::spawn(async move {
+                let _ = signals.send(Heard::Fact(around.examine_server().await));
+            });
+        }
+    }
+}

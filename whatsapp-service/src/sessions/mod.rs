@@ -1,0 +1,148 @@
+//! The WhatsApp manager: one session for each tenant, and what they all share.
+
+mod events;
+mod link;
+mod numbers;
+mod outbound;
+mod passkey;
+mod recipient;
+mod session;
+mod state;
+mod transport;
+mod version;
+
+use std::{
+    collections::BTreeMap,
+    ops::Bound,
+    sync::{Arc, PoisonError, RwLock},
+    time::Duration,
+};
+
+use tokio::{sync::Semaphore, task::JoinSet};
+use tokio_util::task::TaskTracker;
+
+use self::{link::Surroundings, version::VersionSource};
+pub use self::{
+    outbound::{SendFailure, Sent},
+    passkey::AssertionRefused,
+    recipient::{InvalidRecipient, Recipient},
+    session::{PasskeyRefused, Session, Unlinked},
+    state::{Expiring, Passkey, Reason, Snapshot, State, Status},
+    version::built_in as built_in_version,
+};
+use crate::{
+    config::Config,
+    store::{DataDir, StoreError},
+    tenant::TenantId,
+};
+
+/// How long one session may keep another from connecting after a start.
+const CONNECT_TURN: Duration = Duration::from_secs(15);
+
+/// All sessions.
+pub struct Manager {
+    data: DataDir,
+    around: Arc<Surroundings>,
+    sessions: RwLock<BTreeMap<TenantId, Arc<Session>>>,
+    connect_concurrency: usize,
+    /// Sends go on when their caller hangs up, and are waited for at the end.
+    pub sends: TaskTracker,
+}
+
+impl Manager {
+    /// Takes the data directory.
+    pub fn new(config: &Config) -> Result<Self, StoreError> {
+        let data = DataDir::open(&config.data_dir)?;
+        let version = VersionSource::new(config.whatsapp_version, data.version_file());
+        let around = Surroundings::new(config.whatsapp_url.clone(), config.device_name.clone(), version);
+        Ok(Self {
+            data,
+            around: Arc::new(around),
+            sessions: RwLock::default(),
+            connect_concurrency: config.connect_concurrency.into(),
+            sends: TaskTracker::new(),
+        })
+    }
+
+    /// Brings every linked session back. All are known at once; they connect a few at a time.
+    pub fn restore(&self) -> Result<(), StoreError> {
+        let tenants = self.data.paired_tenants()?;
+        let turns = Arc::new(Semaphore::new(self.connect_concurrency));
+        tracing::info!(sessions = tenants.len(), "restoring");
+        for tenant in tenants {
+            let (session, turns) = (self.get_or_create(&tenant), turns.clone());
+            tokio::spawn(async move {
+                let Ok(_turn) = turns.acquire_owned().await else { return };
+                // Gone means that it was deleted or that the process stops: nothing to restore.
+                if session.open(None).await.is_ok() {
+                    session.wait_until(CONNECT_TURN, |snapshot| snapshot.state != State::Connecting).await;
+                }
+            });
+        }
+        Ok(())
+    }
+
+    /// The tenant's session, if there is one.
+    pub fn get(&self, tenant: &TenantId) -> Option<Arc<Session>> {
+        self.sessions.read().unwrap_or_else(PoisonError::into_inner).get(tenant).cloned()
+    }
+
+    /// The tenant's session, running, and with a pairing code on its way if `phone` wants one.
+    pub async fn open(&self, tenant: &TenantId, phone: Option<Recipient>) -> Arc<Session> {
+        loop {
+            let session = self.get_or_create(tenant);
+            if session.open(phone.clone()).await.is_ok() {
+                return session;
+            }
+            // It was being deleted; the next round makes a new one.
+            self.forget(&session);
+        }
+    }
+
+    /// Unlinks and deletes the tenant's session; `None` where there is none.
+    pub async fn delete(&self, tenant: &TenantId) -> Option<Result<Unlinked, StoreError>> {
+        let session = self.get(tenant)?;
+        let deleted = session.delete().await;
+        if deleted.is_ok() {
+            self.forget(&session);
+        }
+        Some(deleted)
+    }
+
+    /// Up to `limit` sessions whose tenants come after `after`, in order.
+    pub fn list(&self, after: Option<&TenantId>, limit: usize) -> Vec<Arc<Session>> {
+        let sessions = self.sessions.read().unwrap_or_else(PoisonError::into_inner);
+        let start = after.map_or(Bound::Unbounded, Bound::Excluded);
+        sessions
+            .range::<TenantId, _>((start, Bound::Unbounded))
+            .take(limit)
+            .map(|(_, session)| session.clone())
+            .collect()
+    }
+
+    /// How many sessions can send right now.
+    pub fn ready_count(&self) -> usize {
+        let sessions = self.sessions.read().unwrap_or_else(PoisonError::into_inner);
+        sessions.values().filter(|session| session.snapshot().state == State::Ready).count()
+    }
+
+    /// Stops every session, in parallel, keeping everything on disk.
+    pub async fn shut_down(&self) {
+        let mut stopping: JoinSet<()> =
+            self.list(None, usize::MAX).into_iter().map(|session| async move { session.shut_down().await }).collect();
+        while stopping.join_next().await.is_some() {}
+    }
+
+    fn get_or_create(&self, tenant: &TenantId) -> Arc<Session> {
+        let mut sessions = self.sessions.write().unwrap_or_else(PoisonError::into_inner);
+        let new = || Arc::new(Session::new(tenant.clone(), self.data.tenant(tenant), self.around.clone()));
+        sessions.entry(tenant.clone()).or_insert_with(new).clone()
+    }
+
+    fn forget(&self, session: &Arc<Session>) {
+        let mut sessions = self.sessions.write().unwrap_or_else(PoisonError::into_inner);
+        if sessions.get(&session.tenant).is_some_and(|known| Arc::ptr_eq(known, session)) {
+            sessions.remove(&session.tenant);
+        }
+    }
+}

@@ -1,0 +1,361 @@
+//! One tenant's session: it starts clients, follows what happens to them, and knows its state.
+
+use std::{
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use chrono::{DateTime, Utc};
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinHandle,
+};
+use tokio_util::sync::CancellationToken;
+use whatsapp_rust::{Client, pair_code::PairCodeOptions, wacore::iq::devices::RemoveCompanionDeviceSpec};
+
+use super::{
+    events::{Heard, Mailbox},
+    link::{Link, Surroundings},
+    numbers::Numbers,
+    passkey::{AssertionRefused, RemoteAuthenticator},
+    recipient::Recipient,
+    state::{Signal, Snapshot, State},
+};
+use crate::{store::StoreError, store::TenantDir, tenant::TenantId};
+
+/// How long the server may take to confirm that a device is unlinked.
+const UNLINK_LIMIT: Duration = Duration::from_secs(5);
+
+/// One tenant's session.
+pub struct Session {
+    /// Whose it is.
+    pub tenant: TenantId,
+    dir: TenantDir,
+    around: Arc<Surroundings>,
+    snapshot: watch::Sender<Snapshot>,
+    /// The client that runs now, if one does.
+    live: Mutex<Option<Live>>,
+    /// Held while the session is opened, deleted or shut down, so that these don't cross.
+    lifecycle: tokio::sync::Mutex<Lifecycle>,
+    /// The phone that a pairing code is wanted for.
+    wanted_phone: Mutex<Option<Recipient>>,
+    pub(super) mailbox: Arc<Mailbox>,
+    pub(super) numbers: Numbers,
+    pub(super) sent: AtomicU64,
+}
+
+#[derive(Default)]
+struct Lifecycle {
+    task: Option<(CancellationToken, JoinHandle<()>)>,
+    ended: bool,
+}
+
+#[derive(Clone)]
+struct Live {
+    client: Arc<Client>,
+    authenticator: Arc<RemoteAuthenticator>,
+}
+
+/// The session was deleted, or the process is stopping.
+#[derive(Debug)]
+pub struct Gone;
+
+/// What a deletion achieved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unlinked {
+    /// The server confirmed that the device is no longer linked.
+    Confirmed,
+    /// There was no link to end.
+    NotLinked,
+    /// The server could not be told: the phone may still list this device.
+    NotTold,
+}
+
+/// Why a passkey step can't be taken.
+#[derive(Debug, thiserror::Error)]
+pub enum PasskeyRefused {
+    /// What came is not usable.
+    #[error(transparent)]
+    Assertion(#[from] AssertionRefused),
+    /// The library refused it.
+    #[error("{0}")]
+    Failed(String),
+}
+
+impl Session {
+    /// A session that has not been opened yet.
+    pub fn new(tenant: TenantId, dir: TenantDir, around: Arc<Surroundings>) -> Self {
+        Self {
+            tenant,
+            dir,
+            around,
+            snapshot: watch::Sender::new(Snapshot::new(Utc::now())),
+            live: Mutex::default(),
+            lifecycle: tokio::sync::Mutex::default(),
+            wanted_phone: Mutex::default(),
+            mailbox: Arc::default(),
+            numbers: Numbers::default(),
+            sent: AtomicU64::new(0),
+        }
+    }
+
+    /// What the session is right now: what happened to it, and what its client says of itself this moment.
+    pub fn snapshot(&self) -> Snapshot {
+        let mut snapshot = self.snapshot.borrow().clone();
+        if snapshot.state == State::Ready && self.ready_client().is_none() {
+            snapshot.apply(Signal::Offline, Utc::now());
+        }
+        snapshot
+    }
+
+    /// Messages that the server acknowledged and messages that were received, since this process started.
+    pub fn counts(&self) -> (u64, u64) {
+        (self.sent.load(Ordering::Relaxed), self.mailbox.received.load(Ordering::Relaxed))
+    }
+
+    /// The client, if messages can be sent with it now.
+    pub(super) fn ready_client(&self) -> Option<Arc<Client>> {
+        let client = lock(&self.live).as_ref()?.client.clone();
+        let ready = self.snapshot.borrow().state == State::Ready && client.is_connected() && client.is_logged_in();
+        ready.then_some(client)
+    }
+
+    /// Waits until `enough` holds of the snapshot, at most for `limit`.
+    pub async fn wait_until(&self, limit: Duration, enough: impl FnMut(&Snapshot) -> bool) {
+        let mut changes = self.snapshot.subscribe();
+        // Running out of time is an answer too: the caller looks at the snapshot anyway.
+        let _ = tokio::time::timeout(limit, changes.wait_for(enough)).await;
+    }
+
+    /// Sees to it that the session runs: starts it if it does not, and asks for a pairing code if `phone` wants one.
+    pub async fn open(self: &Arc<Self>, phone: Option<Recipient>) -> Result<(), Gone> {
+        let mut lifecycle = self.lifecycle.lock().await;
+        if lifecycle.ended {
+            return Err(Gone);
+        }
+        let snapshot = self.snapshot.borrow().clone();
+        let runs = lifecycle.task.as_ref().is_some_and(|(_, task)| !task.is_finished());
+        if !runs || snapshot.can_be_reopened() {
+            if snapshot.stops_client() && !snapshot.can_be_reopened() {
+                return Ok(());
+            }
+            stop(&mut lifecycle).await;
+            *lock(&self.wanted_phone) = phone;
+            self.snapshot.send_replace(Snapshot::new(Utc::now()));
+            let cancel = CancellationToken::new();
+            let forget_old_link = snapshot.state == State::LoggedOut;
+            let task = tokio::spawn(self.clone().run(cancel.clone(), forget_old_link));
+            lifecycle.task = Some((cancel, task));
+        } else if let Some(phone) = phone
+            && !snapshot.is_paired()
+        {
+            self.change_code(phone).await;
+        }
+        Ok(())
+    }
+
+    /// Unlinks the device at the server, stops, and deletes what is on disk.
+    pub async fn delete(&self) -> Result<Unlinked, StoreError> {
+        let mut lifecycle = self.lifecycle.lock().await;
+        let live = lock(&self.live).clone();
+        let linked = self.dir.is_paired() || self.snapshot.borrow().is_paired();
+        let unlinked = match live {
+            _ if !linked || self.snapshot.borrow().state == State::LoggedOut => Unlinked::NotLinked,
+            Some(live) => unlink(&live.client).await,
+            None => Unlinked::NotTold,
+        };
+        stop(&mut lifecycle).await;
+        self.dir.delete()?;
+        lifecycle.ended = true;
+        Ok(unlinked)
+    }
+
+    /// Stops, keeping everything on disk.
+    pub async fn shut_down(&self) {
+        let mut lifecycle = self.lifecycle.lock().await;
+        lifecycle.ended = true;
+        stop(&mut lifecycle).await;
+    }
+
+    /// Hands the client the passkey assertion that it waits for.
+    pub fn submit_passkey(&self, credential: &serde_json::Value) -> Result<(), PasskeyRefused> {
+        let live = lock(&self.live).clone().ok_or(AssertionRefused::NotAsked)?;
+        Ok(live.authenticator.submit(credential)?)
+    }
+
+    /// Tells the client that the person saw the same code on the phone.
+    pub async fn confirm_passkey(&self) -> Result<(), PasskeyRefused> {
+        let live = lock(&self.live).clone().ok_or(AssertionRefused::NotAsked)?;
+        if !self.snapshot.borrow().passkey.as_ref().is_some_and(|passkey| passkey.needs_confirmation) {
+            return Err(AssertionRefused::NotAsked.into());
+        }
+        live.client.send_passkey_confirmation().await.map_err(|error| PasskeyRefused::Failed(error.to_string()))
+    }
+
+    /// Runs clients, one after the other, until there is nothing more to do without a person.
+    async fn run(self: Arc<Self>, cancel: CancellationToken, forget_old_link: bool) {
+        if forget_old_link && let Err(error) = self.dir.quarantine() {
+            return self.apply(Signal::StorageFailed(error.to_string()));
+        }
+        while !cancel.is_cancelled() {
+            match self.start_link().await {
+                Ok((link, heard)) => self.follow(link, heard, &cancel).await,
+                Err(why) => self.apply(Signal::StorageFailed(why)),
+            }
+            let Some(at) = self.snapshot.borrow().retry_at else { return };
+            tokio::select! {
+                () = cancel.cancelled() => {}
+                () = tokio::time::sleep(jittered(at)) => {}
+            }
+        }
+    }
+
+    async fn start_link(&self) -> Result<(Link, mpsc::UnboundedReceiver<Heard>), String> {
+        let was_paired = self.dir.is_paired();
+        let backend = self.dir.open().await.map_err(|error| error.to_string())?;
+        if !was_paired {
+            self.record(false).await.map_err(|error| error.to_string())?;
+        }
+        let (link, heard) = Link::start(&self.around, backend, self.mailbox.clone()).await?;
+        let phone = link.client.pn().map(|jid| jid.user.to_string());
+        if was_paired && phone.is_none() {
+            link.stop().await;
+            return Err("the store of a linked device no longer holds its link".into());
+        }
+        self.apply(Signal::Started { phone });
+        Ok((link, heard))
+    }
+
+    /// Takes in what one client has to say, until it ends, or has no more use, or `cancel` says so.
+    async fn follow(&self, mut link: Link, mut heard: mpsc::UnboundedReceiver<Heard>, cancel: &CancellationToken) {
+        *lock(&self.live) = Some(Live { client: link.client.clone(), authenticator: link.authenticator.clone() });
+        while !self.snapshot.borrow().stops_client() {
+            let code_expires = self.snapshot.borrow().pairing_code.as_ref().map(|code| code.expires_at);
+            tokio::select! {
+                biased;
+                () = cancel.cancelled() => break,
+                Some(heard) = heard.recv() => self.take_in(heard, &link.client).await,
+                () = &mut link.handle => {
+                    self.apply(Signal::Ended);
+                    break;
+                }
+                () = sleep_until(code_expires), if code_expires.is_some() => self.apply(Signal::PairingCodeExpired),
+            }
+        }
+        *lock(&self.live) = None;
+        link.stop().await;
+    }
+
+    async fn take_in(&self, heard: Heard, client: &Arc<Client>) {
+        match heard {
+            Heard::Fact(signal) => {
+                let qr_shown = matches!(signal, Signal::QrCode { .. });
+                self.apply(signal);
+                // The server takes the request for a code once it has offered its QR codes.
+                if qr_shown && let Some(phone) = lock(&self.wanted_phone).take() {
+                    request_code(client.clone(), phone);
+                }
+            }
+            Heard::PairSuccess { phone } => match self.make_durable(client).await {
+                Ok(()) => self.apply(Signal::Paired { phone }),
+                Err(why) => self.apply(Signal::StorageFailed(why)),
+            },
+            Heard::Connected if client.is_logged_in() => match self.make_durable(client).await {
+                Ok(()) => self.apply(Signal::Online {
+                    phone: client.pn().map(|jid| jid.user.to_string()),
+                    push_name: client.push_name(),
+                }),
+                Err(why) => self.apply(Signal::StorageFailed(why)),
+            },
+            Heard::Connected => {}
+        }
+    }
+
+    /// Writes the credentials and ratchets to disk, and that this tenant is linked. The library confirms a pairing to
+    /// the phone before it has saved it.
+    async fn make_durable(&self, client: &Client) -> Result<(), String> {
+        client.persistence_manager().flush().await.map_err(|error| error.to_string())?;
+        client.flush_pending_signal_state().await.map_err(|error| error.to_string())?;
+        if !self.dir.is_paired() {
+            self.record(true).await.map_err(|error| error.to_string())?;
+        }
+        Ok(())
+    }
+
+    async fn record(&self, paired: bool) -> Result<(), StoreError> {
+        let (dir, tenant) = (self.dir.clone(), self.tenant.clone());
+        let recorded = tokio::task::spawn_blocking(move || dir.record(&tenant, paired)).await;
+        recorded.unwrap_or_else(|error| Err(StoreError::Damaged(error.to_string())))
+    }
+
+    /// Asks for a pairing code, unless one for this phone is shown already.
+    async fn change_code(&self, phone: Recipient) {
+        let live = lock(&self.live).clone();
+        let snapshot = self.snapshot.borrow().clone();
+        let mut wanted = lock(&self.wanted_phone);
+        match live {
+            Some(live) if snapshot.state == State::PairingQr && wanted.is_none() => {
+                request_code(live.client, phone);
+            }
+            // A code is on its way, or on the screen: the library allows one at a time, and so does the phone.
+            _ if snapshot.state == State::PairingCode => {}
+            _ => *wanted = Some(phone),
+        }
+    }
+
+    fn apply(&self, signal: Signal) {
+        self.snapshot.send_modify(|snapshot| {
+            let before = snapshot.state;
+            snapshot.apply(signal, Utc::now());
+            if snapshot.state != before {
+                let reason = snapshot.reason.as_ref().map(|reason| reason.code.as_str());
+                tracing::info!(tenant = %self.tenant, state = snapshot.state.as_str(), reason, "session");
+            }
+        });
+    }
+}
+
+async fn stop(lifecycle: &mut Lifecycle) {
+    if let Some((cancel, task)) = lifecycle.task.take() {
+        cancel.cancel();
+        if let Err(error) = task.await {
+            tracing::error!(%error, "a session's task ended badly");
+        }
+    }
+}
+
+/// The outcome arrives as an event, also the failure.
+fn request_code(client: Arc<Client>, phone: Recipient) {
+    tokio::spawn(async move {
+        let options = PairCodeOptions { phone_number: phone.digits().into(), ..PairCodeOptions::default() };
+        let _ = client.pair_with_code(options).await;
+    });
+}
+
+/// The library's own `logout` keeps to itself whether the server heard it.
+async fn unlink(client: &Arc<Client>) -> Unlinked {
+    let Some(jid) = client.pn() else { return Unlinked::NotLinked };
+    match tokio::time::timeout(UNLINK_LIMIT, client.execute(RemoveCompanionDeviceSpec::new(&jid))).await {
+        Ok(Ok(())) => Unlinked::Confirmed,
+        Ok(Err(_)) | Err(_) => Unlinked::NotTold,
+    }
+}
+
+async fn sleep_until(at: Option<DateTime<Utc>>) {
+    if let Some(at) = at {
+        tokio::time::sleep((at - Utc::now()).to_std().unwrap_or_default()).await;
+    }
+}
+
+/// The time until `at`, and up to a tenth of it more, so that sessions that wait for the same hour don't dial together.
+fn jittered(at: DateTime<Utc>) -> Duration {
+    let wait = (at - Utc::now()).to_std().unwrap_or_default();
+    wait + wait.mul_f64(rand::random_range(0.0..0.1))
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
