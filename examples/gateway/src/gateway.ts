@@ -1,0 +1,144 @@
+// A public gateway in front of whatsapp-service. The service knows tenants and one internal secret; this Worker knows
+// end users: it turns an API key into a tenant, limits its rate, answers browsers (CORS), and passes the call on.
+
+export interface Env {
+  /** Where the service is, for example https://whatsapp.internal.example.com (a Cloudflare Tunnel reaches a private host). */
+  SERVICE_URL: string;
+  /** The service's INTERNAL_SECRET. A Worker secret, never a plain variable. */
+  INTERNAL_SECRET: string;
+  /** SHA-256 of an API key in hex → the tenant id that it stands for. Keys themselves are stored nowhere. */
+  API_KEYS: Pick<KVNamespace, "get">;
+  /** Origins that browsers may call from, separated by commas. Absent: none. */
+  ALLOWED_ORIGINS?: string;
+  /** Requests per tenant. Absent: unlimited. */
+  RATE_LIMITER?: RateLimit;
+}
+
+/** What the public may call: everything else of the service stays inside. */
+const ROUTES: Record<string, string> = { "/session": "POST", "/status": "GET", "/send": "POST" };
+
+/** Longer than the service takes to answer that a send's outcome is unknown (20 s), so that its own answer arrives. */
+const TIMEOUT_MS = 30_000;
+
+export async function handle(request: Request, env: Env, timeoutMs = TIMEOUT_MS): Promise<Response> {
+  const cors = corsHeaders(request, env);
+  let response: Response;
+  if (request.method === "OPTIONS" && request.headers.has("Access-Control-Request-Method")) {
+    response = new Response(null, { status: 204 });
+  } else {
+    try {
+      response = await answer(request, env, timeoutMs);
+    } catch (error) {
+      console.error("unforeseen failure", error);
+      response = problem(500, "Internal error", "internal", "The gateway failed.");
+    }
+  }
+  for (const [name, value] of Object.entries(cors)) response.headers.set(name, value);
+  return response;
+}
+
+async function answer(request: Request, env: Env, timeoutMs: number): Promise<Response> {
+  const path = new URL(request.url).pathname;
+  const method = Object.hasOwn(ROUTES, path) ? ROUTES[path] : undefined;
+  if (!method) return problem(404, "Not found", "not_found", "There is no such path.");
+  if (request.method !== method) {
+    return problem(405, "Method not allowed", "method_not_allowed", `Use ${method}.`, { Allow: method });
+  }
+
+  const tenant = await tenantOf(request, env);
+  if (!tenant) {
+    return problem(401, "Unauthorized", "invalid_api_key", "Send a valid API key: Authorization: Bearer KEY.", {
+      "WWW-Authenticate": "Bearer",
+    });
+  }
+  if (env.RATE_LIMITER && !(await env.RATE_LIMITER.limit({ key: tenant })).success) {
+    return problem(429, "Too many requests", "rate_limited", "Slow down.", { "Retry-After": "60" });
+  }
+  return callService(request, env, path, tenant, timeoutMs);
+}
+
+/** The tenant whose API key the request carries, or null. */
+async function tenantOf(request: Request, env: Env): Promise<string | null> {
+  const key = /^Bearer +(\S{16,256})$/i.exec(request.headers.get("Authorization") ?? "")?.[1];
+  if (!key) return null;
+  // Looking up the key's hash keeps keys out of the store, and leaves nothing to learn from how long a comparison takes.
+  const digest = await crypto.subtle.digest("SHA-256", new TextEncoder().encode(key));
+  const hash = [...new Uint8Array(digest)].map((byte) => byte.toString(16).padStart(2, "0")).join("");
+  const tenant = await env.API_KEYS.get(hash);
+  if (tenant !== null && !/^[A-Za-z0-9._:@-]{1,128}$/.test(tenant)) throw new Error(`bad tenant id stored for key ${hash.slice(0, 8)}…`);
+  return tenant;
+}
+
+async function callService(request: Request, env: Env, path: string, tenant: string, timeoutMs: number): Promise<Response> {
+  // Read before the call: a client that uploads slowly must not look like a service that answers slowly.
+  const body = request.method === "POST" ? await request.text() : "";
+  // After a failure on the way, a message may or may not have been sent. Only the caller can decide to risk a second one.
+  const retryable = path !== "/send";
+  let status: number, text: string, retryAfter: string | null;
+  try {
+    const response = await fetch(new URL(path, env.SERVICE_URL), {
+      method: request.method,
+      headers: {
+        "X-Internal-Secret": env.INTERNAL_SECRET,
+        "X-Tenant-Id": tenant,
+        ...(body && { "Content-Type": "application/json" }),
+      },
+      ...(body && { body }),
+      redirect: "manual", // a redirect would carry the secret elsewhere
+      signal: AbortSignal.timeout(timeoutMs),
+    });
+    status = response.status;
+    retryAfter = response.headers.get("Retry-After");
+    text = await response.text();
+  } catch (error) {
+    if (error instanceof Error && error.name === "TimeoutError") {
+      return problem(504, "Gateway timeout", "service_timeout", "The service did not answer in time.", {}, retryable);
+    }
+    console.error("the service cannot be reached", error);
+    return problem(502, "Bad gateway", "service_unreachable", "The service cannot be reached.", {}, retryable);
+  }
+
+  // A 401 from the service is about this gateway's secret, never about the caller's key.
+  if (status === 401 || status < 200 || (status >= 300 && status < 400) || !isJson(text)) {
+    console.error(`the service answered ${status}, which is no answer for a caller`);
+    return problem(502, "Bad gateway", "service_misconfigured", "The service gave no usable answer.", {}, retryable);
+  }
+  return new Response(text, { status, headers: { ...JSON_HEADERS, ...(retryAfter && { "Retry-After": retryAfter }) } });
+}
+
+function isJson(text: string): boolean {
+  try {
+    JSON.parse(text);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+/** Answers carry QR codes, which link a device to whoever reads them: nobody may keep a copy. */
+const JSON_HEADERS = {
+  "Content-Type": "application/json",
+  "Cache-Control": "no-store",
+  "X-Content-Type-Options": "nosniff",
+};
+
+/** An error in the service's own form. */
+function problem(
+  status: number, error: string, code: string, message: string, headers: Record<string, string> = {}, retryable?: boolean,
+): Response {
+  return new Response(JSON.stringify({ error, code, message, retryable }), { status, headers: { ...JSON_HEADERS, ...headers } });
+}
+
+function corsHeaders(request: Request, env: Env): Record<string, string> {
+  const origin = request.headers.get("Origin");
+  const allowed = (env.ALLOWED_ORIGINS ?? "").split(",").map((entry) => entry.trim());
+  if (!origin || !allowed.includes(origin)) return { Vary: "Origin" };
+  return {
+    Vary: "Origin",
+    "Access-Control-Allow-Origin": origin,
+    "Access-Control-Allow-Methods": "GET, POST",
+    "Access-Control-Allow-Headers": "Authorization, Content-Type",
+    "Access-Control-Expose-Headers": "Retry-After",
+    "Access-Control-Max-Age": "600",
+  };
+}

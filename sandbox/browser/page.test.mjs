@@ -1,0 +1,127 @@
+// What a newcomer does, in a real browser: links a session on the simulator's page, sends through the service, sees the
+// message arrive on the other phone, and answers from there. Needs a running sandbox with the accounts Ana and Bruno:
+//   SIMULATOR_URL, SERVICE_URL, SERVICE_SECRET   where it is (required)
+//   CHROMIUM     the browser, /usr/bin/chromium unless set
+//   SCREENSHOT   where to save a picture of the page at the end, also of a failed run
+
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import { chromium } from "playwright-core";
+
+const ANA = "5511999999999";
+const BRUNO = "5511888888888";
+const TENANT = "browser";
+const PATIENCE = 20_000; // milliseconds for each thing waited for
+
+function setting(name) {
+  const value = process.env[name];
+  assert.ok(value, `set ${name}: this test runs against a sandbox that is already up`);
+  return value;
+}
+
+/** Calls the service for the tenant; the body of a 2xx answer, or an error that says what was asked and answered. */
+async function service(method, path, body) {
+  const response = await fetch(new URL(path, setting("SERVICE_URL")), {
+    method,
+    headers: {
+      "x-internal-secret": setting("SERVICE_SECRET"),
+      "x-tenant-id": TENANT,
+      ...(body && { "content-type": "application/json" }),
+    },
+    body: body && JSON.stringify(body),
+    signal: AbortSignal.timeout(PATIENCE),
+  });
+  const text = await response.text();
+  if (!response.ok) {
+    throw Object.assign(new Error(`${method} ${path} was answered with ${response.status}: ${text}`), { status: response.status });
+  }
+  return text ? JSON.parse(text) : undefined;
+}
+
+/** Asks for the tenant's status until `wanted` holds of it. */
+async function statusUntil(what, wanted) {
+  const end = Date.now() + PATIENCE;
+  for (;;) {
+    const status = await service("GET", "/status");
+    if (wanted(status)) return status;
+    if (Date.now() > end) assert.fail(`${what}: not within ${PATIENCE} ms; the last status was ${JSON.stringify(status)}`);
+    await new Promise((resolve) => setTimeout(resolve, 100));
+  }
+}
+
+/** Waits until `locator` is visible, or fails saying what was awaited. */
+async function seen(what, locator) {
+  await locator.waitFor({ timeout: PATIENCE }).catch((error) => {
+    throw new Error(`not seen on the page: ${what}`, { cause: error });
+  });
+}
+
+/** Ends what an earlier run left, so that the test can be repeated on the same sandbox. */
+async function endSession() {
+  await service("DELETE", "/session").catch((error) => {
+    if (![404, 409].includes(error.status)) throw error;
+  });
+}
+
+test("a session is linked, a message arrives and is answered, all on the page", { timeout: 180_000 }, async (t) => {
+  const simulator = setting("SIMULATOR_URL");
+  const browser = await chromium.launch({
+    executablePath: process.env.CHROMIUM || "/usr/bin/chromium",
+    chromiumSandbox: process.getuid?.() !== 0, // Chromium's own sandbox cannot be had as root
+    args: ["--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+      "--disable-component-update", "--disable-sync"],
+  });
+  t.after(() => browser.close());
+  const page = await browser.newPage({ viewport: { width: 1280, height: 800 } });
+  page.setDefaultTimeout(PATIENCE);
+  const problems = [];
+  page.on("pageerror", (error) => problems.push(`the page's script failed: ${error.message}`));
+  page.on("request", (request) => {
+    const { origin, protocol } = new URL(request.url());
+    if (protocol !== "data:" && origin !== new URL(simulator).origin) problems.push(`the page asked a foreign host: ${origin}`);
+  });
+
+  const phone = (number) => page.locator(`[data-testid=phone][data-phone="${number}"]`);
+  const message = (number, text) => phone(number).getByTestId("message-text").getByText(text, { exact: true });
+
+  try {
+    await endSession();
+    await page.goto(simulator);
+    await seen("Ana's phone", phone(ANA));
+    await seen("Bruno's phone", phone(BRUNO));
+
+    await service("POST", "/session");
+    const { qrCode } = await statusUntil("a QR code from the service", (status) => status.qrCode);
+    const card = page.locator(`[data-testid=qr-code][data-qr=${JSON.stringify(qrCode)}]`);
+    await seen("the QR code that the service shows", card);
+    await card.locator(`[data-testid=scan][data-phone="${ANA}"]`).click();
+    await statusUntil("the session to be ready after the scan", ({ status }) => status === "ready");
+    await seen("the linked device on Ana's phone", phone(ANA).locator("[data-testid=device][data-connected=true]").first());
+
+    const run = Date.now().toString(36);
+    const hello = `Hello from the browser test, run ${run}`;
+    const sent = await service("POST", "/send", { to: BRUNO, message: hello });
+    assert.equal(sent.to, BRUNO, "the service names the recipient that it sent to");
+    await seen("the message on Bruno's phone", message(BRUNO, hello));
+
+    const reply = `Bruno's answer, run ${run}`;
+    await phone(BRUNO).getByTestId("compose-to").fill(ANA);
+    await phone(BRUNO).getByTestId("compose-text").fill(reply);
+    await phone(BRUNO).getByTestId("compose-send").click();
+    await seen("the answer on Bruno's own phone", message(BRUNO, reply));
+    await seen("the answer on Ana's phone", message(ANA, reply));
+    await statusUntil("the service to have received the answer", ({ messagesReceived }) => messagesReceived >= 1);
+
+    assert.deepEqual(problems, []);
+  } catch (error) {
+    const shown = await page.getByTestId("error").allTextContents().catch(() => []);
+    if (shown.length) t.diagnostic(`the page shows: ${shown.join(" | ")}`);
+    for (const problem of problems) t.diagnostic(problem);
+    throw error;
+  } finally {
+    // A failure here must not hide the one that the test is about.
+    const note = (error) => t.diagnostic(`afterwards: ${error.message}`);
+    if (process.env.SCREENSHOT) await page.screenshot({ path: process.env.SCREENSHOT, animations: "disabled" }).catch(note);
+    await endSession().catch(note);
+  }
+});
