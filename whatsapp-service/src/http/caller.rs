@@ -92,7 +92,7 @@ fn is_length_limit(error: &axum::Error) -> bool {
     false
 }
 
-/// Says which field is wrong and why, and nothing of what stood in it.
+/// Says which field is wrong and why. Only to the caller, who wrote it: it may repeat what stood there.
 fn describe(error: &serde_path_to_error::Error<serde_json::Error>) -> Problem {
     use serde_json::error::Category;
     let (path, inner) = (error.path().to_string(), error.inner());

@@ -1,0 +1,15 @@
+//! The service as its users have it, against the offline WhatsApp: the real binary over HTTP, real files, real signals.
+
+mod abuse;
+mod baileys;
+mod command_line;
+mod contract;
+mod harness;
+mod log;
+#[path = "../node/mod.rs"]
+mod node;
+mod pairing;
+mod restarts;
+mod sending;
+mod states;
+mod trust;

@@ -1,0 +1,183 @@
+//! Linking a phone: by QR code, by pairing code, and ending the link.
+
+use std::time::Duration;
+
+use reqwest::Method;
+use serde_json::{Value, json};
+use whatsapp_simulator::Config;
+
+use crate::harness::{ANA, BRUNO, World, answer, eventually};
+
+#[tokio::test]
+async fn fifty_calls_at_once_make_one_session() {
+    let world = World::start().await;
+    let mut codes = std::collections::HashSet::new();
+    let mut running = tokio::task::JoinSet::new();
+    for _ in 0..50 {
+        let request = world.service.request(Method::POST, "/session").header("X-Tenant-Id", "acme");
+        running.spawn(answer(request));
+    }
+    while let Some(done) = running.join_next().await {
+        let (status, body) = done.unwrap();
+        assert_eq!(status, 200, "{body}");
+        codes.insert(body["qrCode"].as_str().expect("a QR code").to_owned());
+    }
+    assert_eq!(codes.len(), 1);
+    assert_eq!(world.stats().await["dials"], 1, "one client, one connection");
+}
+
+#[tokio::test]
+async fn the_qr_code_rotates_runs_out_and_can_be_asked_for_again() {
+    // The library shows the first code for 60 seconds and each further one for 20: this test can't be faster.
+    let config = Config { qr_refs: 2, ..Config::default() };
+    let world = World::with(config, &[]).await;
+    let acme = world.service.tenant("acme");
+    let first = acme.open().await;
+    assert_eq!(acme.open().await["qrCode"], first["qrCode"], "asking again changes nothing");
+    let second = acme.until("the second code", |status| status["qrCode"] != first["qrCode"]).await;
+    assert!(second["qrCode"].is_string(), "{second}");
+    assert!(second["qrExpiresAt"].as_str() > first["qrExpiresAt"].as_str());
+    let expired = acme.until_state("failed").await;
+    assert_eq!((&expired["status"], &expired["reason"]), (&json!("failed"), &json!("qr_expired")));
+    assert!(expired.get("qrCode").is_none());
+    let fresh = acme.open().await;
+    assert_eq!(fresh["state"], "pairing_qr");
+    assert!(fresh["qrCode"].is_string() && fresh["qrCode"] != second["qrCode"]);
+    world.pair("acme", ANA).await;
+}
+
+#[tokio::test]
+async fn a_phone_links_by_code() {
+    let world = World::start().await;
+    let acme = world.service.tenant("acme");
+    let (status, body) = acme.call(Method::POST, "/session", Some(json!({"phone": "+55 11 99999-9999"}))).await;
+    assert_eq!((status.as_u16(), &body["state"]), (200, &json!("pairing_code")), "{body}");
+    let code = body["pairingCode"].as_str().unwrap().to_owned();
+    assert_eq!(code.len(), 8);
+    assert!(body["pairingCodeExpiresAt"].is_string());
+    let (_, again) = acme.call(Method::POST, "/session", Some(json!({"phone": ANA}))).await;
+    assert_eq!(again["pairingCode"], code, "one code at a time");
+    let typed = json!({"phone": ANA, "code": code}).to_string();
+    world.admin(Method::POST, "/admin/mock-phone/enter-code", typed).await;
+    let ready = acme.until_state("ready").await;
+    assert_eq!(ready["phone"], ANA);
+    assert!(ready.get("pairingCode").is_none());
+    world.service.tenant("acme").send_ok(BRUNO, "linked by code").await;
+    world.until_shown(BRUNO, "linked by code").await;
+}
+
+#[tokio::test]
+async fn a_session_that_shows_a_qr_code_can_still_be_linked_by_code() {
+    let world = World::start().await;
+    let acme = world.service.tenant("acme");
+    assert_eq!(acme.open().await["state"], "pairing_qr");
+    let (_, body) = acme.call(Method::POST, "/session", Some(json!({"phone": ANA}))).await;
+    assert!(body["pairingCode"].is_string(), "{body}");
+    let (status, wrong) = acme.call(Method::POST, "/session", Some(json!({"phone": "123"}))).await;
+    assert_eq!((status.as_u16(), &wrong["code"]), (400, &json!("invalid_phone")));
+}
+
+#[tokio::test]
+async fn the_qr_code_comes_as_a_picture_or_for_a_terminal() {
+    let world = World::start().await;
+    let get = async |accept: Option<&str>| {
+        let mut request = world.service.request(Method::GET, "/session/qr").header("X-Tenant-Id", "acme");
+        if let Some(accept) = accept {
+            request = request.header("Accept", accept);
+        }
+        let response = request.send().await.unwrap();
+        let kind = response.headers()["content-type"].to_str().unwrap().to_owned();
+        (response.status().as_u16(), kind, response.bytes().await.unwrap())
+    };
+    let (status, _, body) = get(None).await;
+    let body: Value = serde_json::from_slice(&body).unwrap();
+    assert_eq!((status, &body["code"]), (404, &json!("session_not_found")));
+    world.service.tenant("acme").open().await;
+    for accept in [None, Some("*/*"), Some("image/png")] {
+        let (status, kind, body) = get(accept).await;
+        assert_eq!((status, kind.as_str(), &body[..8]), (200, "image/png", &b"\x89PNG\r\n\x1a\n"[..]), "{accept:?}");
+    }
+    let (status, kind, body) = get(Some("image/svg+xml")).await;
+    assert_eq!((status, kind.as_str()), (200, "image/svg+xml"));
+    assert!(body.starts_with(b"<svg"));
+    let (status, kind, body) = get(Some("text/plain")).await;
+    assert_eq!((status, kind.as_str()), (200, "text/plain; charset=utf-8"));
+    assert!(String::from_utf8_lossy(&body).contains('█'));
+    assert_eq!(get(Some("application/json")).await.0, 406);
+    world.pair("acme", ANA).await;
+    let (status, _, body) = get(None).await;
+    let body: Value = serde_json::from_slice(&body).unwrap();
+    assert_eq!((status, &body["code"]), (404, &json!("no_qr_code")));
+}
+
+#[tokio::test]
+async fn deleting_unlinks_the_device_and_leaves_nothing() {
+    let world = World::start().await;
+    world.pair("acme", ANA).await;
+    assert_eq!(world.devices(ANA).await.len(), 1);
+    let acme = world.service.tenant("acme");
+    let (status, body) = acme.call(Method::DELETE, "/session", None).await;
+    assert_eq!((status.as_u16(), body), (200, json!({"status": "not_found", "unlinked": true})));
+    assert_eq!(acme.status().await, json!({"status": "not_found"}));
+    eventually("the phone lists no device", || async { world.devices(ANA).await.is_empty().then_some(()) }).await;
+    assert_eq!(std::fs::read_dir(world.service.data.path().join("tenants")).unwrap().count(), 0);
+    assert_eq!(acme.call(Method::DELETE, "/session", None).await.0, 404);
+    // The tenant can start again, with another phone too.
+    world.pair("acme", BRUNO).await;
+    assert_eq!(acme.status().await["phone"], BRUNO);
+}
+
+#[tokio::test]
+async fn a_deletion_that_whatsapp_could_not_be_told_says_so() {
+    let world = World::start().await;
+    world.pair("acme", ANA).await;
+    world.fault(json!({"refuseConnections": true})).await;
+    world.fault(json!({"streamError": "515", "times": 1})).await;
+    let acme = world.service.tenant("acme");
+    acme.until_state("reconnecting").await;
+    let (status, body) = acme.call(Method::DELETE, "/session", None).await;
+    assert_eq!((status.as_u16(), &body["unlinked"]), (200, &json!(false)));
+    assert!(body["message"].as_str().unwrap().contains("may still list this device"), "{body}");
+    assert_eq!(acme.status().await, json!({"status": "not_found"}));
+    assert_eq!(world.devices(ANA).await.len(), 1, "the phone does still list it");
+}
+
+#[tokio::test]
+async fn a_session_can_be_deleted_while_it_waits_for_its_phone() {
+    let world = World::start().await;
+    let acme = world.service.tenant("acme");
+    acme.open().await;
+    let (status, body) = acme.call(Method::DELETE, "/session", None).await;
+    assert_eq!((status.as_u16(), &body["unlinked"]), (200, &json!(true)), "there was nothing to unlink");
+    assert!(acme.open().await["qrCode"].is_string());
+}
+
+#[tokio::test]
+async fn nobody_asked_for_a_passkey() {
+    let world = World::start().await;
+    let acme = world.service.tenant("acme");
+    let (status, body) = acme.call(Method::POST, "/session/passkey", Some(json!({"confirm": true}))).await;
+    assert_eq!((status.as_u16(), &body["code"]), (409, &json!("session_not_found")));
+    acme.open().await;
+    let response = json!({"clientDataJSON": "e30", "authenticatorData": "AAAA", "signature": "c2ln"});
+    let assertion = json!({"id": "Y3JlZA", "rawId": "Y3JlZA", "type": "public-key", "response": response});
+    for (body, status, code) in [
+        (assertion, 409, "passkey_not_asked_for"),
+        (json!({"confirm": true}), 409, "passkey_not_asked_for"),
+        (json!({"confirm": "yes"}), 400, "invalid_body"),
+        (json!({"type": "public-key"}), 400, "invalid_passkey_assertion"),
+    ] {
+        let (got, answer) = acme.call(Method::POST, "/session/passkey", Some(body)).await;
+        assert_eq!((got.as_u16(), &answer["code"]), (status, &json!(code)), "{answer}");
+    }
+}
+
+#[tokio::test]
+async fn a_connection_that_is_lost_while_pairing_comes_back_with_another_code() {
+    // The server closes an unpaired connection when its codes are over; here it does so at once.
+    let config = Config { qr_first: Duration::from_secs(2), qr_refs: 1, ..Config::default() };
+    let world = World::with(config, &[]).await;
+    let first = world.service.tenant("acme").open().await;
+    let next = world.service.tenant("acme");
+    next.until("another code", |status| status["qrCode"].is_string() && status["qrCode"] != first["qrCode"]).await;
+}

@@ -1,0 +1,207 @@
+//! Ends and starts: kill -9, SIGTERM, a second process, a damaged store.
+
+use std::{fs, path::PathBuf, sync::Arc};
+
+use reqwest::Method;
+use serde_json::json;
+use tempfile::TempDir;
+
+use crate::harness::{ANA, BRUNO, Program, Service, World, answer, eventually};
+
+#[tokio::test]
+async fn kill_9_right_after_ready_loses_nothing() {
+    let mut world = World::start().await;
+    for round in 0..3 {
+        let tenant = format!("tenant-{round}");
+        world.pair(&tenant, ANA).await;
+        world.service.kill_and_restart().await;
+        world.service.tenant(&tenant).until_state("ready").await;
+    }
+    assert_eq!(world.devices(ANA).await.len(), 3, "no device was linked twice");
+    for round in 0..3 {
+        let tenant = format!("tenant-{round}");
+        world.service.tenant(&tenant).until_state("ready").await;
+        world.service.tenant(&tenant).send_ok(BRUNO, &tenant).await;
+        assert_eq!(world.until_shown(BRUNO, &tenant).await.len(), 1);
+    }
+}
+
+#[tokio::test]
+async fn a_message_written_while_the_service_was_down_is_received() {
+    let mut world = World::start().await;
+    world.pair("acme", ANA).await;
+    world.service.tenant("acme").send_ok(BRUNO, "before").await;
+    world.until_shown(BRUNO, "before").await;
+    world.service.signal("-KILL");
+    world.service.ended().await;
+    let body = json!({"to": ANA, "text": "while you were away"}).to_string();
+    world.admin(Method::POST, &format!("/admin/accounts/{BRUNO}/messages"), body).await;
+    world.service.restart().await;
+    world.service.tenant("acme").until("the message", |status| status["messagesReceived"] == 1).await;
+    world.service.tenant("acme").until_state("ready").await;
+    world.service.tenant("acme").send_ok(BRUNO, "after").await;
+    world.until_shown(BRUNO, "after").await;
+}
+
+#[tokio::test]
+async fn sigterm_ends_well() {
+    let mut world = World::start().await;
+    world.pair("acme", ANA).await;
+    assert_eq!(world.service.terminate().await.code(), Some(0));
+    world.service.restart().await;
+    world.service.tenant("acme").until_state("ready").await;
+}
+
+#[tokio::test]
+async fn sigterm_while_a_message_is_on_its_way() {
+    // Case 32: what is in flight is finished, and its caller told.
+    let mut world = World::start().await;
+    world.pair("acme", ANA).await;
+    world.fault(json!({"ackDelayMs": 700})).await;
+    let request = world.service.request(Method::POST, "/send").header("X-Tenant-Id", "acme");
+    let sending = tokio::spawn(answer(request.json(&json!({"to": BRUNO, "message": "the last one"}))));
+    world.until_shown(BRUNO, "the last one").await;
+    assert!(!sending.is_finished(), "it still waits for its acknowledgement");
+    let status = world.service.terminate().await;
+    let (answered, body) = sending.await.unwrap();
+    assert_eq!((answered.as_u16(), status.code()), (200, Some(0)), "{body}");
+}
+
+#[tokio::test]
+async fn sigterm_does_not_wait_for_ever() {
+    let mut world = World::with(Default::default(), &[("SEND_TIMEOUT", "3600")]).await;
+    world.pair("acme", ANA).await;
+    world.fault(json!({"dropAcks": true})).await;
+    let request = world.service.request(Method::POST, "/send").header("X-Tenant-Id", "acme");
+    let request = request.json(&json!({"to": BRUNO, "message": "never acknowledged"}));
+    let sending = tokio::spawn(async move { request.send().await });
+    world.until_shown(BRUNO, "never acknowledged").await;
+    assert_eq!(world.service.terminate().await.code(), Some(0));
+    assert!(sending.await.unwrap().is_err(), "the caller sees that there was no answer");
+}
+
+#[tokio::test]
+async fn a_second_process_on_the_same_data_refuses_to_start() {
+    let world = World::start().await;
+    world.pair("acme", ANA).await;
+    let program = Program::sandbox(&world.simulator.ws_url(), &[]);
+    let output = program.command(world.service.data.path()).output().unwrap();
+    assert!(!output.status.success());
+    let complaint = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(complaint.contains("another process uses the data directory"), "{complaint}");
+    assert_eq!(world.service.tenant("acme").status().await["state"], "ready", "the first one goes on");
+    assert_eq!(world.stats().await["dials"], 2, "the second one dialled nobody");
+}
+
+#[tokio::test]
+async fn the_data_directory_is_private() {
+    use std::os::unix::fs::PermissionsExt;
+    let world = World::start().await;
+    world.pair("acme", ANA).await;
+    let mut folders = vec![world.service.data.path().to_path_buf()];
+    while let Some(folder) = folders.pop() {
+        assert_eq!(fs::metadata(&folder).unwrap().permissions().mode() & 0o777, 0o700, "{folder:?}");
+        for entry in fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()) {
+            if entry.is_dir() {
+                folders.push(entry);
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_damaged_store_is_reported_and_left_alone_and_the_others_start() {
+    // Case 35, in the ways in which a file can be damaged.
+    let mut world = World::start().await;
+    let tenants = ["garbage", "empty", "missing", "truncated", "healthy"];
+    for tenant in tenants {
+        world.pair(tenant, ANA).await;
+    }
+    assert_eq!(world.service.terminate().await.code(), Some(0));
+    let database = |tenant: &str| folder_of(&world.service.data, tenant).join("whatsapp.db");
+    fs::write(database("garbage"), b"this is not a database, not at all").unwrap();
+    fs::write(database("empty"), b"").unwrap();
+    fs::remove_file(database("missing")).unwrap();
+    fs::OpenOptions::new().write(true).open(database("truncated")).unwrap().set_len(4096).unwrap();
+    let before = fs::read(database("garbage")).unwrap();
+    world.service.restart().await;
+    world.service.tenant("healthy").until_state("ready").await;
+    for tenant in &tenants[..4] {
+        let failed = world.service.tenant(tenant).until_state("failed").await;
+        assert_eq!(failed["reason"], "storage_failed", "{tenant}: {failed}");
+        assert!(failed["message"].is_string());
+        let (status, body) = world.service.tenant(tenant).send(BRUNO, "no").await;
+        assert_eq!((status.as_u16(), &body["state"]), (409, &json!("failed")));
+    }
+    let database = |tenant: &str| folder_of(&world.service.data, tenant).join("whatsapp.db");
+    assert_eq!(fs::read(database("garbage")).unwrap(), before, "its bytes are as they were");
+    assert_eq!(fs::read(database("empty")).unwrap(), b"");
+    assert!(!database("missing").exists(), "a lost store is not silently made anew");
+    world.service.tenant("healthy").send_ok(BRUNO, "unimpressed").await;
+}
+
+#[tokio::test]
+async fn a_pairing_that_was_not_finished_starts_anew() {
+    let mut world = World::start().await;
+    world.service.tenant("acme").open().await;
+    world.service.kill_and_restart().await;
+    assert_eq!(world.service.tenant("acme").status().await, json!({"status": "not_found"}));
+    world.pair("acme", ANA).await;
+}
+
+#[tokio::test]
+async fn many_sessions_come_back_by_themselves() {
+    let mut world = World::with(Default::default(), &[("CONNECT_CONCURRENCY", "4")]).await;
+    for n in 0..12 {
+        world.pair(&format!("tenant-{n}"), if n % 2 == 0 { ANA } else { BRUNO }).await;
+    }
+    world.service.kill_and_restart().await;
+    eventually("twelve sessions", || async {
+        let health = answer(world.service.request(Method::GET, "/health")).await.1;
+        (health["sessions"] == 12).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn it_refuses_to_start_without_a_secret_of_its_own() {
+    let data = Arc::new(TempDir::new().unwrap());
+    for (secret, mention) in
+        [("", "INTERNAL_SECRET is not set"), ("change-me", "example's value"), ("a,b,c", "more than two")]
+    {
+        let program = Program::sandbox("ws://127.0.0.1:1/ws/chat", &[("INTERNAL_SECRET", secret)]);
+        let output = program.command(data.path()).output().unwrap();
+        let complaint = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success() && complaint.contains(mention), "{secret:?}: {complaint}");
+        assert!(!complaint.contains("a,b,c"), "the secret is not repeated");
+    }
+    let mut command = Program::sandbox("ws://127.0.0.1:1/ws/chat", &[]).command(data.path());
+    let output = command.env_remove("INTERNAL_SECRET").output().unwrap();
+    assert!(!output.status.success());
+}
+
+#[tokio::test]
+async fn it_says_what_else_keeps_it_from_starting() {
+    let data = Arc::new(TempDir::new().unwrap());
+    let first = Service::start("ws://127.0.0.1:1/ws/chat", &[]).await;
+    let port = first.url.rsplit(':').next().unwrap();
+    for (env, mention) in [
+        (("PORT", port), "can't listen on"),
+        (("PORT", "70000"), "PORT"),
+        (("SEND_TIMEOUT", "soon"), "SEND_TIMEOUT"),
+        (("WHATSAPP_VERSION", "new"), "WHATSAPP_VERSION"),
+    ] {
+        let output = Program::sandbox("ws://127.0.0.1:1/ws/chat", &[env]).command(data.path()).output().unwrap();
+        let complaint = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success() && complaint.contains(mention), "{env:?}: {complaint}");
+    }
+}
+
+fn folder_of(data: &TempDir, tenant: &str) -> PathBuf {
+    let folders = fs::read_dir(data.path().join("tenants")).unwrap().map(|entry| entry.unwrap().path());
+    let is_theirs = |folder: &PathBuf| {
+        let file = fs::read_to_string(folder.join("tenant.json")).unwrap();
+        serde_json::from_str::<serde_json::Value>(&file).unwrap()["tenant"] == tenant
+    };
+    folders.into_iter().find(is_theirs).expect("the tenant's folder")
+}

@@ -1,0 +1,191 @@
+//! Sending: what "sent" means, and what is said when it is not.
+
+use reqwest::Method;
+use serde_json::json;
+
+use crate::harness::{ANA, BRUNO, World, answer, eventually};
+
+#[tokio::test]
+async fn a_message_arrives_decrypted_on_the_other_phone() {
+    let world = World::start().await;
+    world.pair("acme", ANA).await;
+    let acme = world.service.tenant("acme");
+    let sent = acme.send_ok("+55 (11) 88888-8888", "Olá, Bruno! 👋").await;
+    assert_eq!(sent["to"], BRUNO);
+    let shown = world.until_shown(BRUNO, "Olá, Bruno! 👋").await;
+    assert_eq!(shown.len(), 1);
+    assert_eq!((&shown[0]["id"], &shown[0]["from"], &shown[0]["fromMe"]), (&sent["id"], &json!(ANA), &json!(false)));
+    // The account's own phone shows it too, as its own.
+    let own = world.until_shown(ANA, "Olá, Bruno! 👋").await;
+    assert_eq!((&own[0]["id"], &own[0]["fromMe"]), (&sent["id"], &json!(true)));
+    assert_eq!(acme.status().await["messagesSent"], 1);
+}
+
+#[tokio::test]
+async fn a_message_to_oneself_arrives() {
+    let world = World::start().await;
+    world.pair("acme", ANA).await;
+    world.service.tenant("acme").send_ok(ANA, "note to self").await;
+    world.until_shown(ANA, "note to self").await;
+}
+
+#[tokio::test]
+async fn what_the_other_phone_writes_is_received() {
+    let world = World::start().await;
+    world.pair("acme", ANA).await;
+    let body = json!({"to": ANA, "text": "Hi Ana"}).to_string();
+    world.admin(Method::POST, &format!("/admin/accounts/{BRUNO}/messages"), body).await;
+    world.service.tenant("acme").until("a message received", |status| status["messagesReceived"] == 1).await;
+}
+
+#[tokio::test]
+async fn two_tenants_talk_to_each_other() {
+    let world = World::start().await;
+    world.pair("ana", ANA).await;
+    world.pair("bruno", BRUNO).await;
+    for round in 0..3 {
+        world.service.tenant("ana").send_ok(BRUNO, &format!("ping {round}")).await;
+        world.service.tenant("bruno").send_ok(ANA, &format!("pong {round}")).await;
+    }
+    for tenant in ["ana", "bruno"] {
+        world.service.tenant(tenant).until("three messages", |status| status["messagesReceived"] == 3).await;
+    }
+}
+
+#[tokio::test]
+async fn many_messages_at_once_all_arrive_once() {
+    let world = World::start().await;
+    world.pair("acme", ANA).await;
+    let mut running = tokio::task::JoinSet::new();
+    for n in 0..40 {
+        let request = world.service.request(Method::POST, "/send").header("X-Tenant-Id", "acme");
+        running.spawn(answer(request.json(&json!({"to": BRUNO, "message": format!("number {n}")}))));
+    }
+    let mut ids = std::collections::HashSet::new();
+    while let Some(done) = running.join_next().await {
+        let (status, body) = done.unwrap();
+        assert_eq!(status, 200, "{body}");
+        assert!(ids.insert(body["id"].as_str().unwrap().to_owned()), "every message has an id of its own");
+    }
+    let shown = eventually("forty messages", || async {
+        let shown = world.shown_on(BRUNO).await;
+        (shown.len() >= 40).then_some(shown)
+    })
+    .await;
+    let shown_ids: std::collections::HashSet<_> =
+        shown.iter().map(|message| message["id"].as_str().unwrap().to_owned()).collect();
+    assert_eq!((shown.len(), shown_ids), (40, ids));
+}
+
+#[tokio::test]
+async fn a_refused_message_is_not_sent() {
+    // Case 27: an error acknowledgement is a rejection with its code, never "sent".
+    let world = World::start().await;
+    world.pair("acme", ANA).await;
+    let acme = world.service.tenant("acme");
+    for code in [463, 479, 400] {
+        world.fault(json!({"nack": code})).await;
+        let (status, body) = acme.send(BRUNO, "refused").await;
+        assert_eq!((status.as_u16(), &body["code"]), (502, &json!("message_rejected")), "{body}");
+        assert_eq!(body["whatsappCode"], code.to_string());
+        assert!(body["id"].is_string());
+        world.clear_faults().await;
+    }
+    assert_eq!(acme.status().await["messagesSent"], 0);
+    acme.send_ok(BRUNO, "accepted").await;
+    let shown = world.until_shown(BRUNO, "accepted").await;
+    assert_eq!(shown.len(), 1);
+    assert!(world.shown_on(BRUNO).await.iter().all(|message| message["text"] != "refused"));
+}
+
+#[tokio::test]
+async fn a_message_without_an_acknowledgement_is_unknown() {
+    let world = World::with(Default::default(), &[("SEND_TIMEOUT", "2")]).await;
+    world.pair("acme", ANA).await;
+    world.fault(json!({"dropAcks": true})).await;
+    let acme = world.service.tenant("acme");
+    let (status, body) = acme.send(BRUNO, "lost ack").await;
+    assert_eq!((status.as_u16(), &body["code"]), (504, &json!("unknown_outcome")), "{body}");
+    assert_eq!(body["retryable"], false, "sending it again could deliver it twice");
+    let shown = world.until_shown(BRUNO, "lost ack").await;
+    assert_eq!((shown.len(), &shown[0]["id"]), (1, &body["id"]), "its id is the one that was told");
+    assert_eq!(acme.status().await["messagesSent"], 0);
+}
+
+#[tokio::test]
+async fn late_and_duplicate_acknowledgements_change_nothing() {
+    // Case 26.
+    let world = World::with(Default::default(), &[("SEND_TIMEOUT", "1")]).await;
+    world.pair("acme", ANA).await;
+    let acme = world.service.tenant("acme");
+    world.fault(json!({"duplicateAcks": true})).await;
+    acme.send_ok(BRUNO, "acknowledged twice").await;
+    acme.send_ok(BRUNO, "and the next").await;
+    assert_eq!(acme.status().await["messagesSent"], 2);
+    world.clear_faults().await;
+    world.fault(json!({"ackDelayMs": 1500})).await;
+    let (status, late) = acme.send(BRUNO, "acknowledged late").await;
+    assert_eq!((status.as_u16(), &late["code"]), (504, &json!("unknown_outcome")), "{late}");
+    world.clear_faults().await;
+    acme.send_ok(BRUNO, "after the late one").await;
+    for text in ["acknowledged twice", "and the next", "acknowledged late", "after the late one"] {
+        assert_eq!(world.until_shown(BRUNO, text).await.len(), 1, "{text}");
+    }
+    assert_eq!(world.stats().await["repeatedIds"], 0);
+}
+
+#[tokio::test]
+async fn numbers_are_whatsapps_word() {
+    // Case 30.
+    let world = World::start().await;
+    world.pair("acme", ANA).await;
+    let acme = world.service.tenant("acme");
+    let (status, body) = acme.send("4915112345678", "nobody there").await;
+    assert_eq!((status.as_u16(), &body["code"]), (422, &json!("recipient_not_on_whatsapp")));
+    for (registered, written) in [
+        ("5511977776666", "551177776666"), // Brazil: registered with the ninth digit, written without it
+        ("552188885555", "5521988885555"), // and the reverse
+        ("5215512345678", "525512345678"), // Mexico: with and without the 1
+        ("525587654321", "5215587654321"), //
+        ("5491123456789", "541123456789"), // Argentina: with and without the 9
+        ("541198765432", "5491198765432"),
+    ] {
+        let account = json!({"phone": registered, "name": "Someone"}).to_string();
+        world.admin(Method::POST, "/admin/accounts", account).await;
+        for to in [registered, written, registered] {
+            let sent = acme.send_ok(to, &format!("to {to}")).await;
+            assert_eq!(sent["to"], registered, "the answer names the number that WhatsApp knows");
+        }
+        let shown = world.until_shown(registered, &format!("to {written}")).await;
+        assert_eq!(shown.len(), 1);
+    }
+}
+
+#[tokio::test]
+async fn an_answer_of_the_look_up_is_remembered() {
+    let world = World::with(Default::default(), &[("SEND_TIMEOUT", "3")]).await;
+    world.pair("acme", ANA).await;
+    let acme = world.service.tenant("acme");
+    acme.send_ok(BRUNO, "first").await;
+    let (status, _) = acme.send("4915112345678", "nobody").await;
+    assert_eq!(status, 422);
+    // From now on the server answers no questions; messages still go through.
+    world.fault(json!({"silentSuccess": true})).await;
+    acme.send_ok(BRUNO, "second").await;
+    assert_eq!(acme.send("4915112345678", "nobody").await.0, 422);
+    let (status, body) = acme.send("4915187654321", "someone new").await;
+    assert_eq!((status.as_u16(), &body["code"]), (502, &json!("lookup_failed")), "{body}");
+    assert_eq!(body["retryable"], true);
+}
+
+#[tokio::test]
+async fn a_caller_that_hangs_up_does_not_stop_its_message() {
+    let world = World::start().await;
+    world.pair("acme", ANA).await;
+    world.fault(json!({"latencyMs": 100})).await;
+    let request = world.service.request(Method::POST, "/send").header("X-Tenant-Id", "acme");
+    let request = request.json(&json!({"to": BRUNO, "message": "hung up"}));
+    let gone = tokio::time::timeout(std::time::Duration::from_millis(150), request.send()).await;
+    assert!(gone.is_err(), "the call was given up before its answer");
+    world.until_shown(BRUNO, "hung up").await;
+}

@@ -1,0 +1,132 @@
+//! States that are true: what the server does to a session, and what the session says then.
+
+use reqwest::Method;
+use serde_json::json;
+
+use crate::harness::{ANA, BRUNO, World, eventually};
+
+#[tokio::test]
+async fn a_lost_connection_is_told_and_comes_back() {
+    let world = World::start().await;
+    world.pair("acme", ANA).await;
+    let acme = world.service.tenant("acme");
+    let connected = acme.status().await["connectedAt"].clone();
+    world.fault(json!({"refuseConnections": true})).await;
+    world.fault(json!({"closeAfterMs": 1})).await;
+    let lost = acme.until_state("reconnecting").await;
+    assert_eq!((&lost["status"], &lost["canSend"]), (&json!("initializing"), &json!(false)));
+    assert!(lost.get("connectedAt").is_none());
+    let (status, body) = acme.send(BRUNO, "not now").await;
+    assert_eq!((status.as_u16(), &body["code"], &body["retryable"]), (409, &json!("session_not_ready"), &json!(true)));
+    world.clear_faults().await;
+    let back = acme.until_state("ready").await;
+    assert!(back["connectedAt"].as_str() > connected.as_str());
+    acme.send_ok(BRUNO, "back again").await;
+    world.until_shown(BRUNO, "back again").await;
+    assert!(world.shown_on(BRUNO).await.iter().all(|message| message["text"] != "not now"));
+}
+
+#[tokio::test]
+async fn a_replaced_session_stops_once_and_stays_stopped() {
+    // Case 19: one stop, no ping-pong.
+    let world = World::start().await;
+    world.pair("acme", ANA).await;
+    world.fault(json!({"streamConflict": "replaced", "times": 1})).await;
+    let acme = world.service.tenant("acme");
+    let replaced = acme.until_state("replaced").await;
+    assert_eq!((&replaced["status"], &replaced["reason"]), (&json!("failed"), &json!("replaced")));
+    eventually("no connection", || async { (world.stats().await["connections"] == 0).then_some(()) }).await;
+    let dials = world.stats().await["dials"].clone();
+    let (status, refused) = acme.send(BRUNO, "no").await;
+    assert_eq!((status.as_u16(), &refused["state"]), (409, &json!("replaced")));
+    // A client that fights back dials within a second or so; another session's pairing takes longer than that.
+    world.pair("other", BRUNO).await;
+    let others = 2;
+    assert_eq!(world.stats().await["dials"], dials.as_u64().unwrap() + others, "only the other session dialled");
+    // A person takes it back, with the same credentials.
+    acme.open().await;
+    acme.until_state("ready").await;
+    assert_eq!(world.devices(ANA).await.len(), 1);
+}
+
+#[tokio::test]
+async fn an_unlinked_device_is_logged_out_and_its_keys_are_kept_aside() {
+    let world = World::start().await;
+    world.pair("acme", ANA).await;
+    world.admin(Method::DELETE, &format!("/admin/accounts/{ANA}/devices/1"), "").await;
+    let acme = world.service.tenant("acme");
+    let out = acme.until_state("logged_out").await;
+    assert_eq!((&out["status"], &out["reason"]), (&json!("failed"), &json!("logged_out")));
+    let quarantine = world.service.data.path().join("quarantine");
+    assert_eq!(std::fs::read_dir(&quarantine).unwrap().count(), 0, "nothing is done by inference");
+    let fresh = acme.open().await;
+    assert!(fresh["qrCode"].is_string(), "{fresh}");
+    assert!(fresh.get("phone").is_none());
+    let kept: Vec<_> = std::fs::read_dir(&quarantine).unwrap().map(|entry| entry.unwrap().path()).collect();
+    assert_eq!(kept.len(), 1);
+    assert!(kept[0].join("whatsapp.db").metadata().unwrap().len() > 0);
+    world.pair("acme", ANA).await;
+    acme.send_ok(BRUNO, "linked anew").await;
+    world.until_shown(BRUNO, "linked anew").await;
+}
+
+#[tokio::test]
+async fn what_the_server_says_at_login_decides_the_state() {
+    for (failure, state, reason, retries) in [
+        (json!({"reason": 401}), "logged_out", "logged_out", false),
+        (json!({"reason": 402, "code": 101, "expire": 3600}), "banned", "account_banned_101", true),
+        (json!({"reason": 403}), "locked", "account_locked", true),
+        (json!({"reason": 405}), "outdated", "client_outdated", true),
+        (json!({"reason": 406}), "banned", "account_banned", false),
+        (json!({"reason": 409}), "failed", "refused_409", true),
+        (json!({"reason": 428}), "failed", "refused_428", true),
+    ] {
+        let world = World::start().await;
+        world.pair("acme", ANA).await;
+        world.fault(json!({"loginFailure": failure})).await;
+        world.fault(json!({"streamError": "515", "times": 1})).await;
+        let acme = world.service.tenant("acme");
+        let status = acme.until_state(state).await;
+        assert_eq!((&status["status"], &status["reason"]), (&json!("failed"), &json!(reason)), "{failure}");
+        assert_eq!(status.get("retryAt").is_some(), retries, "{failure}: {status}");
+        assert_eq!(status["canSend"], false);
+        let (_, refused) = acme.send(BRUNO, "no").await;
+        assert_eq!((&refused["code"], &refused["state"]), (&json!("session_not_ready"), &json!(state)));
+    }
+}
+
+#[tokio::test]
+async fn a_banned_account_is_not_dialled_by_asking_again() {
+    let world = World::start().await;
+    world.pair("acme", ANA).await;
+    world.fault(json!({"loginFailure": {"reason": 402, "code": 101, "expire": 3600}})).await;
+    world.fault(json!({"streamError": "515", "times": 1})).await;
+    let acme = world.service.tenant("acme");
+    acme.until_state("banned").await;
+    let dials = world.stats().await["dials"].clone();
+    assert_eq!(acme.open().await["state"], "banned");
+    assert_eq!(world.stats().await["dials"], dials);
+}
+
+#[tokio::test]
+async fn a_short_ban_ends_by_itself() {
+    let world = World::start().await;
+    world.pair("acme", ANA).await;
+    world.fault(json!({"loginFailure": {"reason": 402, "code": 104, "expire": 2}, "times": 1})).await;
+    world.fault(json!({"streamError": "515", "times": 1})).await;
+    let acme = world.service.tenant("acme");
+    let banned = acme.until_state("banned").await;
+    assert_eq!(banned["reason"], "account_banned_104");
+    acme.until_state("ready").await;
+}
+
+#[tokio::test]
+async fn one_tenants_trouble_is_not_anothers() {
+    let world = World::start().await;
+    world.pair("ana", ANA).await;
+    world.pair("bruno", BRUNO).await;
+    world.fault(json!({"streamConflict": "replaced", "phone": ANA})).await;
+    world.service.tenant("ana").until_state("replaced").await;
+    world.service.tenant("bruno").send_ok(ANA, "still here").await;
+    world.until_shown(ANA, "still here").await;
+}

@@ -1,0 +1,81 @@
+//! Baileys, an independent client, as a process that is driven line by line (`sandbox/baileys/client.mjs`).
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines};
+use tokio::process::{Child, ChildStdin, ChildStdout, Command};
+
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// A running Baileys.
+pub struct Baileys {
+    _process: Child,
+    input: ChildStdin,
+    output: Lines<BufReader<ChildStdout>>,
+    history: Vec<Value>,
+}
+
+/// Where the harness is, if it is installed.
+pub fn installed() -> Option<PathBuf> {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("baileys");
+    let node = std::process::Command::new("node").arg("--version").output().is_ok_and(|o| o.status.success());
+    if node && directory.join("node_modules").is_dir() {
+        return Some(directory);
+    }
+    assert!(std::env::var("CI").is_err(), "CI needs node and `npm ci --prefix sandbox/baileys`");
+    eprintln!("skipped: needs Node 20 or newer and `npm ci --prefix sandbox/baileys`");
+    None
+}
+
+impl Baileys {
+    pub fn start(directory: &Path, url: &str, state: &Path) -> Self {
+        let mut process = Command::new("node")
+            .arg("client.mjs")
+            .args([url.as_ref(), state.as_os_str()])
+            .current_dir(directory)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .expect("node starts");
+        let input = process.stdin.take().expect("a pipe");
+        let output = BufReader::new(process.stdout.take().expect("a pipe")).lines();
+        Self { _process: process, input, output, history: Vec::new() }
+    }
+
+    pub async fn tell(&mut self, command: Value) {
+        self.input.write_all(format!("{command}\n").as_bytes()).await.expect("Baileys listens");
+    }
+
+    /// Waits for an event, past or future, that agrees with `expected` in all its fields.
+    pub async fn wait(&mut self, expected: Value) -> Value {
+        let agrees = |event: &Value| {
+            expected.as_object().is_some_and(|fields| fields.iter().all(|(name, value)| event.get(name) == Some(value)))
+        };
+        if let Some(event) = self.history.iter().find(|e| agrees(e)) {
+            return event.clone();
+        }
+        let found = tokio::time::timeout(PATIENCE, async {
+            while let Ok(Some(line)) = self.output.next_line().await {
+                let event: Value = serde_json::from_str(&line).unwrap_or_else(|_| json!({ "line": line }));
+                self.history.push(event.clone());
+                if agrees(&event) {
+                    return Some(event);
+                }
+            }
+            None
+        })
+        .await;
+        match found {
+            Ok(Some(event)) => event,
+            _ => panic!("Baileys did not say {expected}, but: {:#?}", self.history),
+        }
+    }
+}
+
+pub fn text(event: &Value, field: &str) -> String {
+    event[field].as_str().unwrap_or_else(|| panic!("no {field} in {event}")).to_owned()
+}
