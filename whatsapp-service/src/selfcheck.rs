@@ -30,17 +30,11 @@ fn forged_chain() -> Vec<u8> {
                 key: Some(FORGED_KEY.to_vec()),
                 not_before: Some(0),
                 not_after: Some(u64::from(u32::MAX)),
-                ..Default::default()
             }
             .encode_to_vec(),
         ),
         signature: Some(vec![0; 64]),
-        ..Default::default()
     };
-    CertChain {
-        leaf: MessageField::some(certificate(2, 1)),
-        intermediate: MessageField::some(certificate(1, 0)),
-        ..Default::default()
-    }
-    .encode_to_vec()
+    CertChain { leaf: MessageField::some(certificate(2, 1)), intermediate: MessageField::some(certificate(1, 0)) }
+        .encode_to_vec()
 }

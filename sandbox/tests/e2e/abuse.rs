@@ -57,8 +57,9 @@ async fn bodies_that_are_no_messages() {
         (b"{\"to\":\"5511888888888\",\"message\":\"\xc3\x28\"}", "invalid_json"),
         (b"{\"to\":\"5511888888888\",\"message\":\"x\"} trailing", "invalid_json"),
         (b"not json", "invalid_json"),
-        (deep.as_bytes(), "invalid_body"),
+        (deep.as_bytes(), "invalid_json"),
         (deep_object.as_bytes(), "invalid_body"),
+        (b"[\"5511888888888\",\"fields by order\"]", "invalid_body"),
         (b"", "invalid_body"),
         (b"\0", "invalid_json"),
     ] {

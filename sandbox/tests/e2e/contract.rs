@@ -3,7 +3,7 @@
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use crate::harness::{ANA, SECRET, Service, World, answer};
+use crate::harness::{ANA, BRUNO, SECRET, Service, World, answer};
 
 #[tokio::test]
 async fn nobody_learns_anything_without_the_secret() {
@@ -99,7 +99,8 @@ async fn the_four_bodies_of_status() {
     assert_eq!(acme.status().await["qrCode"], waiting["qrCode"]);
 
     world.pair("acme", ANA).await;
-    let ready = acme.status().await;
+    // The name comes with the account's settings, which a session need not wait for.
+    let ready = acme.until("the name", |status| status["pushName"].is_string()).await;
     assert_eq!((&ready["status"], &ready["canSend"]), (&json!("ready"), &json!(true)));
     assert_eq!((&ready["phone"], &ready["pushName"]), (&json!(ANA), &json!("Ana")));
     assert!(ready.get("qrCode").is_none(), "no QR code once linked");
@@ -137,7 +138,9 @@ async fn what_is_wrong_with_a_message_is_said() {
         assert_eq!(answer["error"], "Bad request");
         assert!(answer["message"].as_str().unwrap().contains(mention), "{answer} should mention {mention}");
     }
-    assert_eq!(world.stats().await["messages"], 0, "none of them went anywhere");
+    world.service.tenant("acme").send_ok(BRUNO, "a good one").await;
+    assert_eq!(world.until_shown(ANA, "a good one").await.len(), 1);
+    assert_eq!(world.shown_on(ANA).await.len(), 1, "none of the others went anywhere");
 }
 
 #[tokio::test]
@@ -146,8 +149,8 @@ async fn a_message_may_be_as_long_as_whatsapp_takes_it() {
     world.pair("acme", ANA).await;
     // Characters, not bytes: each of these has four.
     let longest = "\u{1f600}".repeat(65_536);
-    world.service.tenant("acme").send_ok(crate::harness::BRUNO, &longest).await;
-    world.until_shown(crate::harness::BRUNO, &longest).await;
+    world.service.tenant("acme").send_ok(BRUNO, &longest).await;
+    world.until_shown(BRUNO, &longest).await;
 }
 
 #[tokio::test]

@@ -195,10 +195,6 @@ impl Service {
         self.http.request(method, format!("{}{path}", self.url)).header("X-Internal-Secret", SECRET)
     }
 
-    pub fn pid(&self) -> i32 {
-        self.child.id().cast_signed()
-    }
-
     pub fn signal(&self, signal: &str) {
         let sent = Command::new("kill").arg(signal).arg(self.child.id().to_string()).status();
         assert!(sent.expect("kill runs").success(), "kill {signal}");

@@ -19,8 +19,8 @@ const FEATURE: &str = "danger-skip-cert-chain-verify";
 pub static SERVICE: LazyLock<PathBuf> = LazyLock::new(|| {
     let built = cargo(&["build", "-p", "whatsapp-service", "--message-format", "json"]);
     let artifacts = built.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
-    let executables = artifacts.filter_map(|artifact| Some(PathBuf::from(artifact["executable"].as_str()?)));
-    let built = executables.last().expect("cargo names the executable");
+    let mut executables = artifacts.filter_map(|artifact| Some(PathBuf::from(artifact["executable"].as_str()?)));
+    let built = executables.next_back().expect("cargo names the executable");
     // A copy, because another build may put another binary in its place.
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("service-{}", std::process::id()));
     std::fs::create_dir_all(&folder).unwrap();

@@ -59,10 +59,18 @@ impl<T: DeserializeOwned> FromRequest<Arc<App>> for Body<T> {
 
     async fn from_request(request: Request, app: &Arc<App>) -> Result<Self, Problem> {
         let bytes = read(request, app.body_limit, app.read_timeout).await?;
-        let bytes = if bytes.iter().all(u8::is_ascii_whitespace) { b"{}" } else { &bytes[..] };
+        let bytes = match bytes.trim_ascii_start().first() {
+            None => b"{}",
+            Some(b'{') => &bytes[..],
+            // An array would do for an object otherwise, its elements taken for fields in order.
+            Some(_) => {
+                let json = serde_json::from_slice::<serde::de::IgnoredAny>(&bytes).map_err(not_json);
+                return Err(json.err().unwrap_or(Problem::bad_request("invalid_body", "The body is not an object.")));
+            }
+        };
         let mut json = serde_json::Deserializer::from_slice(bytes);
         let value = serde_path_to_error::deserialize(&mut json).map_err(|error| describe(&error))?;
-        json.end().map_err(|error| Problem::bad_request("invalid_json", format!("The body is not JSON: {error}")))?;
+        json.end().map_err(not_json)?;
         Ok(Self(value))
     }
 }
@@ -99,8 +107,12 @@ fn describe(error: &serde_path_to_error::Error<serde_json::Error>) -> Problem {
     match inner.classify() {
         Category::Data if path == "." => Problem::bad_request("invalid_body", inner.to_string()),
         Category::Data => Problem::bad_request("invalid_body", format!("{path}: {inner}")),
-        _ => Problem::bad_request("invalid_json", format!("The body is not JSON: {inner}")),
+        _ => not_json(inner),
     }
+}
+
+fn not_json(error: impl std::fmt::Display) -> Problem {
+    Problem::bad_request("invalid_json", format!("The body is not JSON: {error}"))
 }
 
 /// Turns a panic in a handler into an answer; the panic itself is in the log.

@@ -164,7 +164,7 @@ impl Session {
         let linked = self.dir.is_paired() || self.snapshot.borrow().is_paired();
         let unlinked = match live {
             _ if !linked || self.snapshot.borrow().state == State::LoggedOut => Unlinked::NotLinked,
-            Some(live) => unlink(&live.client).await,
+            Some(live) => self.unlink(&live.client).await,
             None => Unlinked::NotTold,
         };
         stop(&mut lifecycle).await;
@@ -285,6 +285,18 @@ impl Session {
         Ok(())
     }
 
+    /// Ends the link at the server. The library's own `logout` keeps to itself whether the server heard it.
+    async fn unlink(&self, client: &Arc<Client>) -> Unlinked {
+        let Some(jid) = client.pn() else { return Unlinked::NotLinked };
+        let told = tokio::time::timeout(UNLINK_LIMIT, client.execute(RemoveCompanionDeviceSpec::new(&jid))).await;
+        // The server ends the connection of a device that it has just removed, maybe before its answer is read.
+        if !matches!(told, Ok(Ok(()))) {
+            self.wait_until(Duration::from_secs(1), |snapshot| snapshot.state == State::LoggedOut).await;
+        }
+        let removed = self.snapshot.borrow().state == State::LoggedOut;
+        if matches!(told, Ok(Ok(()))) || removed { Unlinked::Confirmed } else { Unlinked::NotTold }
+    }
+
     async fn record(&self, paired: bool) -> Result<(), StoreError> {
         let (dir, tenant) = (self.dir.clone(), self.tenant.clone());
         let recorded = tokio::task::spawn_blocking(move || dir.record(&tenant, paired)).await;
@@ -333,15 +345,6 @@ fn request_code(client: Arc<Client>, phone: Recipient) {
         let options = PairCodeOptions { phone_number: phone.digits().into(), ..PairCodeOptions::default() };
         let _ = client.pair_with_code(options).await;
     });
-}
-
-/// The library's own `logout` keeps to itself whether the server heard it.
-async fn unlink(client: &Arc<Client>) -> Unlinked {
-    let Some(jid) = client.pn() else { return Unlinked::NotLinked };
-    match tokio::time::timeout(UNLINK_LIMIT, client.execute(RemoveCompanionDeviceSpec::new(&jid))).await {
-        Ok(Ok(())) => Unlinked::Confirmed,
-        Ok(Err(_)) | Err(_) => Unlinked::NotTold,
-    }
 }
 
 async fn sleep_until(at: Option<DateTime<Utc>>) {

@@ -1,0 +1,138 @@
+//! An offline WhatsApp, good enough for real, unmodified multi-device clients.
+//!
+//! ```no_run
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! use whatsapp_simulator::{Config, Phone, Simulator};
+//!
+//! let simulator = Simulator::bind("127.0.0.1:0".parse()?, Config::default()).await?;
+//! let ana = Phone::parse("5511999999999")?;
+//! simulator.add_account(&ana, "Ana")?;
+//! println!("point a client at {}", simulator.ws_url());
+//! simulator.shutdown().await;
+//! # Ok(())
+//! # }
+//! ```
+
+mod config;
+mod control;
+mod wire;
+mod world;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+pub use crate::config::Config;
+pub use crate::wire::{ServerIdentity, TrustError};
+pub use crate::world::{
+    AccountError, AccountSnapshot, AccountView, Addressing, ChatMessage, CodeError, DeviceView, Fault, FaultKind,
+    InvalidPhone, Linked, LoginFailure, PairError, Phone, Snapshot, Status, Totals, WaitingCode, WaitingQr, World,
+    WriteError,
+};
+
+/// The path at which clients find the WebSocket.
+pub const WS_PATH: &str = "/ws/chat";
+
+/// How long open HTTP requests may take to end at a shutdown.
+const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(2);
+
+/// The simulator could not be started.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The address cannot be listened on.
+    #[error("cannot listen: {0}")]
+    Listen(#[from] std::io::Error),
+    /// No server identity could be made.
+    #[error(transparent)]
+    Trust(#[from] TrustError),
+}
+
+/// A simulator that listens and serves. Dropping it ends it at once; [`Simulator::shutdown`] waits for the end.
+pub struct Simulator {
+    addr: SocketAddr,
+    world: Arc<World>,
+    identity: Arc<ServerIdentity>,
+    stop: CancellationToken,
+    serving: JoinHandle<()>,
+}
+
+impl Simulator {
+    /// Listens on an address (port 0 picks a free one) and serves in the background.
+    ///
+    /// # Errors
+    /// Any [`StartError`].
+    pub async fn bind(addr: SocketAddr, config: Config) -> Result<Self, StartError> {
+        let listener = TcpListener::bind(addr).await?;
+        let addr = listener.local_addr()?;
+        let identity = match config.identity.clone() {
+            Some(identity) => identity,
+            None => ServerIdentity::generate()?,
+        };
+        let identity = Arc::new(identity);
+        let world = Arc::new(World::new(config));
+        let stop = CancellationToken::new();
+        let router = control::router(Arc::clone(&world), Arc::clone(&identity), stop.clone());
+        let ended = stop.clone();
+        let serving = tokio::spawn(async move {
+            let served = axum::serve(listener, router).with_graceful_shutdown(ended.cancelled_owned()).await;
+            if let Err(error) = served {
+                tracing::error!(%error, "the listener failed");
+            }
+        });
+        Ok(Self { addr, world, identity, stop, serving })
+    }
+
+    /// Where it listens.
+    pub fn addr(&self) -> SocketAddr {
+        self.addr
+    }
+
+    /// The address for clients, `ws://…/ws/chat`.
+    pub fn ws_url(&self) -> String {
+        format!("ws://{}{WS_PATH}", self.addr)
+    }
+
+    /// The address of the page and the control API, `http://…`.
+    pub fn http_url(&self) -> String {
+        format!("http://{}", self.addr)
+    }
+
+    /// The simulated WhatsApp itself: everything that the control API can do, as calls.
+    pub fn world(&self) -> &Arc<World> {
+        &self.world
+    }
+
+    /// The server's keys: for a successor that is to be the same server, or a client that pins another root.
+    pub fn identity(&self) -> &ServerIdentity {
+        &self.identity
+    }
+
+    /// Makes an account, or returns the one that is there.
+    ///
+    /// # Errors
+    /// Any [`AccountError`].
+    pub fn add_account(&self, phone: &Phone, name: &str) -> Result<AccountView, AccountError> {
+        Ok(self.world.add_account(phone, name)?.0)
+    }
+
+    /// Ends all connections and the listener, and waits for that.
+    pub async fn shutdown(mut self) {
+        self.stop.cancel();
+        match tokio::time::timeout(SHUTDOWN_PATIENCE, &mut self.serving).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::error!(%error, "the server task failed"),
+            // Someone holds an HTTP connection open in the middle of a request.
+            Err(_) => self.serving.abort(),
+        }
+    }
+}
+
+impl Drop for Simulator {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}

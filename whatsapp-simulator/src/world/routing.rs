@@ -1,0 +1,158 @@
+//! Messages on their way from one device to others.
+
+use std::time::Duration;
+
+use wacore_binary::{Jid, Node, Server};
+
+use super::address::{Address, Addressing};
+use super::faults::FaultKind;
+use super::numbers::Phone;
+use super::phone::{Envelope, Task};
+use super::queue::Link;
+use super::stanza::{Ack, Enc, Message, Stanza};
+use super::stats::bump;
+use super::{World, lock, now};
+
+/// WhatsApp's code for a message to nobody.
+const NO_SUCH_RECIPIENT: u16 = 404;
+
+/// A message as a device hands it in.
+#[derive(Clone, Debug)]
+pub(crate) struct OutMessage {
+    pub(crate) id: String,
+    /// The chat.
+    pub(crate) to: Jid,
+    /// The chat, when `to` is one of the sender's own devices and this is a second attempt.
+    pub(crate) recipient: Option<Jid>,
+    pub(crate) kind: String,
+    pub(crate) category: Option<String>,
+    pub(crate) edit: Option<String>,
+    /// The ciphertexts, each for one device.
+    pub(crate) parts: Vec<(Jid, Vec<Enc>)>,
+    pub(crate) device_identity: Option<Vec<u8>>,
+    pub(crate) extras: Vec<Node>,
+}
+
+/// Both forms of the chat that a message belongs to.
+fn both_forms(state: &super::State, jid: &Jid) -> Option<(Jid, Jid)> {
+    let (account, addressing) = state.resolve(jid)?;
+    let names = &state.account(account)?.names;
+    let other = if addressing == Addressing::Pn { Addressing::Lid } else { Addressing::Pn };
+    Some((names.user(addressing), names.user(other)))
+}
+
+impl World {
+    /// Takes a message in, acknowledges it to `link`, and passes it on.
+    pub(crate) fn accept_message(&self, from: Address, message: OutMessage, link: Option<&Link>) {
+        let Some(phone) = self.count_message(from) else { return };
+        let nack = |k: &FaultKind| if let FaultKind::Nack(code) = k { Some(*code) } else { None };
+        if let Some(code) = self.faults.take(Some(&phone), nack) {
+            self.acknowledge(&phone, from, &message, link, Some(code));
+            return;
+        }
+        // A status goes to nobody here; that it was posted is all there is to say.
+        if message.to.server == Server::Broadcast {
+            self.acknowledge(&phone, from, &message, link, None);
+            return;
+        }
+        let phones = self.distribute(from, &message);
+        let error = phones.is_none().then_some(NO_SUCH_RECIPIENT);
+        self.acknowledge(&phone, from, &message, link, error);
+        for account in phones.into_iter().flatten() {
+            self.work(account);
+        }
+    }
+
+    fn count_message(&self, from: Address) -> Option<Phone> {
+        let state = lock(&self.state);
+        let account = state.account(from.account)?;
+        bump(&account.counters.messages);
+        bump(&self.counters.messages);
+        Some(account.number.clone())
+    }
+
+    /// Gives every part to its device; the phones that got one are returned. `None` if there is no such chat.
+    fn distribute(&self, from: Address, message: &OutMessage) -> Option<Vec<super::address::AccountId>> {
+        let mut state = lock(&self.state);
+        let chat = both_forms(&state, message.recipient.as_ref().unwrap_or(&message.to))?;
+        let sender = state.account(from.account)?;
+        let names = sender.names.clone();
+        let notify = match sender.companions.get(&from.device) {
+            Some(companion) if !companion.push_name.is_empty() => companion.push_name.clone(),
+            _ => sender.name.clone(),
+        };
+        let timestamp = now();
+        let mut phones = Vec::new();
+        for (jid, encs) in &message.parts {
+            let Some((account, addressing)) = state.resolve(jid) else { continue };
+            let other = if addressing == Addressing::Pn { Addressing::Lid } else { Addressing::Pn };
+            let to = Address::new(account, jid.device);
+            let own = account == from.account;
+            if to.device == 0 {
+                let Some(account) = state.account(account) else { continue };
+                for enc in encs {
+                    account.handset.give(Task::Receive(Envelope {
+                        id: message.id.clone(),
+                        from,
+                        addressing,
+                        timestamp,
+                        enc: enc.clone(),
+                    }));
+                }
+                phones.push(account.id);
+            } else if let Some(companion) = state.companion_mut(to) {
+                let peer = message.category.as_deref() == Some("peer");
+                companion.line.deliver(Stanza::Message(Message {
+                    id: message.id.clone(),
+                    from: names.device(addressing, from.device),
+                    from_alt: names.user(other),
+                    recipient: (own && !peer).then(|| chat.clone()),
+                    kind: message.kind.clone(),
+                    category: message.category.clone(),
+                    edit: message.edit.clone(),
+                    notify: notify.clone(),
+                    timestamp,
+                    device_identity: if encs.iter().any(Enc::is_prekey) {
+                        message.device_identity.clone()
+                    } else {
+                        None
+                    },
+                    encs: encs.clone(),
+                    extras: message.extras.clone(),
+                }));
+            }
+        }
+        Some(phones)
+    }
+
+    fn acknowledge(&self, phone: &Phone, from: Address, message: &OutMessage, link: Option<&Link>, error: Option<u16>) {
+        let Some(link) = link else { return };
+        if error.is_none() && self.faults.take(Some(phone), |k| (*k == FaultKind::DropAcks).then_some(())).is_some() {
+            return;
+        }
+        let ack = Stanza::Ack(Ack {
+            class: "message",
+            id: message.id.clone(),
+            from: Some(message.to.clone()),
+            kind: None,
+            participant: None,
+            error,
+            timestamp: now(),
+        });
+        let delay = |k: &FaultKind| if let FaultKind::AckDelay(d) = k { Some(*d) } else { None };
+        let delay = self.faults.take(Some(phone), delay).unwrap_or(Duration::ZERO);
+        let twice = self.faults.take(Some(phone), |k| (*k == FaultKind::DuplicateAcks).then_some(())).is_some();
+        for _ in 0..=u8::from(twice) {
+            self.count(from, |c| if error.is_some() { &c.nacks } else { &c.acks });
+            link.send_after(ack.clone(), delay);
+        }
+    }
+
+    /// Counts something for a device's account and in all.
+    pub(crate) fn count(&self, at: Address, of: impl Fn(&super::Counters) -> &std::sync::atomic::AtomicU64) {
+        bump(of(&self.counters));
+        if let Some(account) = lock(&self.state).account(at.account) {
+            bump(of(&account.counters));
+        }
+    }
+}

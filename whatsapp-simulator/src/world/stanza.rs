@@ -1,0 +1,161 @@
+//! What the server says to a connected device, before it is put into the wire's form.
+
+use std::time::Duration;
+
+use wacore_binary::{Jid, Node};
+
+/// One piece of Signal ciphertext.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Enc {
+    /// `msg` or `pkmsg`.
+    pub(crate) kind: String,
+    /// The other attributes as they came (`v`, `mediatype`, `count`, …).
+    pub(crate) attrs: Vec<(String, String)>,
+    pub(crate) bytes: Vec<u8>,
+}
+
+impl Enc {
+    pub(crate) fn is_prekey(&self) -> bool {
+        self.kind == "pkmsg"
+    }
+}
+
+/// A message on its way to one device.
+#[derive(Clone, Debug)]
+pub(crate) struct Message {
+    pub(crate) id: String,
+    pub(crate) from: Jid,
+    /// The sender's other name: `sender_lid` beside a number, `sender_pn` beside a LID.
+    pub(crate) from_alt: Jid,
+    /// The chat, when the receiver is another device of the sender.
+    pub(crate) recipient: Option<(Jid, Jid)>,
+    pub(crate) kind: String,
+    pub(crate) category: Option<String>,
+    pub(crate) edit: Option<String>,
+    pub(crate) notify: String,
+    pub(crate) timestamp: i64,
+    pub(crate) encs: Vec<Enc>,
+    /// The sender's signed device identity, which goes along with the first message of a session.
+    pub(crate) device_identity: Option<Vec<u8>>,
+    /// Children that are passed on as they came (`meta`, `reporting`, …).
+    pub(crate) extras: Vec<Node>,
+}
+
+/// "I got it", "I read it", "send it again".
+#[derive(Clone, Debug)]
+pub(crate) struct Receipt {
+    pub(crate) ids: Vec<String>,
+    pub(crate) from: Jid,
+    pub(crate) recipient: Option<Jid>,
+    /// `None` is the plain delivery receipt.
+    pub(crate) kind: Option<String>,
+    pub(crate) timestamp: i64,
+    /// `retry`, `registration` and `keys` of a retry receipt.
+    pub(crate) extras: Vec<Node>,
+}
+
+/// The answer to a stanza of the client.
+#[derive(Clone, Debug)]
+pub(crate) struct Ack {
+    pub(crate) class: &'static str,
+    pub(crate) id: String,
+    pub(crate) from: Option<Jid>,
+    pub(crate) kind: Option<String>,
+    pub(crate) participant: Option<Jid>,
+    pub(crate) error: Option<u16>,
+    pub(crate) timestamp: i64,
+}
+
+/// A device came or went.
+#[derive(Clone, Debug)]
+pub(crate) struct DeviceChange {
+    pub(crate) id: String,
+    pub(crate) added: bool,
+    pub(crate) user: Jid,
+    pub(crate) user_lid: Jid,
+    pub(crate) device: Jid,
+    pub(crate) device_lid: Jid,
+    pub(crate) key_index: u32,
+    /// The account's signed list of valid key indexes, and its time.
+    pub(crate) key_index_list: Vec<u8>,
+    pub(crate) timestamp: i64,
+}
+
+/// Everything that the server sends.
+#[derive(Clone, Debug)]
+pub(crate) enum Stanza {
+    Message(Message),
+    Receipt(Receipt),
+    Ack(Ack),
+    DeviceChange(DeviceChange),
+    /// A collection of app state has a new version.
+    ServerSync {
+        id: String,
+        from: Jid,
+        collection: String,
+        version: u64,
+        timestamp: i64,
+    },
+    /// The server is running out of one-time keys of this device.
+    PrekeysLow {
+        id: String,
+        count: usize,
+        timestamp: i64,
+    },
+    Presence {
+        from: Jid,
+        available: bool,
+        last_seen: Option<i64>,
+    },
+    ChatState {
+        from: Jid,
+        state: Node,
+    },
+    OfflinePreview {
+        messages: usize,
+        receipts: usize,
+        notifications: usize,
+    },
+    OfflineEnd {
+        count: usize,
+    },
+    StreamError {
+        code: String,
+    },
+    Conflict {
+        kind: String,
+    },
+    /// A stanza that is built where its protocol is at home: answers to IQs, and pairing.
+    Raw(Node),
+}
+
+/// Which acknowledgement takes a stanza out of a device's queue.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct QueueKey {
+    pub(crate) class: &'static str,
+    pub(crate) id: String,
+}
+
+impl Stanza {
+    /// The key of a stanza that has to reach the device, now or after it reconnects; `None` for what is only of the
+    /// moment.
+    pub(crate) fn queue_key(&self) -> Option<QueueKey> {
+        let (class, id) = match self {
+            Self::Message(m) => ("message", &m.id),
+            Self::Receipt(r) => ("receipt", r.ids.first()?),
+            Self::DeviceChange(d) => ("notification", &d.id),
+            Self::ServerSync { id, .. } | Self::PrekeysLow { id, .. } => ("notification", id),
+            _ => return None,
+        };
+        Some(QueueKey { class, id: id.clone() })
+    }
+}
+
+/// What a connection is told to do.
+#[derive(Clone, Debug)]
+pub(crate) enum Outgoing {
+    /// Send this, said at `since`, `after` a pause that does not hold up what comes behind it.
+    Stanza { stanza: std::sync::Arc<Stanza>, offline: bool, after: Duration, since: std::time::Instant },
+    /// Send what was said before, then close.
+    Close { after: Duration },
+}

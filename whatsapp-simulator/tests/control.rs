@@ -1,0 +1,188 @@
+//! The control API over HTTP, every route, also when it says no.
+
+use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::net::TcpStream;
+use whatsapp_simulator::{Config, Simulator};
+
+const ANA: &str = "5511999999999";
+const BRUNO: &str = "5511988888888";
+
+async fn simulator() -> Simulator {
+    Simulator::bind("127.0.0.1:0".parse().unwrap(), Config::default()).await.unwrap()
+}
+
+/// One request; the answer's status and body.
+async fn call(simulator: &Simulator, method: &str, path: &str, body: &str) -> (u16, String) {
+    let mut socket = TcpStream::connect(simulator.addr()).await.unwrap();
+    let kind = if body.starts_with('{') { "application/json" } else { "text/plain" };
+    let request = format!(
+        "{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Type: {kind}\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    socket.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    socket.read_to_string(&mut answer).await.unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
+}
+
+async fn json_call(simulator: &Simulator, method: &str, path: &str, body: Value) -> (u16, Value) {
+    let body = if body.is_null() { String::new() } else { body.to_string() };
+    let (status, body) = call(simulator, method, path, &body).await;
+    (status, serde_json::from_str(&body).unwrap_or(Value::Null))
+}
+
+#[tokio::test]
+async fn accounts_are_made_once_and_found_in_every_spelling() {
+    let simulator = simulator().await;
+    let ana = json!({ "phone": ANA, "name": "Ana" });
+    let (status, made) = json_call(&simulator, "POST", "/admin/accounts", ana.clone()).await;
+    assert_eq!(
+        (status, &made["phone"], &made["name"], &made["devices"]),
+        (201, &json!(ANA), &json!("Ana"), &json!([]))
+    );
+    assert_eq!(json_call(&simulator, "POST", "/admin/accounts", ana).await, (200, made.clone()));
+    assert_eq!(json_call(&simulator, "GET", "/admin/accounts/551199999999", Value::Null).await, (200, made.clone()));
+    assert_eq!(json_call(&simulator, "GET", "/admin/accounts", Value::Null).await, (200, json!([made])));
+
+    let alias = json!({ "phone": "4915112345678", "registeredAs": ANA });
+    assert_eq!(json_call(&simulator, "POST", "/admin/accounts", alias.clone()).await, (200, made.clone()));
+    assert_eq!(json_call(&simulator, "GET", "/admin/accounts/4915112345678", Value::Null).await, (200, made));
+    let taken = json!({ "phone": "4915112345678", "registeredAs": BRUNO });
+    assert_eq!(json_call(&simulator, "POST", "/admin/accounts", taken).await.0, 409);
+
+    for (path, body, expected) in [
+        ("/admin/accounts", json!({ "phone": "+55 11" }), 400),
+        ("/admin/accounts", json!({ "phone": ANA, "age": 7 }), 422),
+        ("/admin/accounts", json!({ "phone": ANA, "name": "x".repeat(101) }), 400),
+    ] {
+        let (status, answer) = json_call(&simulator, "POST", path, body).await;
+        assert_eq!(status, expected);
+        assert!(answer["error"].is_string(), "{answer}");
+    }
+    assert_eq!(json_call(&simulator, "GET", "/admin/accounts/5511900000000", Value::Null).await.0, 404);
+    assert_eq!(json_call(&simulator, "DELETE", &format!("/admin/accounts/{ANA}/devices/1"), Value::Null).await.0, 404);
+    assert_eq!(json_call(&simulator, "DELETE", &format!("/admin/accounts/{ANA}/devices/x"), Value::Null).await.0, 400);
+}
+
+#[tokio::test]
+async fn phones_write_to_each_other() {
+    let simulator = simulator().await;
+    for (phone, name) in [(ANA, "Ana"), (BRUNO, "Bruno")] {
+        json_call(&simulator, "POST", "/admin/accounts", json!({ "phone": phone, "name": name })).await;
+    }
+    let (messages_of, write_as) =
+        (|p| format!("/admin/accounts/{p}/messages"), |p| format!("/admin/accounts/{p}/messages"));
+    let text = json!({ "to": "551188888888", "text": "olá" });
+    let (status, written) = json_call(&simulator, "POST", &write_as(ANA), text).await;
+    assert_eq!(status, 201);
+    let (_, seen) = json_call(&simulator, "GET", &messages_of(BRUNO), Value::Null).await;
+    let message = &seen[0];
+    assert_eq!(
+        (&message["id"], &message["from"], &message["to"], &message["text"], &message["fromMe"]),
+        (&written["id"], &json!(ANA), &json!(BRUNO), &json!("olá"), &json!(false))
+    );
+    assert!(message.get("status").is_none());
+    let own = async || json_call(&simulator, "GET", &messages_of(ANA), Value::Null).await.1[0]["status"].clone();
+    assert_eq!(own().await, "delivered");
+    let (_, read) = json_call(&simulator, "POST", &format!("/admin/accounts/{BRUNO}/read"), Value::Null).await;
+    assert_eq!(read, json!({ "read": 1 }));
+    assert_eq!(own().await, "read");
+
+    for (to, text, expected) in [("5511900000000", "hi", 422), (BRUNO, "", 400), ("x", "hi", 400)] {
+        let body = json!({ "to": to, "text": text });
+        assert_eq!(json_call(&simulator, "POST", &write_as(ANA), body).await.0, expected);
+    }
+    assert_eq!(json_call(&simulator, "GET", "/admin/accounts/5511900000000/messages", Value::Null).await.0, 404);
+    assert_eq!(json_call(&simulator, "POST", "/admin/accounts/5511900000000/read", Value::Null).await.0, 404);
+
+    let (_, stats) = json_call(&simulator, "GET", "/admin/stats", Value::Null).await;
+    assert_eq!((&stats["messages"], &stats["receipts"]), (&json!(1), &json!(2)));
+    assert_eq!(stats["phones"][ANA]["messages"], 1);
+    assert_eq!(stats["phones"][BRUNO]["receipts"], 2);
+}
+
+#[tokio::test]
+async fn a_phone_that_is_off_waits_and_a_fault_that_is_over_is_gone() {
+    let simulator = simulator().await;
+    for phone in [ANA, BRUNO] {
+        json_call(&simulator, "POST", "/admin/accounts", json!({ "phone": phone })).await;
+    }
+    let off = json!({ "offlinePhone": true, "phone": "551188888888" });
+    assert_eq!(json_call(&simulator, "POST", "/admin/faults", off).await.0, 204);
+    let (_, faults) = json_call(&simulator, "GET", "/admin/faults", Value::Null).await;
+    assert_eq!(faults, json!([{ "offlinePhone": true, "phone": BRUNO }]));
+    let body = json!({ "to": BRUNO, "text": "hi" });
+    json_call(&simulator, "POST", &format!("/admin/accounts/{ANA}/messages"), body.clone()).await;
+    let messages = format!("/admin/accounts/{BRUNO}/messages");
+    assert_eq!(json_call(&simulator, "GET", &messages, Value::Null).await.1, json!([]));
+    assert_eq!(json_call(&simulator, "POST", &messages, body).await.0, 409);
+    assert_eq!(json_call(&simulator, "DELETE", &format!("/admin/faults?phone={BRUNO}"), Value::Null).await.0, 204);
+    assert_eq!(json_call(&simulator, "GET", &messages, Value::Null).await.1[0]["text"], "hi");
+    assert_eq!(json_call(&simulator, "GET", "/admin/faults", Value::Null).await.1, json!([]));
+
+    for body in [json!({}), json!({ "nack": 7 }), json!({ "dropAcks": true, "phone": "1" })] {
+        assert_eq!(json_call(&simulator, "POST", "/admin/faults", body).await.0, 400);
+    }
+    let unknown = json!({ "dropAcks": true, "phone": "5511900000000" });
+    assert_eq!(json_call(&simulator, "POST", "/admin/faults", unknown).await.0, 404);
+    assert_eq!(json_call(&simulator, "POST", "/admin/faults", json!({ "dropAck": true })).await.0, 422);
+}
+
+#[tokio::test]
+async fn what_cannot_be_scanned_or_typed_is_refused() {
+    let simulator = simulator().await;
+    let key = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
+    let stale = format!("2@nobody,{key},{key},{key},1");
+    assert_eq!(call(&simulator, "POST", "/admin/mock-phone/scan-qr", &stale).await.0, 410);
+    assert_eq!(call(&simulator, "POST", "/admin/mock-phone/scan-qr", "hello").await.0, 400);
+    assert_eq!(call(&simulator, "POST", "/admin/mock-phone/scan-qr?phone=x", &stale).await.0, 400);
+    assert_eq!(call(&simulator, "POST", "/admin/qr-codes", &stale).await.0, 410);
+    let typed = |phone: &str, code: &str| json!({ "phone": phone, "code": code });
+    let path = "/admin/mock-phone/enter-code";
+    assert_eq!(json_call(&simulator, "POST", path, typed(ANA, "ABCD-1234")).await.0, 404);
+    json_call(&simulator, "POST", "/admin/accounts", json!({ "phone": ANA })).await;
+    assert_eq!(json_call(&simulator, "POST", path, typed(ANA, "ABCD-1234")).await.0, 409);
+    assert_eq!(json_call(&simulator, "POST", path, typed(ANA, "no code")).await.0, 400);
+}
+
+#[tokio::test]
+async fn the_page_the_snapshot_and_its_stream_are_there() {
+    let simulator = simulator().await;
+    let (status, page) = call(&simulator, "GET", "/", "").await;
+    assert_eq!(status, 200);
+    assert!(page.contains("<html"), "{page}");
+    assert_eq!(json_call(&simulator, "GET", "/nowhere", Value::Null).await.0, 404);
+    assert_eq!(json_call(&simulator, "DELETE", "/admin/stats", Value::Null).await.0, 405);
+
+    let mut events = BufReader::new(TcpStream::connect(simulator.addr()).await.unwrap());
+    events.write_all(b"GET /admin/events HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+    let mut next = async || loop {
+        let mut line = String::new();
+        assert!(events.read_line(&mut line).await.unwrap() > 0, "the stream ended");
+        if let Some(data) = line.strip_prefix("data: ") {
+            return serde_json::from_str::<Value>(data).unwrap();
+        }
+    };
+    let empty = next().await;
+    assert_eq!((&empty["accounts"], &empty["qrCodes"], &empty["pairCodes"]), (&json!([]), &json!([]), &json!([])));
+    json_call(&simulator, "POST", "/admin/accounts", json!({ "phone": ANA, "name": "Ana" })).await;
+    assert_eq!(next().await["accounts"][0]["name"], "Ana");
+    let (_, root) = json_call(&simulator, "GET", "/admin/root-key", Value::Null).await;
+    assert_eq!(root["rootKey"].as_str().map(str::len), Some(44));
+    let (_, state) = json_call(&simulator, "GET", "/admin/state", Value::Null).await;
+    assert_eq!(state["accounts"][0]["messages"], json!([]));
+    assert!(state["stats"]["messages"].is_u64());
+    simulator.shutdown().await;
+}
+
+#[tokio::test]
+async fn several_simulators_live_side_by_side() {
+    let (first, second) = (simulator().await, simulator().await);
+    json_call(&first, "POST", "/admin/accounts", json!({ "phone": ANA })).await;
+    assert_eq!(json_call(&second, "GET", "/admin/accounts", Value::Null).await.1, json!([]));
+    let addr = first.addr();
+    first.shutdown().await;
+    assert!(TcpStream::connect(addr).await.is_err(), "nobody listens any more");
+}
