@@ -48,8 +48,9 @@ pub struct Config {
     #[arg(long, env = "BODY_LIMIT", default_value_t = 1024 * 1024)]
     pub body_limit: usize,
 
-    /// How long a client may take to send a request's head, and then its body, in seconds.
-    #[arg(long, env = "READ_TIMEOUT", default_value = "15", value_parser = parse_seconds)]
+    /// How long a client may take to send a request's head, and then its body, in seconds. An idle connection is closed
+    /// after this time too.
+    #[arg(long, env = "READ_TIMEOUT", default_value = "30", value_parser = parse_seconds)]
     pub read_timeout: Duration,
 
     /// How many sessions connect at the same time after a start.

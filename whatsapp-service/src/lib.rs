@@ -80,7 +80,7 @@ impl Server {
             return Err(StartError::ForgedCertificatesAccepted);
         }
         let secrets = config.internal_secret.secrets()?;
-        let manager = Arc::new(Manager::new(config)?);
+        let manager = Arc::new(Manager::new(config, trust)?);
         let address = SocketAddr::new(config.host, config.port);
         let failed = |source| StartError::Listen { address, source };
         let listener = TcpListener::bind(address).await.map_err(failed)?;

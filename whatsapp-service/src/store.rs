@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! DATA_DIR/lock                          held by the one process that uses this folder
+//! DATA_DIR/sandbox                       there only if the sandbox has used this folder
 //! DATA_DIR/whatsapp-version              the last good version of WhatsApp Web
 //! DATA_DIR/tenants/<digest>/tenant.json  which tenant it is, and whether it is linked
 //! DATA_DIR/tenants/<digest>/whatsapp.db  keys, ratchets, contacts: the library's
@@ -21,7 +22,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use whatsapp_rust::store::{Backend, SqliteStore, SqliteStoreConfig, Synchronous};
 
-use crate::tenant::TenantId;
+use crate::{Trust, tenant::TenantId};
 
 /// Why something on disk can't be used.
 #[derive(Debug, thiserror::Error)]
@@ -29,6 +30,12 @@ pub enum StoreError {
     /// Another process holds the data directory.
     #[error("another process uses the data directory {0}")]
     InUse(PathBuf),
+    /// The sandbox has used the data directory.
+    #[error(
+        "the sandbox has used the data directory {0}: a device that it linked takes the simulator for WhatsApp without \
+         looking at its certificate again. Use another directory"
+    )]
+    UsedBySandbox(PathBuf),
     /// A file or folder can't be read or written.
     #[error("{doing} {path}: {source}")]
     Io {
@@ -67,17 +74,24 @@ struct TenantFile {
 
 impl DataDir {
     /// Opens or creates the directory and takes its lock.
-    pub fn open(root: &Path) -> Result<Self, StoreError> {
+    pub fn open(root: &Path, trust: Trust) -> Result<Self, StoreError> {
         create_private_dir(&root.join("tenants"))?;
         create_private_dir(&root.join("quarantine"))?;
         fs::set_permissions(root, fs::Permissions::from_mode(0o700)).map_err(io_error("protect", root))?;
         let path = root.join("lock");
         let lock = private_file(&path).map_err(io_error("open", &path))?;
         match lock.try_lock() {
-            Ok(()) => Ok(Self { root: root.into(), _lock: lock }),
-            Err(TryLockError::WouldBlock) => Err(StoreError::InUse(root.into())),
-            Err(TryLockError::Error(source)) => Err(io_error("lock", &path)(source)),
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(StoreError::InUse(root.into())),
+            Err(TryLockError::Error(source)) => return Err(io_error("lock", &path)(source)),
         }
+        let mark = root.join("sandbox");
+        match trust {
+            Trust::AnyServer => drop(private_file(&mark).map_err(io_error("create", &mark))?),
+            Trust::WhatsAppOnly if mark.exists() => return Err(StoreError::UsedBySandbox(root.into())),
+            Trust::WhatsAppOnly => {}
+        }
+        Ok(Self { root: root.into(), _lock: lock })
     }
 
     /// The file that remembers WhatsApp Web's version.

@@ -18,6 +18,8 @@ async fn a_message_arrives_decrypted_on_the_other_phone() {
     // The account's own phone shows it too, as its own.
     let own = world.until_shown(ANA, "Olá, Bruno! 👋").await;
     assert_eq!((&own[0]["id"], &own[0]["fromMe"]), (&sent["id"], &json!(true)));
+    eventually("the second tick", || async { (world.shown_on(ANA).await[0]["status"] == "delivered").then_some(()) })
+        .await;
     assert_eq!(acme.status().await["messagesSent"], 1);
 }
 
@@ -159,6 +161,19 @@ async fn numbers_are_whatsapps_word() {
         let shown = world.until_shown(registered, &format!("to {written}")).await;
         assert_eq!(shown.len(), 1);
     }
+}
+
+#[tokio::test]
+async fn an_account_without_devices_is_sent_nothing() {
+    // Case 30 again: the server would acknowledge a message that is encrypted for nobody.
+    let world = World::start().await;
+    world.pair("acme", ANA).await;
+    world.fault(json!({"noDevices": true, "phone": BRUNO})).await;
+    let (status, body) = world.service.tenant("acme").send(BRUNO, "to no device").await;
+    assert_eq!((status.as_u16(), &body["code"]), (422, &json!("recipient_not_on_whatsapp")), "{body}");
+    assert!(world.shown_on(ANA).await.is_empty(), "not even the own phone got it");
+    world.clear_faults().await;
+    world.service.tenant("acme").send_ok(BRUNO, "to a device").await;
 }
 
 #[tokio::test]

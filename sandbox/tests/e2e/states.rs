@@ -27,6 +27,34 @@ async fn a_lost_connection_is_told_and_comes_back() {
 }
 
 #[tokio::test]
+async fn a_session_that_the_server_logged_out_of_the_stream_is_recycled() {
+    // Stream errors 429 and 503 leave the socket open, and the library waits for its end without saying a word.
+    for code in ["503", "429"] {
+        let world = World::start().await;
+        world.pair("acme", ANA).await;
+        world.fault(json!({"streamError": code, "times": 1})).await;
+        let acme = world.service.tenant("acme");
+        let lost = acme.until_state("reconnecting").await;
+        assert_eq!(lost["canSend"], false);
+        assert_eq!(acme.send(BRUNO, "not now").await.0, 409);
+        acme.until_state("ready").await;
+        acme.send_ok(BRUNO, &format!("after {code}")).await;
+        world.until_shown(BRUNO, &format!("after {code}")).await;
+    }
+}
+
+#[tokio::test]
+async fn a_restart_that_the_server_asks_for_is_seen() {
+    let world = World::start().await;
+    world.pair("acme", ANA).await;
+    let acme = world.service.tenant("acme");
+    let before = acme.status().await["connectedAt"].clone();
+    world.fault(json!({"streamError": "515", "times": 1})).await;
+    acme.until("a new connection", |status| status["state"] == "ready" && status["connectedAt"] != before).await;
+    assert_eq!(world.stats().await["logins"], 2);
+}
+
+#[tokio::test]
 async fn a_replaced_session_stops_once_and_stays_stopped() {
     // Case 19: one stop, no ping-pong.
     let world = World::start().await;

@@ -93,6 +93,20 @@ async fn guard_4_the_service_on_its_own_refuses_the_simulator_and_says_so() {
     assert_eq!(world.stats().await["logins"], 0);
 }
 
+#[tokio::test]
+async fn the_service_on_its_own_does_not_touch_what_the_sandbox_has_linked() {
+    // A linked device remembers its server's key and logs in without looking at the certificate again.
+    let mut world = World::start().await;
+    world.pair("acme", crate::harness::ANA).await;
+    world.service.terminate().await;
+    let dials = world.stats().await["dials"].clone();
+    let program = Program::new(&SERVICE, &[], &[("WHATSAPP_URL", &world.simulator.ws_url())]);
+    let output = program.command(world.service.data.path()).output().unwrap();
+    let complaint = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success() && complaint.contains("the sandbox has used the data directory"), "{complaint}");
+    assert_eq!(world.stats().await["dials"], dials);
+}
+
 fn cargo(arguments: &[&str]) -> String {
     let mut command = Command::new(env!("CARGO"));
     command.current_dir(root()).args(arguments);

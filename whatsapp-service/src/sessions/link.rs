@@ -163,6 +163,9 @@ fn report_dials(
 ) -> impl Fn(Dial) + Clone + Send + Sync + 'static {
     let around = around.clone();
     move |dial| match dial {
+        Dial::Started => {
+            let _ = signals.send(Heard::Fact(Signal::Offline));
+        }
         Dial::Failed(why) => {
             let _ = signals.send(Heard::Fact(Signal::DialFailed(why)));
         }

@@ -31,6 +31,7 @@ pub use self::{
     version::built_in as built_in_version,
 };
 use crate::{
+    Trust,
     config::Config,
     store::{DataDir, StoreError},
     tenant::TenantId,
@@ -51,8 +52,8 @@ pub struct Manager {
 
 impl Manager {
     /// Takes the data directory.
-    pub fn new(config: &Config) -> Result<Self, StoreError> {
-        let data = DataDir::open(&config.data_dir)?;
+    pub fn new(config: &Config, trust: Trust) -> Result<Self, StoreError> {
+        let data = DataDir::open(&config.data_dir, trust)?;
         let version = VersionSource::new(config.whatsapp_version, data.version_file());
         let around = Surroundings::new(config.whatsapp_url.clone(), config.device_name.clone(), version);
         Ok(Self {

@@ -26,6 +26,10 @@ use super::{
 };
 use crate::{store::StoreError, store::TenantDir, tenant::TenantId};
 
+/// How often a running client is looked at, for what it does not tell by events.
+const LOOK_INTERVAL: Duration = Duration::from_secs(5);
+/// How many times in a row a connection may be seen up but not logged in before it is given up.
+const UNWELL_LOOKS: u32 = 3;
 /// How long the server may take to confirm that a device is unlinked.
 const UNLINK_LIMIT: Duration = Duration::from_secs(5);
 
@@ -232,6 +236,7 @@ impl Session {
     /// Takes in what one client has to say, until it ends, or has no more use, or `cancel` says so.
     async fn follow(&self, mut link: Link, mut heard: mpsc::UnboundedReceiver<Heard>, cancel: &CancellationToken) {
         *lock(&self.live) = Some(Live { client: link.client.clone(), authenticator: link.authenticator.clone() });
+        let (mut looks, mut unwell) = (tokio::time::interval(LOOK_INTERVAL), 0);
         while !self.snapshot.borrow().stops_client() {
             let code_expires = self.snapshot.borrow().pairing_code.as_ref().map(|code| code.expires_at);
             tokio::select! {
@@ -243,10 +248,27 @@ impl Session {
                     break;
                 }
                 () = sleep_until(code_expires), if code_expires.is_some() => self.apply(Signal::PairingCodeExpired),
+                _ = looks.tick() => self.look_at(&link.client, &mut unwell),
             }
         }
         *lock(&self.live) = None;
         link.stop().await;
+    }
+
+    /// Notices what the library tells nobody: that it stopped saving, and that the server logged a connection out but
+    /// left it open (stream errors 429 and 503), where it would stay for ever.
+    fn look_at(&self, client: &Arc<Client>, unwell: &mut u32) {
+        if client.persistence_manager().is_saver_halted() {
+            return self.apply(Signal::StorageFailed("The disk could not be written to, again and again.".into()));
+        }
+        let half_open = client.is_connected() && !client.is_logged_in() && self.snapshot.borrow().is_paired();
+        *unwell = if half_open { *unwell + 1 } else { 0 };
+        if *unwell == UNWELL_LOOKS {
+            *unwell = 0;
+            self.apply(Signal::Offline);
+            let client = client.clone();
+            tokio::spawn(async move { client.reconnect_immediately().await });
+        }
     }
 
     async fn take_in(&self, heard: Heard, client: &Arc<Client>) {

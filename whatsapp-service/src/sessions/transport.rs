@@ -27,6 +27,8 @@ const CLOSE_LIMIT: Duration = Duration::from_secs(2);
 /// What became of an attempt to connect, before the client has anything to say about it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Dial {
+    /// A new attempt: whatever connection there was is gone.
+    Started,
     /// No connection: the reason.
     Failed(String),
     /// The client left before the server had proved who it is.
@@ -50,6 +52,7 @@ impl<F: Fn(Dial) + Clone + Send + Sync + 'static> WatchedTransport<F> {
 #[async_trait]
 impl<F: Fn(Dial) + Clone + Send + Sync + 'static> TransportFactory for WatchedTransport<F> {
     async fn create_transport(&self) -> anyhow::Result<(Arc<dyn Transport>, Receiver<TransportEvent>)> {
+        (self.report)(Dial::Started);
         match self.dialler.create_transport().await {
             Ok((transport, events)) => {
                 let (report, frames_sent) = (self.report.clone(), AtomicU32::new(0));

@@ -39,6 +39,8 @@ pub(crate) struct FaultSpec {
     #[serde(skip_serializing_if = "Option::is_none")]
     offline_phone: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    no_devices: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     drop_receipts: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
     silent_success: Option<bool>,
@@ -112,6 +114,7 @@ impl FaultSpec {
             ("stallReads", self.stall_reads, FaultKind::StallReads),
             ("refuseConnections", self.refuse_connections, FaultKind::RefuseConnections),
             ("offlinePhone", self.offline_phone, FaultKind::OfflinePhone),
+            ("noDevices", self.no_devices, FaultKind::NoDevices),
             ("dropReceipts", self.drop_receipts, FaultKind::DropReceipts),
             ("silentSuccess", self.silent_success, FaultKind::SilentSuccess),
         ];
@@ -147,6 +150,7 @@ impl From<&Fault> for FaultSpec {
             FaultKind::LoginFailure(failure) => spec.login_failure = Some(*failure),
             FaultKind::RefuseConnections => spec.refuse_connections = Some(true),
             FaultKind::OfflinePhone => spec.offline_phone = Some(true),
+            FaultKind::NoDevices => spec.no_devices = Some(true),
             FaultKind::DropReceipts => spec.drop_receipts = Some(true),
             FaultKind::SilentSuccess => spec.silent_success = Some(true),
             FaultKind::CutAfterFrames(frames) => spec.cut_after_frames = Some(*frames),

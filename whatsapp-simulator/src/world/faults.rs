@@ -54,6 +54,8 @@ pub enum FaultKind {
     RefuseConnections,
     /// The phone is switched off: what it would receive waits.
     OfflinePhone,
+    /// The account is registered, and the list of its devices is empty.
+    NoDevices,
     /// Receipts do not get through to the account.
     DropReceipts,
     /// Logins succeed, and then nothing is ever answered.

@@ -3,7 +3,9 @@
 use wacore_binary::Jid;
 
 use super::address::{Address, Addressing, Names};
+use super::faults::FaultKind;
 use super::keys::{Bundle, DeviceKeys, Key, LOW_WATER, SignedPrekey};
+use super::numbers::Phone;
 use super::phone::Task;
 use super::stanza::Stanza;
 use super::{World, lock, now};
@@ -11,7 +13,9 @@ use super::{World, lock, now};
 /// What a device list query answers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct DeviceList {
-    /// Device numbers with their key indexes; the phone, 0, is not among them but always there.
+    /// Whether the phone, device 0, is there: always, but for a fault.
+    pub(crate) phone: bool,
+    /// Device numbers with their key indexes; the phone, 0, is not among them.
     pub(crate) companions: Vec<(u16, u32)>,
     pub(crate) key_index_list: Vec<u8>,
     pub(crate) timestamp: i64,
@@ -35,11 +39,15 @@ impl World {
         if watch_devices {
             account.watchers.insert(asker);
         }
+        let phone = Phone::parse(&account.names.phone).ok();
+        let empty = self.faults.peek(phone.as_ref(), |k| (*k == FaultKind::NoDevices).then_some(())).is_some();
+        let companions = account.companions.iter().filter(|_| !empty);
         Some(Contact {
             names: account.names.clone(),
             addressing,
             devices: DeviceList {
-                companions: account.companions.iter().map(|(device, c)| (*device, c.key_index)).collect(),
+                phone: !empty,
+                companions: companions.map(|(device, c)| (*device, c.key_index)).collect(),
                 key_index_list: account.key_indexes.0.clone(),
                 timestamp: account.key_indexes.1,
             },

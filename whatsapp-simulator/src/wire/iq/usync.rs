@@ -100,7 +100,10 @@ fn answer_user(protocols: &[String], asked: &Asked, contact: Option<&Contact>) -
 
 fn devices(contact: &Contact) -> Node {
     let list = &contact.devices;
-    let mut devices = vec![NodeBuilder::new("device").attr("id", 0).build()];
+    let mut devices = Vec::new();
+    if list.phone {
+        devices.push(NodeBuilder::new("device").attr("id", 0).build());
+    }
     devices.extend(
         list.companions
             .iter()

@@ -61,6 +61,8 @@ pub(crate) struct Chat {
     unread: Vec<Unread>,
     /// How often each unreadable message was asked for again.
     retries: HashMap<(AccountId, String), u8>,
+    /// How far messages got that this phone has yet to hear of: a companion wrote them, and the receipt was faster.
+    early_ticks: HashMap<String, Status>,
 }
 
 impl Chat {
@@ -96,7 +98,10 @@ impl Chat {
         (*count <= MAX_RETRIES).then_some(*count)
     }
 
-    pub(crate) fn show(&mut self, message: ChatMessage, unread: Option<Unread>) {
+    pub(crate) fn show(&mut self, mut message: ChatMessage, unread: Option<Unread>) {
+        if message.from_me {
+            message.status = message.status.max(self.early_ticks.remove(&message.id));
+        }
         if self.messages.len() >= MEMORY {
             self.messages.pop_front();
         }
@@ -114,6 +119,13 @@ impl Chat {
     /// Own messages got further.
     pub(crate) fn tick(&mut self, ids: &[String], status: Status) -> bool {
         let mut changed = false;
+        for id in ids.iter().filter(|id| self.own(id).is_none()).cloned().collect::<Vec<_>>() {
+            if self.early_ticks.len() > MEMORY {
+                self.early_ticks.clear();
+            }
+            let early = self.early_ticks.entry(id).or_insert(status);
+            *early = status.max(*early);
+        }
         for message in self.messages.iter_mut().rev().filter(|m| m.from_me && ids.contains(&m.id)).take(ids.len()) {
             if message.status < Some(status) {
                 message.status = Some(status);
@@ -183,6 +195,17 @@ mod tests {
             from_me: true,
             status: Some(Status::Sent),
         }
+    }
+
+    #[test]
+    fn a_receipt_may_come_before_the_message_that_it_is_about() {
+        let mut chat = Chat::default();
+        assert!(!chat.tick(&["A".to_owned()], Status::Read));
+        chat.tick(&["A".to_owned()], Status::Delivered);
+        chat.show(own("A"), None);
+        chat.show(own("B"), None);
+        let ticks: Vec<_> = chat.messages().iter().map(|message| message.status).collect();
+        assert_eq!(ticks, [Some(Status::Read), Some(Status::Sent)]);
     }
 
     #[test]
