@@ -90,10 +90,11 @@ async fn run(options: Sandbox) -> anyhow::Result<()> {
     };
     let config = service_config(&options, &simulator, temporary.as_ref())?;
     log::start(config.log_format, config.log_level);
+    let stop = asked_to_stop()?;
     let server = Server::bind(&config, Trust::AnyServer).await?;
     println!("{}", instructions(&options, server.address(), &simulator));
     let showing = tokio::spawn(show_qr_codes(server.manager(), simulator.world().clone()));
-    server.run(asked_to_stop()).await?;
+    server.run(stop).await?;
     showing.abort();
     simulator.shutdown().await;
     Ok(())
@@ -125,7 +126,7 @@ async fn show_qr_codes(manager: Arc<Manager>, world: Arc<World>) {
         let codes: Vec<_> = sessions.iter().filter_map(|session| Some(session.snapshot().qr?.text)).collect();
         for code in codes.iter().filter(|code| !shown.contains(*code)) {
             if let Err(error) = world.hold_up_qr(code) {
-                tracing::warn!(%error, "a QR code can't be shown to the phones");
+                tracing::debug!(%error, "a QR code can't be shown to the phones");
             }
         }
         shown = codes;

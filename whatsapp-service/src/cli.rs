@@ -102,8 +102,8 @@ pub fn serve(config: &Config, trust: Trust) -> anyhow::Result<()> {
     log::start(config.log_format, config.log_level);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
-        let server = Server::bind(config, trust).await?;
-        server.run(asked_to_stop()).await
+        let stop = asked_to_stop()?;
+        anyhow::Ok(Server::bind(config, trust).await?.run(stop).await?)
     })?;
     // What is left are tasks of clients that did not stop in time; they don't hold the process.
     runtime.shutdown_timeout(Duration::from_millis(500));
@@ -119,6 +119,9 @@ fn pair(api: &Api, tenant: &str, phone: Option<String>) -> anyhow::Result<()> {
                 println!("Linked with {}.", session["phone"].as_str().unwrap_or("the phone"));
                 return Ok(());
             }
+            _ if session["state"] == "passkey_required" => bail!(
+                "WhatsApp asks this account for a passkey, which takes a page or an app: see POST /session/passkey"
+            ),
             Some("initializing") => show_code(&session, &mut shown)?,
             _ => bail!("not linked: {}", why(&session)),
         }
@@ -127,10 +130,12 @@ fn pair(api: &Api, tenant: &str, phone: Option<String>) -> anyhow::Result<()> {
     }
 }
 
-/// Draws the code that is valid now, if it is another one than before.
+/// Draws the code that is valid now, or says why there is none, if that is not what was shown before.
 fn show_code(session: &Value, shown: &mut String) -> anyhow::Result<()> {
     let (pairing_code, qr) = (session["pairingCode"].as_str(), session["qrCode"].as_str());
-    let Some(code) = pairing_code.or(qr).filter(|code| code != shown) else { return Ok(()) };
+    let Some(code) = pairing_code.or(qr).or(session["message"].as_str()).filter(|code| code != shown) else {
+        return Ok(());
+    };
     *shown = code.into();
     let mut out = std::io::stdout().lock();
     if out.is_terminal() {
@@ -141,6 +146,8 @@ fn show_code(session: &Value, shown: &mut String) -> anyhow::Result<()> {
             let (left, right) = code.split_at_checked(4).unwrap_or((code, ""));
             writeln!(out, "WhatsApp > Linked devices > Link with phone number: {left}-{right}")?;
         }
+        // No code yet, and a reason why.
+        None if qr.is_none() => writeln!(out, "{code}")?,
         None => {
             let picture = qr::for_terminal(code).context("the QR code can't be drawn")?;
             writeln!(out, "{picture}\nScan it with WhatsApp > Linked devices > Link a device. It changes by itself.")?;

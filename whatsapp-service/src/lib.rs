@@ -31,6 +31,9 @@ use self::{
 /// How long requests that are under way may take when the process is asked to stop.
 const DRAIN_LIMIT: Duration = Duration::from_secs(10);
 
+/// How long the sessions may take to stop after that.
+const STOP_LIMIT: Duration = Duration::from_secs(10);
+
 /// Which servers a build may be made to trust.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Trust {
@@ -112,7 +115,9 @@ impl Server {
         if tokio::time::timeout(DRAIN_LIMIT, under_way).await.is_err() {
             tracing::warn!("some requests were still under way after {DRAIN_LIMIT:?}");
         }
-        manager.shut_down().await;
+        if tokio::time::timeout(STOP_LIMIT, manager.shut_down()).await.is_err() {
+            tracing::warn!("some sessions were not stopped after {STOP_LIMIT:?}");
+        }
         tracing::info!("stopped");
         Ok(())
     }
@@ -149,22 +154,14 @@ impl Server {
     }
 }
 
-/// Resolves when the process is asked to stop: SIGTERM, or Ctrl-C.
-pub async fn asked_to_stop() {
+/// From now on SIGTERM and Ctrl-C no longer end the process at once; the future resolves when the first of them comes.
+pub fn asked_to_stop() -> std::io::Result<impl Future<Output = ()>> {
     use tokio::signal::unix::{SignalKind, signal};
-    let next = |kind| async move {
-        match signal(kind) {
-            Ok(mut signals) => {
-                signals.recv().await;
-            }
-            Err(error) => {
-                tracing::error!(%error, "signals can't be received");
-                std::future::pending::<()>().await;
-            }
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
         }
-    };
-    tokio::select! {
-        () = next(SignalKind::terminate()) => {}
-        () = next(SignalKind::interrupt()) => {}
-    }
+    })
 }

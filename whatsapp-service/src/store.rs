@@ -125,9 +125,13 @@ impl DataDir {
 }
 
 impl TenantDir {
-    /// Whether this tenant was linked when it was last written.
-    pub fn is_paired(&self) -> bool {
-        read_tenant_file(&self.path).is_ok_and(|file| file.paired)
+    /// Whether this tenant was linked when it was last written. A file that can't be read is not taken for a "no".
+    pub fn is_paired(&self) -> Result<bool, StoreError> {
+        match read_tenant_file(&self.path) {
+            Ok(file) => Ok(file.paired),
+            Err(StoreError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     /// Writes down which tenant this is and whether it is linked, durably.
@@ -149,7 +153,7 @@ impl TenantDir {
     /// Opens the library's store. One that was linked must still be there and whole: it is never created anew.
     pub async fn open(&self) -> Result<Arc<dyn Backend>, StoreError> {
         let path = self.path.join("whatsapp.db");
-        check_database(&path, self.is_paired())?;
+        check_database(&path, self.is_paired()?)?;
         create_private_dir(&self.path)?;
         if !path.exists() {
             private_file(&path).map_err(io_error("create", &path))?;

@@ -26,7 +26,10 @@ async fn a_full_run_leaves_nobodys_data_in_the_log() {
     let written = json!({"to": ANA, "text": "an incoming message"}).to_string();
     world.admin(Method::POST, &format!("/admin/accounts/{BRUNO}/messages"), written).await;
     acme.until("a message", |status| status["messagesReceived"] == 1).await;
-    world.service.request(Method::GET, &format!("/nowhere/{BRUNO}?to={BRUNO}")).send().await.unwrap();
+    for path in [format!("/nowhere/{BRUNO}?to={BRUNO}"), format!("/sessions/{BRUNO}"), format!("/send/{BRUNO}")] {
+        world.service.request(Method::GET, &path).send().await.unwrap();
+        reqwest::get(format!("{}{path}", world.service.url)).await.unwrap();
+    }
     world.service.request(Method::GET, "/status").header("X-Tenant-Id", "+55 11 88888-8888").send().await.unwrap();
     world.fault(json!({"loginFailure": {"reason": 403}, "phone": ANA})).await;
     world.fault(json!({"streamError": "515", "times": 1, "phone": ANA})).await;

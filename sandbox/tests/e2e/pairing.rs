@@ -57,6 +57,8 @@ async fn a_phone_links_by_code() {
     assert!(body["pairingCodeExpiresAt"].is_string());
     let (_, again) = acme.call(Method::POST, "/session", Some(json!({"phone": ANA}))).await;
     assert_eq!(again["pairingCode"], code, "one code at a time");
+    let (status, other) = acme.call(Method::POST, "/session", Some(json!({"phone": BRUNO}))).await;
+    assert_eq!((status.as_u16(), &other["code"]), (409, &json!("pairing_code_outstanding")));
     let typed = json!({"phone": ANA, "code": code}).to_string();
     world.admin(Method::POST, "/admin/mock-phone/enter-code", typed).await;
     let ready = acme.until_state("ready").await;
@@ -140,6 +142,26 @@ async fn a_deletion_that_whatsapp_could_not_be_told_says_so() {
     assert!(body["message"].as_str().unwrap().contains("may still list this device"), "{body}");
     assert_eq!(acme.status().await, json!({"status": "not_found"}));
     assert_eq!(world.devices(ANA).await.len(), 1, "the phone does still list it");
+}
+
+#[tokio::test]
+async fn deleting_twice_deletes_once() {
+    let world = World::start().await;
+    world.pair("acme", ANA).await;
+    // The first deletion takes its time at the server; the others, and a new session between them, wait for it.
+    world.fault(json!({"latencyMs": 300, "phone": ANA})).await;
+    let call = |method: Method| answer(world.service.request(method, "/session").header("X-Tenant-Id", "acme"));
+    let (first, second, fresh, third) =
+        tokio::join!(call(Method::DELETE), call(Method::DELETE), call(Method::POST), call(Method::DELETE));
+    let deleted = [&first, &second, &third].iter().filter(|(status, _)| *status == 200).count();
+    assert!((1..=2).contains(&deleted), "{first:?} {second:?} {third:?}");
+    assert_eq!(fresh.0, 200);
+    world.clear_faults().await;
+    // Whatever came last, the session works: its files are its own.
+    world.pair("acme", BRUNO).await;
+    let folder = std::fs::read_dir(world.service.data.path().join("tenants")).unwrap().next().unwrap().unwrap().path();
+    assert!(folder.join("whatsapp.db").exists() && folder.join("tenant.json").exists());
+    world.service.tenant("acme").send_ok(ANA, "on its own files").await;
 }
 
 #[tokio::test]

@@ -123,7 +123,7 @@ async fn a_damaged_store_is_reported_and_left_alone_and_the_others_start() {
     fs::write(database("empty"), b"").unwrap();
     fs::remove_file(database("missing")).unwrap();
     fs::OpenOptions::new().write(true).open(database("truncated")).unwrap().set_len(4096).unwrap();
-    let before = fs::read(database("garbage")).unwrap();
+    let before = ["garbage", "truncated"].map(|tenant| fs::read(database(tenant)).unwrap());
     world.service.restart().await;
     world.service.tenant("healthy").until_state("ready").await;
     for tenant in &tenants[..4] {
@@ -134,10 +134,43 @@ async fn a_damaged_store_is_reported_and_left_alone_and_the_others_start() {
         assert_eq!((status.as_u16(), &body["state"]), (409, &json!("failed")));
     }
     let database = |tenant: &str| folder_of(&world.service.data, tenant).join("whatsapp.db");
-    assert_eq!(fs::read(database("garbage")).unwrap(), before, "its bytes are as they were");
+    let after = ["garbage", "truncated"].map(|tenant| fs::read(database(tenant)).unwrap());
+    assert!(before == after, "their bytes are as they were");
     assert_eq!(fs::read(database("empty")).unwrap(), b"");
     assert!(!database("missing").exists(), "a lost store is not silently made anew");
     world.service.tenant("healthy").send_ok(BRUNO, "unimpressed").await;
+}
+
+#[tokio::test]
+async fn a_store_that_takes_its_time_to_fail_holds_nobody_up() {
+    // The library tries for half a minute to open a file that only looks like a database.
+    let mut world = World::start().await;
+    world.pair("acme", ANA).await;
+    world.service.terminate().await;
+    let database = folder_of(&world.service.data, "acme").join("whatsapp.db");
+    let damaged = [&b"SQLite format 3\0"[..], &[7; 4096]].concat();
+    fs::write(&database, &damaged).unwrap();
+    world.service.restart().await;
+    assert_eq!(world.service.tenant("acme").status().await["state"], "connecting");
+    let asked = std::time::Instant::now();
+    assert_eq!(world.service.terminate().await.code(), Some(0));
+    assert!(asked.elapsed() < std::time::Duration::from_secs(10), "it took {:?}", asked.elapsed());
+    assert_eq!(fs::read(&database).unwrap(), damaged);
+}
+
+#[tokio::test]
+async fn a_tenant_whose_name_is_damaged_is_not_taken_for_a_new_one() {
+    let mut world = World::start().await;
+    world.pair("acme", ANA).await;
+    world.service.terminate().await;
+    let folder = folder_of(&world.service.data, "acme");
+    fs::write(folder.join("tenant.json"), b"{").unwrap();
+    let database = fs::read(folder.join("whatsapp.db")).unwrap();
+    world.service.restart().await;
+    let status = world.service.tenant("acme").open().await;
+    assert_eq!((&status["state"], &status["reason"]), (&json!("failed"), &json!("storage_failed")), "{status}");
+    assert_eq!(fs::read(folder.join("tenant.json")).unwrap(), b"{");
+    assert_eq!(fs::read(folder.join("whatsapp.db")).unwrap(), database);
 }
 
 #[tokio::test]

@@ -137,6 +137,32 @@ async fn late_and_duplicate_acknowledgements_change_nothing() {
 }
 
 #[tokio::test]
+async fn a_message_that_outlives_its_connection_is_not_called_unsent() {
+    // The library parks a message while it waits for the backlog, and sends it on the next connection. What is said to
+    // the caller must allow for that: called "not sent", it would be sent again and arrive twice.
+    let world = World::with(Default::default(), &[("SEND_TIMEOUT", "8")]).await;
+    world.pair("acme", ANA).await;
+    let acme = world.service.tenant("acme");
+    acme.send_ok(BRUNO, "to know the way").await;
+    for fault in ["dropAcks", "stallReads"] {
+        world.fault(json!({fault: true})).await;
+        let request = world.service.request(Method::POST, "/send").header("X-Tenant-Id", "acme");
+        let text = format!("cut off by {fault}");
+        let sending = tokio::spawn(answer(request.json(&json!({"to": BRUNO, "message": text}))));
+        if fault == "dropAcks" {
+            world.until_shown(BRUNO, &text).await;
+        }
+        world.fault(json!({"closeAfterMs": 1, "times": 1})).await;
+        let (status, body) = sending.await.unwrap();
+        let shown = world.shown_on(BRUNO).await.iter().filter(|message| message["text"] == text.as_str()).count();
+        assert_ne!(status, 200, "nothing was acknowledged");
+        assert!(shown == 0 || body["code"] == "unknown_outcome", "it arrived, and its caller was told {status} {body}");
+        world.clear_faults().await;
+        acme.until_state("ready").await;
+    }
+}
+
+#[tokio::test]
 async fn numbers_are_whatsapps_word() {
     // Case 30.
     let world = World::start().await;

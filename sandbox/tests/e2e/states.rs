@@ -99,6 +99,73 @@ async fn an_unlinked_device_is_logged_out_and_its_keys_are_kept_aside() {
 }
 
 #[tokio::test]
+async fn one_refused_login_does_not_end_a_session() {
+    // Case 12: a 401 once and then success keeps the credentials; only a second one is believed.
+    let world = World::start().await;
+    world.pair("acme", ANA).await;
+    world.fault(json!({"loginFailure": {"reason": 401}, "times": 1})).await;
+    world.fault(json!({"streamError": "515", "times": 1})).await;
+    let acme = world.service.tenant("acme");
+    acme.until("a suspicion", |status| status["reason"] == "logged_out_unconfirmed").await;
+    assert_eq!(acme.status().await["state"], "reconnecting");
+    acme.until_state("ready").await;
+    assert_eq!(std::fs::read_dir(world.service.data.path().join("quarantine")).unwrap().count(), 0);
+    acme.send_ok(BRUNO, "still linked").await;
+}
+
+#[tokio::test]
+async fn what_the_server_refuses_is_not_dialled_by_asking_again() {
+    let world = World::start().await;
+    world.pair("acme", ANA).await;
+    world.fault(json!({"loginFailure": {"reason": 428}})).await;
+    world.fault(json!({"streamError": "515", "times": 1})).await;
+    let acme = world.service.tenant("acme");
+    acme.until_state("failed").await;
+    let dials = world.stats().await["dials"].clone();
+    for _ in 0..5 {
+        let status = acme.open().await;
+        assert_eq!((&status["reason"], status["retryAt"].is_string()), (&json!("refused_428"), true));
+    }
+    assert_eq!(world.stats().await["dials"], dials);
+}
+
+#[tokio::test]
+async fn a_ready_session_has_no_old_excuses() {
+    let world = World::start().await;
+    world.pair("acme", ANA).await;
+    world.fault(json!({"refuseConnections": true})).await;
+    world.fault(json!({"streamError": "515", "times": 1})).await;
+    let acme = world.service.tenant("acme");
+    let lost = acme.until("a reason", |status| status["reason"] == "connection_failed").await;
+    assert_eq!((&lost["state"], &lost["canSend"]), (&json!("reconnecting"), &json!(false)));
+    assert_eq!(acme.status().await["since"], lost["since"], "it says since when, not now");
+    world.clear_faults().await;
+    let back = acme.until_state("ready").await;
+    assert!(back.get("reason").is_none() && back.get("message").is_none(), "{back}");
+    assert!(back["since"].as_str() > lost["since"].as_str());
+}
+
+#[tokio::test]
+async fn a_ban_without_an_end_is_not_dialled_again_soon() {
+    let world = World::start().await;
+    world.pair("acme", ANA).await;
+    for (failure, reason) in [
+        (json!({"reason": 402, "code": 101, "expire": 9_000_000_000_000u64}), "account_banned_101"),
+        (json!({"reason": 402}), "account_banned"),
+    ] {
+        world.fault(json!({"loginFailure": failure})).await;
+        world.fault(json!({"streamError": "515", "times": 1})).await;
+        let acme = world.service.tenant("acme");
+        let banned = acme.until_state("banned").await;
+        assert_eq!((&banned["reason"], banned["retryAt"].is_string()), (&json!(reason), true), "{banned}");
+        assert_eq!(acme.status().await["state"], "banned");
+        world.service.tenant("acme").call(Method::DELETE, "/session", None).await;
+        world.clear_faults().await;
+        world.pair("acme", ANA).await;
+    }
+}
+
+#[tokio::test]
 async fn what_the_server_says_at_login_decides_the_state() {
     for (failure, state, reason, retries) in [
         (json!({"reason": 401}), "logged_out", "logged_out", false),
@@ -137,7 +204,8 @@ async fn a_banned_account_is_not_dialled_by_asking_again() {
 }
 
 #[tokio::test]
-async fn a_short_ban_ends_by_itself() {
+async fn a_short_ban_ends_by_itself_and_not_before() {
+    // Case 13. No ban is taken for shorter than a minute, so this test is not faster either.
     let world = World::start().await;
     world.pair("acme", ANA).await;
     world.fault(json!({"loginFailure": {"reason": 402, "code": 104, "expire": 2}, "times": 1})).await;
@@ -145,7 +213,17 @@ async fn a_short_ban_ends_by_itself() {
     let acme = world.service.tenant("acme");
     let banned = acme.until_state("banned").await;
     assert_eq!(banned["reason"], "account_banned_104");
+    let dials = world.stats().await["dials"].clone();
+    let back = acme
+        .until("the end of the ban", |status| {
+            let over = status["state"] != "banned";
+            assert!(over || status["retryAt"] == banned["retryAt"]);
+            over
+        })
+        .await;
+    assert!(back["since"].as_str() >= banned["retryAt"].as_str(), "{back} after {banned}");
     acme.until_state("ready").await;
+    assert_eq!(world.stats().await["dials"], dials.as_u64().unwrap() + 1);
 }
 
 #[tokio::test]

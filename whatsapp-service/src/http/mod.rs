@@ -16,7 +16,7 @@ use std::{
 
 use axum::{
     Router,
-    extract::Request,
+    extract::{MatchedPath, Request},
     middleware::{Next, from_fn, from_fn_with_state},
     response::Response,
     routing::{get, post},
@@ -72,16 +72,16 @@ pub fn router(app: Arc<App>) -> Router {
 
 /// One line for each request. Nothing of a body, a query or a secret gets into it.
 async fn log_request(request: Request, next: Next) -> Response {
-    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    let method = request.method().clone();
+    // The path as the router knows it. What else stands in a request's path may be anything, and is not repeated.
+    let route = request.extensions().get::<MatchedPath>().cloned();
     let tenant = caller::tenant_for_log(request.headers());
     let started = Instant::now();
     let response = next.run(request).await;
-    // A path that is not one of ours may hold anything; it is not repeated.
-    let route = if response.status() == 404 && !path.starts_with("/session") { "-" } else { path.as_str() };
     tracing::info!(
         tenant = tenant.as_ref().map(tracing::field::display),
         %method,
-        route,
+        route = route.as_ref().map_or("-", MatchedPath::as_str),
         status = response.status().as_u16(),
         ms = started.elapsed().as_millis() as u64,
         "request"

@@ -8,7 +8,7 @@ use axum::{
 use serde::Serialize;
 
 use crate::{
-    sessions::{AssertionRefused, InvalidRecipient, PasskeyRefused, SendFailure, State},
+    sessions::{AssertionRefused, InvalidRecipient, OpenRefused, PasskeyRefused, SendFailure, State},
     store::StoreError,
     tenant::InvalidTenantId,
 };
@@ -141,6 +141,22 @@ impl From<InvalidTenantId> for Problem {
 impl From<InvalidRecipient> for Problem {
     fn from(error: InvalidRecipient) -> Self {
         Self::bad_request("invalid_recipient", error.to_string())
+    }
+}
+
+impl From<OpenRefused> for Problem {
+    fn from(refused: OpenRefused) -> Self {
+        let message = refused.to_string();
+        match refused {
+            OpenRefused::Gone => {
+                let (status, code) = (StatusCode::SERVICE_UNAVAILABLE, "stopping");
+                Self::new(status, "Service stopping", code, message).retryable(true)
+            }
+            OpenRefused::CodeForAnotherPhone => {
+                let (status, code) = (StatusCode::CONFLICT, "pairing_code_outstanding");
+                Self::new(status, "Pairing code outstanding", code, message)
+            }
+        }
     }
 }
 

@@ -39,7 +39,7 @@ pub async fn post(
         .transpose()
         .map_err(|error| Problem::bad_request("invalid_phone", error.to_string().replace("`to`", "`phone`")))?;
     let by_code = phone.is_some();
-    let session = app.manager.open(&tenant, phone).await;
+    let session = app.manager.open(&tenant, phone).await?;
     let settled = |snapshot: &Snapshot| {
         let shown = if by_code { &snapshot.pairing_code } else { &snapshot.qr };
         let moved_on = snapshot.is_paired() || snapshot.passkey.is_some();
@@ -67,7 +67,8 @@ pub struct Deleted {
 
 /// `DELETE /session`: unlinks the device at the server and deletes the session.
 pub async fn delete(State(app): State<Arc<App>>, Tenant(tenant): Tenant) -> Result<Json<Deleted>, Problem> {
-    let unlinked = app.manager.delete(&tenant).await.ok_or(Problem::session_not_found(StatusCode::NOT_FOUND))??;
+    let unlinked = app.manager.delete(&tenant).await?;
+    let unlinked = unlinked.ok_or(Problem::session_not_found(StatusCode::NOT_FOUND))?;
     let message = (unlinked == Unlinked::NotTold).then_some(
         "The session is deleted, but WhatsApp could not be told: the phone may still list this device. Remove it there.",
     );

@@ -13,6 +13,9 @@ use whatsapp_rust::types::events::{
 
 use super::state::Signal;
 
+/// How long to wait when the server does not say how long a temporary ban lasts.
+const UNKNOWN_BAN: TimeDelta = TimeDelta::hours(24);
+
 /// What the server said to a message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ack {
@@ -119,7 +122,6 @@ impl EventHandler for Listener {
             EventKind::TemporaryBan,
             EventKind::ClientOutdated,
             EventKind::StreamReplaced,
-            EventKind::StreamError,
             EventKind::ConnectFailure,
         ])
     }
@@ -130,7 +132,7 @@ fn signal_of(event: &Event) -> Option<Signal> {
         Event::Disconnected(_) => Signal::Offline,
         Event::PairError(error) => Signal::PairingFailed(error.error.clone()),
         Event::PairingQrCode(qr) => Signal::QrCode { code: qr.code.clone(), valid_for: delta(qr.timeout) },
-        Event::PairingQrCodesExhausted(_) => Signal::QrExhausted,
+        Event::PairingQrCodesExhausted(exhausted) => Signal::QrExhausted { disconnected: exhausted.disconnected },
         Event::PairingCode(code) => Signal::PairingCode { code: code.code.clone(), valid_for: delta(code.timeout) },
         Event::PairingCodeError(error) => {
             Signal::PairingCodeRefused { message: error.error.clone(), retry_after: error.backoff.map(delta) }
@@ -151,22 +153,23 @@ fn signal_of(event: &Event) -> Option<Signal> {
             ConnectFailureReason::AccountLocked => Signal::Locked,
             // 406, which the library calls an unknown logout, is a ban without an end.
             ConnectFailureReason::UnknownLogout => Signal::Banned { code: None, lasts: None },
-            _ => Signal::LoggedOut,
+            _ => Signal::LoggedOut { at_login: logout.on_connect },
         },
         Event::TemporaryBan(ban) => Signal::Banned { code: Some(ban_code(&ban.code)), lasts: Some(ban.expire) },
         Event::ClientOutdated(_) => Signal::Outdated,
         Event::StreamReplaced(_) => Signal::Replaced,
         Event::ConnectFailure(failure) => refused(failure.reason),
-        // The library keeps the connection; a code that ends it is followed by the end.
-        Event::StreamError(_) => return None,
         _ => return None,
     })
 }
 
-/// The library dials again after 500 and 503, and after nothing else.
+/// The library dials again after 500 and 503, and after nothing else. It gives a temporary ban (402) as a plain failure
+/// when the server did not say how long it lasts.
 fn refused(reason: ConnectFailureReason) -> Signal {
     let code = failure_code(reason);
-    if reason.should_reconnect() {
+    if reason == ConnectFailureReason::TempBanned {
+        Signal::Banned { code: None, lasts: Some(UNKNOWN_BAN) }
+    } else if reason.should_reconnect() {
         Signal::DialFailed(format!("WhatsApp answered the login with code {code}."))
     } else {
         Signal::Refused { code }

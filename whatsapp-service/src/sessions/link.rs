@@ -28,11 +28,11 @@ use super::{
     passkey::RemoteAuthenticator,
     state::Signal,
     transport::{Dial, WatchedTransport},
-    version::VersionSource,
+    version::{Version, VersionSource},
 };
 
 /// How long a client may take to say goodbye and write down what it holds.
-const STOP_LIMIT: Duration = Duration::from_secs(8);
+const STOP_LIMIT: Duration = Duration::from_secs(15);
 /// How long a verdict on the server's certificate is good for all sessions.
 const VERDICT_LIFETIME: Duration = Duration::from_secs(30);
 
@@ -43,7 +43,7 @@ pub struct Surroundings {
     /// How this device is called on the phone.
     pub device_name: String,
     /// Fetches what the library fetches by HTTP.
-    pub http: Arc<dyn HttpClient>,
+    pub http: UreqHttpClient,
     /// Which version of WhatsApp Web to say we are.
     pub version: VersionSource,
     verdict: tokio::sync::Mutex<Option<(Instant, Signal)>>,
@@ -52,13 +52,13 @@ pub struct Surroundings {
 impl Surroundings {
     /// Shared by all sessions of a process.
     pub fn new(whatsapp_url: Option<String>, device_name: String, version: VersionSource) -> Self {
-        Self {
-            whatsapp_url,
-            device_name,
-            http: Arc::new(http_client()),
-            version,
-            verdict: tokio::sync::Mutex::default(),
-        }
+        Self { whatsapp_url, device_name, http: http_client(), version, verdict: tokio::sync::Mutex::default() }
+    }
+
+    /// The version of WhatsApp Web to say we are.
+    async fn version(&self) -> Version {
+        let http: Arc<dyn HttpClient> = Arc::new(self.http.clone());
+        self.version.get(&http).await
     }
 
     /// Why no client gets through the handshake: asks once more, with a client that holds nothing, because the library
@@ -81,9 +81,9 @@ impl Surroundings {
         let built = Bot::builder()
             .with_backend_arc(backend)
             .with_transport_factory(transport)
-            .with_http_client(http_client())
+            .with_http_client(self.http.clone())
             .with_runtime(TokioRuntime)
-            .with_version(self.version.get(&self.http).await)
+            .with_version(self.version().await)
             .build()
             .await;
         let client = match built {
@@ -134,9 +134,9 @@ impl Link {
         let bot = Bot::builder()
             .with_backend_arc(backend)
             .with_transport_factory(transport)
-            .with_http_client(http_client())
+            .with_http_client(around.http.clone())
             .with_runtime(TokioRuntime)
-            .with_version(around.version.get(&around.http).await)
+            .with_version(around.version().await)
             .with_device_props(props)
             .with_event_handler(Listener { signals, mailbox })
             .skip_history_sync()

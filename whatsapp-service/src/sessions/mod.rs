@@ -14,7 +14,10 @@ mod version;
 use std::{
     collections::BTreeMap,
     ops::Bound,
-    sync::{Arc, PoisonError, RwLock},
+    sync::{
+        Arc, PoisonError, RwLock,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -26,7 +29,7 @@ pub use self::{
     outbound::{SendFailure, Sent},
     passkey::AssertionRefused,
     recipient::{InvalidRecipient, Recipient},
-    session::{PasskeyRefused, Session, Unlinked},
+    session::{OpenRefused, PasskeyRefused, Session, Unlinked},
     state::{Expiring, Passkey, Reason, Snapshot, State, Status},
     version::built_in as built_in_version,
 };
@@ -46,6 +49,7 @@ pub struct Manager {
     around: Arc<Surroundings>,
     sessions: RwLock<BTreeMap<TenantId, Arc<Session>>>,
     connect_concurrency: usize,
+    closing: AtomicBool,
     /// Sends go on when their caller hangs up, and are waited for at the end.
     pub sends: TaskTracker,
 }
@@ -60,6 +64,7 @@ impl Manager {
             data,
             around: Arc::new(around),
             sessions: RwLock::default(),
+            closing: AtomicBool::new(false),
             connect_concurrency: config.connect_concurrency.into(),
             sends: TaskTracker::new(),
         })
@@ -89,25 +94,24 @@ impl Manager {
     }
 
     /// The tenant's session, running, and with a pairing code on its way if `phone` wants one.
-    pub async fn open(&self, tenant: &TenantId, phone: Option<Recipient>) -> Arc<Session> {
+    pub async fn open(&self, tenant: &TenantId, phone: Option<Recipient>) -> Result<Arc<Session>, OpenRefused> {
         loop {
             let session = self.get_or_create(tenant);
-            if session.open(phone.clone()).await.is_ok() {
-                return session;
+            match session.open(phone.clone()).await {
+                Ok(()) => return Ok(session),
+                // It was being deleted; the next round makes a new one.
+                Err(OpenRefused::Gone) if !self.closing.load(Ordering::Relaxed) => self.forget(&session),
+                Err(refused) => return Err(refused),
             }
-            // It was being deleted; the next round makes a new one.
-            self.forget(&session);
         }
     }
 
-    /// Unlinks and deletes the tenant's session; `None` where there is none.
-    pub async fn delete(&self, tenant: &TenantId) -> Option<Result<Unlinked, StoreError>> {
-        let session = self.get(tenant)?;
-        let deleted = session.delete().await;
-        if deleted.is_ok() {
-            self.forget(&session);
-        }
-        Some(deleted)
+    /// Unlinks and deletes the tenant's session; `None` where there is none, or no longer.
+    pub async fn delete(&self, tenant: &TenantId) -> Result<Option<Unlinked>, StoreError> {
+        let Some(session) = self.get(tenant) else { return Ok(None) };
+        let deleted = session.delete().await?;
+        self.forget(&session);
+        Ok(deleted)
     }
 
     /// Up to `limit` sessions whose tenants come after `after`, in order.
@@ -129,6 +133,7 @@ impl Manager {
 
     /// Stops every session, in parallel, keeping everything on disk.
     pub async fn shut_down(&self) {
+        self.closing.store(true, Ordering::Relaxed);
         let mut stopping: JoinSet<()> =
             self.list(None, usize::MAX).into_iter().map(|session| async move { session.shut_down().await }).collect();
         while stopping.join_next().await.is_some() {}

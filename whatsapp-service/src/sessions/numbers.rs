@@ -4,10 +4,11 @@
 
 use std::{
     collections::HashMap,
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
+use tokio::sync::OnceCell;
 use whatsapp_rust::{Client, IsOnWhatsAppResult, Jid};
 
 use super::recipient::Recipient;
@@ -22,46 +23,58 @@ const CAPACITY: usize = 10_000;
 /// What one session knows of numbers.
 #[derive(Default)]
 pub struct Numbers {
-    known: Mutex<HashMap<Recipient, (Option<Jid>, Instant)>>,
+    known: Mutex<HashMap<Recipient, Arc<OnceCell<Known>>>>,
+}
+
+#[derive(Clone)]
+struct Known {
+    /// `None`: nobody is registered under this number.
+    jid: Option<Jid>,
+    since: Instant,
 }
 
 impl Numbers {
-    /// The address that WhatsApp has for `to`; `None` where nobody is registered under any of its forms.
+    /// The address that WhatsApp has for `to`; `None` where nobody is registered under any of its forms. Callers that
+    /// ask for the same number at the same time share one look-up; one that failed is not remembered.
     pub async fn resolve(&self, client: &Client, to: &Recipient) -> Result<Option<Jid>, String> {
-        if let Some(known) = self.recall(to) {
-            return Ok(known);
-        }
-        let mut found = look_up(client, to.digits()).await?;
-        if found.is_none()
-            && let Some(other) = to.other_form()
-        {
-            found = look_up(client, &other).await?;
-        }
-        self.remember(to, found.clone());
-        Ok(found)
+        let known = self.entry(to);
+        let found = known.get_or_try_init(async || {
+            let mut jid = look_up(client, to.digits()).await?;
+            if jid.is_none()
+                && let Some(other) = to.other_form()
+            {
+                jid = look_up(client, &other).await?;
+            }
+            Ok::<_, String>(Known { jid, since: Instant::now() })
+        });
+        Ok(found.await?.jid.clone())
     }
 
-    fn recall(&self, to: &Recipient) -> Option<Option<Jid>> {
-        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        let (jid, since) = known.get(to)?;
-        let lifetime = if jid.is_some() { REGISTERED_FOR } else { UNREGISTERED_FOR };
-        (since.elapsed() < lifetime).then(|| jid.clone())
-    }
-
-    fn remember(&self, to: &Recipient, jid: Option<Jid>) {
+    fn entry(&self, to: &Recipient) -> Arc<OnceCell<Known>> {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if known.len() >= CAPACITY {
             // Rare enough that forgetting everything costs less than keeping order.
             known.clear();
         }
-        known.insert(to.clone(), (jid, Instant::now()));
+        let entry = known.entry(to.clone()).or_default();
+        if entry.get().is_some_and(Known::is_old) {
+            *entry = Arc::default();
+        }
+        entry.clone()
+    }
+}
+
+impl Known {
+    fn is_old(&self) -> bool {
+        let lifetime = if self.jid.is_some() { REGISTERED_FOR } else { UNREGISTERED_FOR };
+        self.since.elapsed() >= lifetime
     }
 }
 
 async fn look_up(client: &Client, digits: &str) -> Result<Option<Jid>, String> {
     let answers = client.contacts().is_on_whatsapp(&[Jid::pn(digits)]).await.map_err(|error| error.to_string())?;
     match answers.into_iter().next() {
-        None => Ok(None),
+        None => Err("the server did not answer for this number".into()),
         Some(IsOnWhatsAppResult { contact_error: Some(error), .. }) => Err(format!("{error:?}")),
         Some(answer) if !answer.is_registered => Ok(None),
         Some(answer) => Ok(Some(if answer.jid.is_lid() { answer.pn_jid.unwrap_or(answer.jid) } else { answer.jid })),

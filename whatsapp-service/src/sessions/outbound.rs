@@ -5,8 +5,8 @@ use std::{sync::atomic::Ordering, time::Duration};
 use chrono::{DateTime, Utc};
 use tokio::time::{Instant, timeout_at};
 use whatsapp_rust::{
-    Client, Jid, NodeFilter, futures::channel::oneshot, send::SendOptions, wacore::proto_helpers::MessageBuilderExt,
-    wacore_binary::Node, waproto::whatsapp as wa,
+    Client, Jid, NodeFilter, send::SendOptions, wacore::proto_helpers::MessageBuilderExt, wacore_binary::Node,
+    waproto::whatsapp as wa,
 };
 
 use super::{events::Ack, recipient::Recipient, session::Session, state::State};
@@ -79,19 +79,21 @@ impl Session {
             Ok(ack.await.ok())
         };
         let outcome = timeout_at(deadline, sending).await;
-        let stanza = written_stanza(&mut written);
+        // Only now, when nothing can make the stanza any more, its absence means that there was none.
+        let stanza = written.try_recv();
         match outcome {
             Ok(Ok(Some(Ack { error: Some(code), .. }))) => Err(SendFailure::Rejected { id, code }),
-            Ok(Ok(Some(_))) if stanza.as_ref().is_some_and(|stanza| !is_for(stanza, &client, &jid)) => {
+            Ok(Ok(Some(_))) if matches!(&stanza, Ok(Some(stanza)) if !is_for(stanza, &client, &jid)) => {
                 Err(SendFailure::ReachedNobody { id })
             }
             Ok(Ok(Some(Ack { timestamp, .. }))) => {
                 self.sent.fetch_add(1, Ordering::Relaxed);
                 Ok(Sent { id, timestamp: timestamp.unwrap_or_else(Utc::now), to: jid.user.to_string() })
             }
-            // From here on all depends on whether the stanza was made: only then can it have reached the wire.
-            Ok(Err(why)) if stanza.is_none() => Err(SendFailure::NotSent(why)),
-            Err(_) if stanza.is_none() => Err(SendFailure::NotSent("WhatsApp was too slow".into())),
+            // From here on all depends on whether the stanza was made: only then can it have reached the wire. When a
+            // connection ends, the library forgets who waits to see a stanza, and may make it all the same.
+            Ok(Err(why)) if matches!(stanza, Ok(None)) => Err(SendFailure::NotSent(why)),
+            Err(_) if matches!(stanza, Ok(None)) => Err(SendFailure::NotSent("WhatsApp was too slow".into())),
             Ok(Ok(None) | Err(_)) | Err(_) => Err(SendFailure::Unknown { id }),
         }
     }
@@ -106,10 +108,6 @@ impl Session {
             _ => Ok(jid),
         }
     }
-}
-
-fn written_stanza(written: &mut oneshot::Receiver<std::sync::Arc<Node>>) -> Option<std::sync::Arc<Node>> {
-    written.try_recv().ok().flatten()
 }
 
 /// Whether a message holds something for a device of `recipient`. The library also sends, and the server also

@@ -44,8 +44,8 @@ pub struct Session {
     live: Mutex<Option<Live>>,
     /// Held while the session is opened, deleted or shut down, so that these don't cross.
     lifecycle: tokio::sync::Mutex<Lifecycle>,
-    /// The phone that a pairing code is wanted for.
-    wanted_phone: Mutex<Option<Recipient>>,
+    /// The phone that is to be linked by a code, and whether the code has been asked for.
+    code_for: Mutex<Option<(Recipient, bool)>>,
     pub(super) mailbox: Arc<Mailbox>,
     pub(super) numbers: Numbers,
     pub(super) sent: AtomicU64,
@@ -63,9 +63,16 @@ struct Live {
     authenticator: Arc<RemoteAuthenticator>,
 }
 
-/// The session was deleted, or the process is stopping.
-#[derive(Debug)]
-pub struct Gone;
+/// Why a session can't be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenRefused {
+    /// It was deleted, or the process is stopping.
+    #[error("the service is stopping")]
+    Gone,
+    /// The library, and the phone too, allow one pairing code at a time.
+    #[error("a pairing code for another phone is waiting; DELETE /session ends that")]
+    CodeForAnotherPhone,
+}
 
 /// What a deletion achieved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,7 +106,7 @@ impl Session {
             snapshot: watch::Sender::new(Snapshot::new(Utc::now())),
             live: Mutex::default(),
             lifecycle: tokio::sync::Mutex::default(),
-            wanted_phone: Mutex::default(),
+            code_for: Mutex::default(),
             mailbox: Arc::default(),
             numbers: Numbers::default(),
             sent: AtomicU64::new(0),
@@ -135,19 +142,20 @@ impl Session {
     }
 
     /// Sees to it that the session runs: starts it if it does not, and asks for a pairing code if `phone` wants one.
-    pub async fn open(self: &Arc<Self>, phone: Option<Recipient>) -> Result<(), Gone> {
+    pub async fn open(self: &Arc<Self>, phone: Option<Recipient>) -> Result<(), OpenRefused> {
         let mut lifecycle = self.lifecycle.lock().await;
         if lifecycle.ended {
-            return Err(Gone);
+            return Err(OpenRefused::Gone);
         }
         let snapshot = self.snapshot.borrow().clone();
         let runs = lifecycle.task.as_ref().is_some_and(|(_, task)| !task.is_finished());
-        if !runs || snapshot.can_be_reopened() {
-            if snapshot.stops_client() && !snapshot.can_be_reopened() {
+        let reopens = snapshot.can_be_reopened(Utc::now());
+        if !runs || reopens {
+            if snapshot.stops_client() && !reopens {
                 return Ok(());
             }
             stop(&mut lifecycle).await;
-            *lock(&self.wanted_phone) = phone;
+            *lock(&self.code_for) = phone.map(|phone| (phone, false));
             self.snapshot.send_replace(Snapshot::new(Utc::now()));
             let cancel = CancellationToken::new();
             let forget_old_link = snapshot.state == State::LoggedOut;
@@ -156,16 +164,21 @@ impl Session {
         } else if let Some(phone) = phone
             && !snapshot.is_paired()
         {
-            self.change_code(phone).await;
+            self.want_code(phone, snapshot.state)?;
         }
         Ok(())
     }
 
-    /// Unlinks the device at the server, stops, and deletes what is on disk.
-    pub async fn delete(&self) -> Result<Unlinked, StoreError> {
+    /// Unlinks the device at the server, stops, and deletes what is on disk; `None` if that was done before.
+    pub async fn delete(&self) -> Result<Option<Unlinked>, StoreError> {
         let mut lifecycle = self.lifecycle.lock().await;
+        if lifecycle.ended {
+            return Ok(None);
+        }
         let live = lock(&self.live).clone();
-        let linked = self.dir.is_paired() || self.snapshot.borrow().is_paired();
+        let on_disk = self.dir.is_paired().unwrap_or(true);
+        let in_client = live.as_ref().is_some_and(|live| live.client.pn().is_some());
+        let linked = on_disk || in_client || self.snapshot.borrow().is_paired();
         let unlinked = match live {
             _ if !linked || self.snapshot.borrow().state == State::LoggedOut => Unlinked::NotLinked,
             Some(live) => self.unlink(&live.client).await,
@@ -174,7 +187,7 @@ impl Session {
         stop(&mut lifecycle).await;
         self.dir.delete()?;
         lifecycle.ended = true;
-        Ok(unlinked)
+        Ok(Some(unlinked))
     }
 
     /// Stops, keeping everything on disk.
@@ -205,11 +218,22 @@ impl Session {
             return self.apply(Signal::StorageFailed(error.to_string()));
         }
         while !cancel.is_cancelled() {
-            match self.start_link().await {
+            // Opening a damaged database can take the library half a minute.
+            let started = tokio::select! {
+                () = cancel.cancelled() => return,
+                started = self.start_link() => started,
+            };
+            match started {
                 Ok((link, heard)) => self.follow(link, heard, &cancel).await,
                 Err(why) => self.apply(Signal::StorageFailed(why)),
             }
-            let Some(at) = self.snapshot.borrow().retry_at else { return };
+            let snapshot = self.snapshot.borrow().clone();
+            // A pairing that failed is not taken up again without a person.
+            let goes_on = !snapshot.stops_client() || self.dir.is_paired().unwrap_or(true);
+            let Some(at) = snapshot.retry_at.filter(|_| goes_on) else { return };
+            if snapshot.state == State::Outdated {
+                self.around.version.doubt().await;
+            }
             tokio::select! {
                 () = cancel.cancelled() => {}
                 () = tokio::time::sleep(jittered(at)) => {}
@@ -218,7 +242,7 @@ impl Session {
     }
 
     async fn start_link(&self) -> Result<(Link, mpsc::UnboundedReceiver<Heard>), String> {
-        let was_paired = self.dir.is_paired();
+        let was_paired = self.dir.is_paired().map_err(|error| error.to_string())?;
         let backend = self.dir.open().await.map_err(|error| error.to_string())?;
         if !was_paired {
             self.record(false).await.map_err(|error| error.to_string())?;
@@ -261,6 +285,9 @@ impl Session {
         if client.persistence_manager().is_saver_halted() {
             return self.apply(Signal::StorageFailed("The disk could not be written to, again and again.".into()));
         }
+        if self.snapshot.borrow().pairing_is_overdue(Utc::now()) {
+            return self.apply(Signal::QrExhausted { disconnected: true });
+        }
         let half_open = client.is_connected() && !client.is_logged_in() && self.snapshot.borrow().is_paired();
         *unwell = if half_open { *unwell + 1 } else { 0 };
         if *unwell == UNWELL_LOOKS {
@@ -277,8 +304,11 @@ impl Session {
                 let qr_shown = matches!(signal, Signal::QrCode { .. });
                 self.apply(signal);
                 // The server takes the request for a code once it has offered its QR codes.
-                if qr_shown && let Some(phone) = lock(&self.wanted_phone).take() {
-                    request_code(client.clone(), phone);
+                if qr_shown
+                    && let Some((phone, asked)) = &mut *lock(&self.code_for)
+                    && !std::mem::replace(asked, true)
+                {
+                    request_code(client.clone(), phone.clone());
                 }
             }
             Heard::PairSuccess { phone } => match self.make_durable(client).await {
@@ -301,7 +331,7 @@ impl Session {
     async fn make_durable(&self, client: &Client) -> Result<(), String> {
         client.persistence_manager().flush().await.map_err(|error| error.to_string())?;
         client.flush_pending_signal_state().await.map_err(|error| error.to_string())?;
-        if !self.dir.is_paired() {
+        if !self.dir.is_paired().map_err(|error| error.to_string())? {
             self.record(true).await.map_err(|error| error.to_string())?;
         }
         Ok(())
@@ -325,19 +355,22 @@ impl Session {
         recorded.unwrap_or_else(|error| Err(StoreError::Damaged(error.to_string())))
     }
 
-    /// Asks for a pairing code, unless one for this phone is shown already.
-    async fn change_code(&self, phone: Recipient) {
-        let live = lock(&self.live).clone();
-        let snapshot = self.snapshot.borrow().clone();
-        let mut wanted = lock(&self.wanted_phone);
-        match live {
-            Some(live) if snapshot.state == State::PairingQr && wanted.is_none() => {
-                request_code(live.client, phone);
-            }
-            // A code is on its way, or on the screen: the library allows one at a time, and so does the phone.
-            _ if snapshot.state == State::PairingCode => {}
-            _ => *wanted = Some(phone),
+    /// Sees to it that a code for this phone is shown, or will be.
+    fn want_code(&self, phone: Recipient, state: State) -> Result<(), OpenRefused> {
+        let mut code_for = lock(&self.code_for);
+        match &*code_for {
+            Some((other, _)) if *other != phone => return Err(OpenRefused::CodeForAnotherPhone),
+            Some(_) => return Ok(()),
+            None => {}
         }
+        // Without a QR code on the screen the server is not ready to be asked; the next one will be the sign.
+        let client = lock(&self.live).as_ref().map(|live| live.client.clone());
+        let ready = client.filter(|_| state == State::PairingQr);
+        *code_for = Some((phone.clone(), ready.is_some()));
+        if let Some(client) = ready {
+            request_code(client, phone);
+        }
+        Ok(())
     }
 
     fn apply(&self, signal: Signal) {

@@ -94,8 +94,8 @@ pub enum Signal {
     CertificateRefused(String),
     /// This QR code is valid from now on, and no other.
     QrCode { code: String, valid_for: TimeDelta },
-    /// The server's QR codes are used up.
-    QrExhausted,
+    /// The server's QR codes are used up; `disconnected` unless a pairing code keeps the connection.
+    QrExhausted { disconnected: bool },
     /// This pairing code can be typed on the phone.
     PairingCode { code: String, valid_for: TimeDelta },
     /// No pairing code is coming.
@@ -118,8 +118,8 @@ pub enum Signal {
     PushName(String),
     /// The connection ended.
     Offline,
-    /// The server says that this device is no longer linked.
-    LoggedOut,
+    /// The server says that this device is no longer linked; `at_login` if it said so to a login.
+    LoggedOut { at_login: bool },
     /// The account is locked.
     Locked,
     /// The account is banned; for this long where the server says so.
@@ -188,12 +188,22 @@ pub struct Snapshot {
     pub connected_at: Option<DateTime<Utc>>,
     /// When it will try again by itself, if it waits for that.
     pub retry_at: Option<DateTime<Utc>>,
+    /// Since when QR codes are shown, over all connections.
+    pairing_since: Option<DateTime<Utc>>,
+    /// Whether a login was refused as if the device were unlinked, and that is yet to be confirmed.
+    logout_suspected: bool,
 }
 
 /// How long to leave an account alone after WhatsApp locked it, or refused this version.
 const COOL_DOWN: TimeDelta = TimeDelta::hours(1);
 /// How long to wait after a refusal that the library doesn't retry by itself.
 const SLOW_RETRY: TimeDelta = TimeDelta::seconds(60);
+/// How long a session shows QR codes: the server's usual six last 160 seconds.
+const PAIRING_LIMIT: TimeDelta = TimeDelta::seconds(180);
+/// No ban is waited out for less, whatever the server says.
+const SHORTEST_BAN: TimeDelta = TimeDelta::seconds(60);
+/// No wait is longer, whatever the server says; dates far beyond it can't be written down.
+const LONGEST_WAIT: TimeDelta = TimeDelta::days(3650);
 /// How long to wait before starting a client that stopped without a reason.
 const QUICK_RETRY: TimeDelta = TimeDelta::seconds(5);
 
@@ -211,6 +221,8 @@ impl Snapshot {
             push_name: None,
             connected_at: None,
             retry_at: None,
+            pairing_since: None,
+            logout_suspected: false,
         }
     }
 
@@ -223,29 +235,33 @@ impl Snapshot {
                 let state = if self.connected_at.is_some() { State::Reconnecting } else { State::Connecting };
                 self.enter(state, None, now);
             }
-            Signal::DialFailed(message) => self.explain("connection_failed", message),
-            Signal::CertificateRefused(message) => {
-                if self.is_paired() {
-                    self.explain("server_certificate_refused", message);
-                } else {
-                    self.enter(State::Failed, reason("server_certificate_refused", message), now);
-                }
+            // News of an attempt to connect that comes when a later one has succeeded is no news.
+            Signal::DialFailed(_) | Signal::CertificateRefused(_)
+                if !matches!(self.state, State::Connecting | State::Reconnecting) => {}
+            Signal::DialFailed(message) => self.reason = reason("connection_failed", message),
+            Signal::CertificateRefused(message) if self.is_paired() => {
+                self.reason = reason("server_certificate_refused", message);
             }
+            Signal::CertificateRefused(message) => self.fail("server_certificate_refused", message, now),
+            Signal::QrCode { .. } if self.passkey.is_some() => {}
             Signal::QrCode { code, valid_for } => {
-                self.qr = Some(Expiring { text: code, expires_at: now + valid_for });
-                if self.pairing_code.is_none() && self.passkey.is_none() {
+                self.pairing_since.get_or_insert(now);
+                self.qr = Some(Expiring { text: code, expires_at: after(now, valid_for) });
+                if self.pairing_code.is_none() {
                     self.enter(State::PairingQr, None, now);
                 }
             }
-            Signal::QrExhausted if self.pairing_code.is_some() || self.passkey.is_some() => self.qr = None,
-            Signal::QrExhausted => self.fail("qr_expired", "Nobody scanned the QR code in time.", now),
+            Signal::QrExhausted { disconnected: false } => self.qr = None,
+            Signal::QrExhausted { disconnected: true } => {
+                self.fail("qr_expired", "Nobody scanned the QR code in time.", now);
+            }
             Signal::PairingCode { code, valid_for } => {
-                self.pairing_code = Some(Expiring { text: code, expires_at: now + valid_for });
+                self.pairing_code = Some(Expiring { text: code, expires_at: after(now, valid_for) });
                 self.enter(State::PairingCode, None, now);
             }
             Signal::PairingCodeRefused { message, retry_after } => {
                 self.fail("pairing_code_refused", message, now);
-                self.retry_at = retry_after.map(|wait| now + wait);
+                self.retry_at = retry_after.map(|wait| after(now, wait));
             }
             Signal::PairingCodeExpired => {
                 self.fail("pairing_code_expired", "Nobody typed the pairing code in time.", now);
@@ -268,6 +284,7 @@ impl Snapshot {
             Signal::PairingFailed(message) => self.fail("pairing_failed", message, now),
             Signal::Online { phone, push_name } => {
                 self.phone = phone.or(self.phone.take());
+                (self.logout_suspected, self.pairing_since) = (false, None);
                 self.set_push_name(push_name);
                 // The library reports a connection twice, once when messages can flow and once when all is synced.
                 if self.state != State::Ready {
@@ -284,22 +301,28 @@ impl Snapshot {
                 }
                 _ => {}
             },
-            Signal::LoggedOut => {
+            // Servers have been seen to refuse a login like this by mistake: one more login has to confirm it.
+            Signal::LoggedOut { at_login: true } if !self.logout_suspected => {
+                self.logout_suspected = true;
+                let why = "WhatsApp refused the login as if the device were unlinked. One more login will confirm it.";
+                self.enter(State::Reconnecting, reason("logged_out_unconfirmed", why), now);
+            }
+            Signal::LoggedOut { .. } => {
                 self.enter(State::LoggedOut, reason("logged_out", "The device was unlinked from the account."), now);
             }
             Signal::Locked => {
                 self.enter(State::Locked, reason("account_locked", "WhatsApp locked the account."), now);
-                self.retry_at = Some(now + COOL_DOWN);
+                self.retry_at = Some(after(now, COOL_DOWN));
             }
             Signal::Banned { code, lasts } => {
                 let id = code.map_or("account_banned".into(), |code| format!("account_banned_{code}"));
                 self.enter(State::Banned, reason(id, "WhatsApp banned the account."), now);
-                self.retry_at = lasts.map(|lasts| now + lasts);
+                self.retry_at = lasts.map(|lasts| after(now, lasts.max(SHORTEST_BAN)));
             }
             Signal::Outdated => {
                 let why = "WhatsApp no longer accepts this client's version.";
                 self.enter(State::Outdated, reason("client_outdated", why), now);
-                self.retry_at = Some(now + COOL_DOWN);
+                self.retry_at = Some(after(now, COOL_DOWN));
             }
             Signal::Replaced => {
                 let why = "Another process uses this session. POST /session takes it back.";
@@ -332,19 +355,29 @@ impl Snapshot {
         self.state.status() == Status::Failed
     }
 
-    /// Whether `POST /session` starts it again. A ban, a lock or an old version is not healed by dialling more often.
-    pub fn can_be_reopened(&self) -> bool {
-        matches!(self.state, State::Failed | State::LoggedOut | State::Replaced)
+    /// Whether `POST /session` starts it again. What the server refused is not healed by dialling more often: it has
+    /// to wait for its time, and a ban, a lock or an old version is not opened by asking at all.
+    pub fn can_be_reopened(&self, now: DateTime<Utc>) -> bool {
+        match self.state {
+            State::LoggedOut | State::Replaced => true,
+            State::Failed => {
+                let local = self.reason.as_ref().is_some_and(|reason| reason.code == "storage_failed");
+                local || self.retry_at.is_none_or(|at| at <= now)
+            }
+            _ => false,
+        }
+    }
+
+    /// Whether QR codes have been shown for so long, maybe over several connections, that nobody will scan them.
+    pub fn pairing_is_overdue(&self, now: DateTime<Utc>) -> bool {
+        let waits = matches!(self.state, State::Connecting | State::PairingQr) && !self.is_paired();
+        waits && self.pairing_since.is_some_and(|since| now - since > PAIRING_LIMIT)
     }
 
     fn set_push_name(&mut self, name: String) {
         if !name.is_empty() {
             self.push_name = Some(name);
         }
-    }
-
-    fn explain(&mut self, code: &str, message: String) {
-        self.reason = reason(code, message);
     }
 
     fn fail(&mut self, code: impl Into<String>, message: impl Into<String>, now: DateTime<Utc>) {
@@ -368,6 +401,10 @@ impl Snapshot {
     }
 }
 
+fn after(now: DateTime<Utc>, wait: TimeDelta) -> DateTime<Utc> {
+    now + wait.min(LONGEST_WAIT)
+}
+
 fn reason(code: impl Into<String>, message: impl Into<String>) -> Option<Reason> {
     Some(Reason { code: code.into(), message: message.into() })
 }
@@ -380,7 +417,7 @@ mod tests {
         DateTime::from_timestamp(1_800_000_000 + second, 0).unwrap()
     }
 
-    fn after(signals: impl IntoIterator<Item = Signal>) -> Snapshot {
+    fn snapshot_after(signals: impl IntoIterator<Item = Signal>) -> Snapshot {
         let mut snapshot = Snapshot::new(at(0));
         for (second, signal) in (1..).zip(signals) {
             snapshot.apply(signal, at(second));
@@ -406,7 +443,7 @@ mod tests {
 
     #[test]
     fn a_new_qr_code_takes_the_place_of_the_old_one() {
-        let snapshot = after([qr("first"), qr("second")]);
+        let snapshot = snapshot_after([qr("first"), qr("second")]);
         assert_eq!(snapshot.state, State::PairingQr);
         assert_eq!(snapshot.since, at(1), "the state did not change with the second code");
         assert_eq!(snapshot.qr, Some(Expiring { text: "second".into(), expires_at: at(22) }));
@@ -414,21 +451,22 @@ mod tests {
 
     #[test]
     fn a_scanned_code_is_gone_at_once() {
-        let snapshot = after([qr("code"), Signal::Paired { phone: "5511999999999".into() }]);
+        let snapshot = snapshot_after([qr("code"), Signal::Paired { phone: "5511999999999".into() }]);
         assert_eq!((snapshot.state, snapshot.qr), (State::Connecting, None));
         assert_eq!(snapshot.phone.as_deref(), Some("5511999999999"));
     }
 
     #[test]
     fn qr_codes_that_ran_out_say_so_and_can_be_asked_for_again() {
-        let snapshot = after([qr("code"), Signal::QrExhausted]);
+        let snapshot = snapshot_after([qr("code"), Signal::QrExhausted { disconnected: true }]);
         assert_eq!((snapshot.state, reason_of(&snapshot)), (State::Failed, Some("qr_expired")));
-        assert!(snapshot.qr.is_none() && snapshot.stops_client() && snapshot.can_be_reopened());
+        assert!(snapshot.qr.is_none() && snapshot.stops_client() && snapshot.can_be_reopened(at(9)));
     }
 
     #[test]
     fn a_pairing_code_outlives_the_qr_codes_beside_it() {
-        let snapshot = after([qr("a"), code("ABCD1234"), qr("b"), Signal::QrExhausted]);
+        let snapshot =
+            snapshot_after([qr("a"), code("ABCD1234"), qr("b"), Signal::QrExhausted { disconnected: false }]);
         assert_eq!(snapshot.state, State::PairingCode);
         assert_eq!(snapshot.pairing_code.unwrap().text, "ABCD1234");
         assert!(snapshot.qr.is_none());
@@ -436,14 +474,14 @@ mod tests {
 
     #[test]
     fn a_pairing_code_is_not_renewed_by_itself() {
-        let snapshot = after([qr("a"), code("ABCD1234"), Signal::PairingCodeExpired]);
+        let snapshot = snapshot_after([qr("a"), code("ABCD1234"), Signal::PairingCodeExpired]);
         assert_eq!((snapshot.state, reason_of(&snapshot)), (State::Failed, Some("pairing_code_expired")));
         assert!(snapshot.pairing_code.is_none() && snapshot.qr.is_none());
     }
 
     #[test]
     fn ready_is_entered_once_and_kept() {
-        let mut snapshot = after([online()]);
+        let mut snapshot = snapshot_after([online()]);
         assert_eq!((snapshot.state, snapshot.connected_at), (State::Ready, Some(at(1))));
         snapshot.apply(online(), at(9));
         assert_eq!(snapshot.connected_at, Some(at(1)), "the second report of one connection changes nothing");
@@ -451,7 +489,9 @@ mod tests {
 
     #[test]
     fn a_lost_connection_is_not_ready_and_comes_back() {
-        let mut snapshot = after([online(), Signal::Offline]);
+        let mut snapshot = snapshot_after([online(), Signal::DialFailed("late news".into())]);
+        assert_eq!((snapshot.state, &snapshot.reason), (State::Ready, &None));
+        snapshot.apply(Signal::Offline, at(2));
         assert_eq!(snapshot.state, State::Reconnecting);
         assert_eq!(snapshot.state.status(), Status::Initializing);
         snapshot.apply(Signal::DialFailed("refused".into()), at(3));
@@ -462,13 +502,14 @@ mod tests {
 
     #[test]
     fn a_code_dies_with_its_connection() {
-        let snapshot = after([qr("code"), Signal::Offline]);
+        let snapshot = snapshot_after([qr("code"), Signal::Offline]);
         assert_eq!((snapshot.state, snapshot.qr), (State::Connecting, None));
     }
 
     #[test]
     fn a_passkey_is_asked_for_compared_and_forgotten() {
-        let mut snapshot = after([qr("a"), Signal::PasskeyRequested { options: r#"{"challenge":"x"}"#.into() }]);
+        let mut snapshot =
+            snapshot_after([qr("a"), Signal::PasskeyRequested { options: r#"{"challenge":"x"}"#.into() }]);
         assert_eq!(snapshot.state, State::PasskeyRequired);
         assert!(snapshot.qr.is_none());
         snapshot.apply(Signal::PasskeyCode { code: "ABCD-1234".into(), needs_confirmation: true }, at(3));
@@ -482,57 +523,99 @@ mod tests {
     #[test]
     fn a_failed_passkey_says_why() {
         let asked = Signal::PasskeyRequested { options: "{}".into() };
-        let snapshot = after([asked, Signal::PasskeyFailed("cancelled".into())]);
+        let snapshot = snapshot_after([asked, Signal::PasskeyFailed("cancelled".into())]);
         assert_eq!((snapshot.state, reason_of(&snapshot)), (State::Failed, Some("passkey_failed")));
     }
 
     #[test]
     fn a_ban_waits_out_its_time() {
         let lasts = Some(TimeDelta::seconds(60));
-        let snapshot = after([online(), Signal::Banned { code: Some(101), lasts }]);
+        let snapshot = snapshot_after([online(), Signal::Banned { code: Some(101), lasts }]);
         assert_eq!((snapshot.state, reason_of(&snapshot)), (State::Banned, Some("account_banned_101")));
         assert_eq!(snapshot.retry_at, Some(at(62)));
-        assert!(snapshot.is_paired() && !snapshot.can_be_reopened());
+        assert!(snapshot.is_paired() && !snapshot.can_be_reopened(at(9)));
+    }
+
+    #[test]
+    fn no_ban_is_waited_out_in_a_hurry_or_beyond_all_dates() {
+        for (lasts, waits) in [(0, 60), (-5, 60), (61, 61), (i64::MAX / 1000, 3650 * 24 * 3600)] {
+            let lasts = Some(TimeDelta::seconds(lasts));
+            let snapshot = snapshot_after([online(), Signal::Banned { code: None, lasts }]);
+            assert_eq!(snapshot.retry_at, Some(at(2 + waits)));
+        }
+    }
+
+    #[test]
+    fn one_refused_login_is_not_yet_a_logout() {
+        let refused = || Signal::LoggedOut { at_login: true };
+        let mut snapshot = snapshot_after([online(), Signal::Offline, refused(), Signal::Ended]);
+        assert_eq!((snapshot.state, snapshot.retry_at), (State::Reconnecting, Some(at(9))));
+        let mut confirmed = snapshot.clone();
+        confirmed.apply(refused(), at(9));
+        assert_eq!((confirmed.state, reason_of(&confirmed)), (State::LoggedOut, Some("logged_out")));
+        snapshot.apply(online(), at(9));
+        snapshot.apply(Signal::Offline, at(10));
+        snapshot.apply(refused(), at(11));
+        assert_eq!(snapshot.state, State::Reconnecting, "a login in between starts the count anew");
+    }
+
+    #[test]
+    fn qr_codes_are_not_shown_for_ever() {
+        let mut snapshot = snapshot_after([qr("a"), Signal::Offline, qr("b")]);
+        assert!(!snapshot.pairing_is_overdue(at(181)) && snapshot.pairing_is_overdue(at(182)));
+        snapshot.apply(code("ABCD1234"), at(100));
+        assert!(!snapshot.pairing_is_overdue(at(182)), "a pairing code has its own time");
+        snapshot.apply(online(), at(101));
+        assert!(!snapshot.pairing_is_overdue(at(999)));
+    }
+
+    #[test]
+    fn a_passkey_does_not_outlive_its_connection() {
+        let asked = Signal::PasskeyRequested { options: "{}".into() };
+        let mut snapshot = snapshot_after([qr("a"), asked, qr("b")]);
+        assert_eq!((snapshot.state, &snapshot.qr), (State::PasskeyRequired, &None));
+        snapshot.apply(Signal::QrExhausted { disconnected: true }, at(4));
+        assert_eq!((snapshot.state, reason_of(&snapshot)), (State::Failed, Some("qr_expired")));
     }
 
     #[test]
     fn a_ban_for_good_waits_for_a_person() {
-        let snapshot = after([online(), Signal::Banned { code: None, lasts: None }]);
+        let snapshot = snapshot_after([online(), Signal::Banned { code: None, lasts: None }]);
         assert_eq!((snapshot.state, snapshot.retry_at), (State::Banned, None));
     }
 
     #[test]
     fn the_states_that_the_server_decides() {
         for (signal, state, retries, reopens) in [
-            (Signal::LoggedOut, State::LoggedOut, false, true),
+            (Signal::LoggedOut { at_login: false }, State::LoggedOut, false, true),
             (Signal::Locked, State::Locked, true, false),
             (Signal::Outdated, State::Outdated, true, false),
             (Signal::Replaced, State::Replaced, false, true),
-            (Signal::Refused { code: 428 }, State::Failed, true, true),
+            (Signal::Refused { code: 428 }, State::Failed, true, false),
             (Signal::StorageFailed("disk full".into()), State::Failed, true, true),
         ] {
-            let mut snapshot = after([online(), signal]);
+            let mut snapshot = snapshot_after([online(), signal]);
             snapshot.apply(Signal::Ended, at(3));
             assert_eq!(snapshot.state, state, "the end that follows changes nothing");
             assert_eq!(snapshot.state.status(), Status::Failed);
             assert_eq!(snapshot.retry_at.is_some(), retries, "{state:?}");
-            assert_eq!(snapshot.can_be_reopened(), reopens, "{state:?}");
+            assert_eq!(snapshot.can_be_reopened(at(9)), reopens, "{state:?}");
             assert!(snapshot.reason.is_some() && snapshot.stops_client());
         }
     }
 
     #[test]
     fn an_end_without_a_reason_is_retried() {
-        let snapshot = after([online(), Signal::Ended]);
+        let snapshot = snapshot_after([online(), Signal::Ended]);
         assert_eq!((snapshot.state, snapshot.retry_at), (State::Reconnecting, Some(at(7))));
     }
 
     #[test]
     fn a_forged_server_stops_a_pairing_but_not_a_paired_session() {
         let refused = || Signal::CertificateRefused("not signed by WhatsApp".into());
-        let fresh = after([Signal::Started { phone: None }, refused()]);
+        let fresh = snapshot_after([Signal::Started { phone: None }, refused()]);
         assert_eq!((fresh.state, reason_of(&fresh)), (State::Failed, Some("server_certificate_refused")));
-        let paired = after([Signal::Started { phone: Some("5511999999999".into()) }, refused()]);
+        let paired = snapshot_after([Signal::Started { phone: Some("5511999999999".into()) }, refused()]);
         assert_eq!((paired.state, reason_of(&paired)), (State::Connecting, Some("server_certificate_refused")));
     }
 

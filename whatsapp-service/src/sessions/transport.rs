@@ -6,7 +6,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicU32, Ordering},
+        atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -21,6 +21,11 @@ use whatsapp_rust::{
 
 /// How long one frame may take to be written.
 const SEND_LIMIT: Duration = Duration::from_secs(15);
+/// How long opening a connection may take. The library gives up after 20 seconds, and tells nobody.
+const DIAL_LIMIT: Duration = Duration::from_secs(15);
+/// From this length on a hello carries the login too (Noise IK: the client knows the server's key already). A plain one
+/// (Noise XX) is an ephemeral key of 32 bytes and some framing.
+const LONG_HELLO: usize = 200;
 /// How long saying goodbye may take.
 const CLOSE_LIMIT: Duration = Duration::from_secs(2);
 
@@ -53,10 +58,11 @@ impl<F: Fn(Dial) + Clone + Send + Sync + 'static> WatchedTransport<F> {
 impl<F: Fn(Dial) + Clone + Send + Sync + 'static> TransportFactory for WatchedTransport<F> {
     async fn create_transport(&self) -> anyhow::Result<(Arc<dyn Transport>, Receiver<TransportEvent>)> {
         (self.report)(Dial::Started);
-        match self.dialler.create_transport().await {
+        let dialled = tokio::time::timeout(DIAL_LIMIT, self.dialler.create_transport()).await;
+        match dialled.unwrap_or_else(|_| Err(anyhow!("no answer within {DIAL_LIMIT:?}"))) {
             Ok((transport, events)) => {
-                let (report, frames_sent) = (self.report.clone(), AtomicU32::new(0));
-                Ok((Arc::new(Bounded { transport, frames_sent, report }), events))
+                let (report, hello) = (self.report.clone(), AtomicUsize::new(0));
+                Ok((Arc::new(Bounded { transport, hello, report }), events))
             }
             Err(error) => {
                 (self.report)(Dial::Failed(error.to_string()));
@@ -69,14 +75,16 @@ impl<F: Fn(Dial) + Clone + Send + Sync + 'static> TransportFactory for WatchedTr
 /// A transport that gives up in time.
 struct Bounded<F> {
     transport: Arc<dyn Transport>,
-    frames_sent: AtomicU32,
+    /// The length of the one frame that was sent; 0 before it, and `usize::MAX` once that no longer matters.
+    hello: AtomicUsize,
     report: F,
 }
 
 #[async_trait]
 impl<F: Fn(Dial) + Send + Sync> Transport for Bounded<F> {
     async fn send(&self, data: Bytes) -> anyhow::Result<()> {
-        self.frames_sent.fetch_add(1, Ordering::Relaxed);
+        let next = |sent| if sent == 0 { data.len() } else { usize::MAX };
+        let _ = self.hello.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |sent| Some(next(sent)));
         match tokio::time::timeout(SEND_LIMIT, self.transport.send(data)).await {
             Ok(sent) => sent,
             Err(_) => {
@@ -89,8 +97,8 @@ impl<F: Fn(Dial) + Send + Sync> Transport for Bounded<F> {
 
     async fn disconnect(&self) {
         // The client speaks first (hello), the server proves who it is, and only then the client goes on. One that
-        // leaves after a single frame got no answer, or was not convinced by it.
-        if self.frames_sent.swap(u32::MAX, Ordering::Relaxed) == 1 {
+        // leaves after a short hello got no answer, or was not convinced by it.
+        if (1..LONG_HELLO).contains(&self.hello.swap(usize::MAX, Ordering::Relaxed)) {
             (self.report)(Dial::Abandoned);
         }
         if tokio::time::timeout(CLOSE_LIMIT, self.transport.disconnect()).await.is_err() {

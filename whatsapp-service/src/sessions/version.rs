@@ -3,9 +3,14 @@
 //! The library would ask for it in every client, every day, and not connect when the answer fails. Here it is asked for
 //! once in the life of the process, and the last good answer is remembered on disk.
 
-use std::{fs, path::PathBuf, sync::Arc};
+use std::{
+    fs,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
-use tokio::sync::OnceCell;
+use tokio::sync::Mutex;
 use whatsapp_rust::{http::HttpClient, version::fetch_latest_app_version, wacore::store::Device};
 
 /// Major, minor and patch number.
@@ -15,13 +20,24 @@ pub type Version = (u32, u32, u32);
 pub struct VersionSource {
     fixed: Option<Version>,
     remembered: PathBuf,
-    found: OnceCell<Version>,
+    found: Mutex<Option<Found>>,
 }
+
+#[derive(Clone, Copy)]
+struct Found {
+    version: Version,
+    at: Instant,
+    /// Whether it is the current one, as far as is known, and not only the best that could be had.
+    current: bool,
+}
+
+/// How long to go on with an older version before asking again.
+const ASK_AGAIN: Duration = Duration::from_secs(300);
 
 impl VersionSource {
     /// `fixed` is used where it is given; `remembered` is the file that holds the last good version.
     pub fn new(fixed: Option<Version>, remembered: PathBuf) -> Self {
-        Self { fixed, remembered, found: OnceCell::new() }
+        Self { fixed, remembered, found: Mutex::default() }
     }
 
     /// The version to use: the fixed one, else the current one, else the last good one, else the library's.
@@ -29,21 +45,36 @@ impl VersionSource {
         if let Some(fixed) = self.fixed {
             return fixed;
         }
-        *self.found.get_or_init(|| self.find(http)).await
+        let mut found = self.found.lock().await;
+        match *found {
+            Some(found) if found.current || found.at.elapsed() < ASK_AGAIN => found.version,
+            _ => {
+                let (version, current) = self.find(http).await;
+                *found = Some(Found { version, at: Instant::now(), current });
+                version
+            }
+        }
     }
 
-    async fn find(&self, http: &Arc<dyn HttpClient>) -> Version {
+    /// WhatsApp refuses the version: ask for the current one again, but not for each of a thousand sessions.
+    pub async fn doubt(&self) {
+        if let Some(found) = &mut *self.found.lock().await {
+            found.current = false;
+        }
+    }
+
+    async fn find(&self, http: &Arc<dyn HttpClient>) -> (Version, bool) {
         match fetch_latest_app_version(http).await {
             Ok(version @ (major, minor, patch)) => {
                 if let Err(error) = fs::write(&self.remembered, format!("{major}.{minor}.{patch}")) {
                     tracing::warn!(%error, "WhatsApp Web's version can't be remembered");
                 }
-                version
+                (version, true)
             }
             Err(error) => {
                 let version = self.last_good().unwrap_or_else(built_in);
                 tracing::warn!(%error, ?version, "WhatsApp Web's version can't be looked up; using an older one");
-                version
+                (version, false)
             }
         }
     }
@@ -111,5 +142,7 @@ mod tests {
         let source = VersionSource::new(None, "/nowhere/version".into());
         assert_eq!(source.get(&page(Some(GOOD))).await, (2, 3000, 1026131876));
         assert_eq!(source.get(&page(None)).await, (2, 3000, 1026131876), "the second page was not asked");
+        source.doubt().await;
+        assert_eq!(source.get(&page(None)).await, (2, 3000, 1026131876), "not again so soon");
     }
 }
