@@ -69,9 +69,14 @@ fn main() -> ExitCode {
 }
 
 fn serve_only(mut config: Config) -> anyhow::Result<()> {
+    let url = config
+        .whatsapp_url
+        .as_deref()
+        .context("give the simulator's address, like --whatsapp-url ws://127.0.0.1:3001/ws/chat")?;
+    let host = url.to_ascii_lowercase();
     anyhow::ensure!(
-        config.whatsapp_url.is_some(),
-        "give the simulator's address, like --whatsapp-url ws://127.0.0.1:3001/ws/chat"
+        !host.contains("whatsapp.net") && !host.contains("whatsapp.com"),
+        "the sandbox takes any server for WhatsApp: it must not speak to the real one"
     );
     without_looking_up_the_version(&mut config);
     cli::serve(&config, Trust::AnyServer)

@@ -107,6 +107,19 @@ async fn the_service_on_its_own_does_not_touch_what_the_sandbox_has_linked() {
     assert_eq!(world.stats().await["dials"], dials);
 }
 
+#[test]
+fn the_sandbox_does_not_speak_to_the_real_whatsapp() {
+    let data = TempDir::new().unwrap();
+    for url in ["wss://web.whatsapp.com/ws/chat", "wss://g.WhatsApp.NET:443/"] {
+        let output = Program::sandbox(url, &[]).command(data.path()).output().unwrap();
+        let complaint = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success() && complaint.contains("must not speak to the real one"), "{complaint}");
+    }
+    let mut command = Program::sandbox("", &[]).command(data.path());
+    let output = command.env_remove("WHATSAPP_URL").output().unwrap();
+    assert!(!output.status.success() && String::from_utf8_lossy(&output.stderr).contains("--whatsapp-url"));
+}
+
 fn cargo(arguments: &[&str]) -> String {
     let mut command = Command::new(env!("CARGO"));
     command.current_dir(root()).args(arguments);

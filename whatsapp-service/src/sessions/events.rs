@@ -188,3 +188,91 @@ fn ban_code(reason: &TempBanReason) -> i32 {
 fn delta(duration: std::time::Duration) -> TimeDelta {
     TimeDelta::from_std(duration).unwrap_or(TimeDelta::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sessions::state::{Snapshot, State};
+    use whatsapp_rust::types::events::{
+        PairPasskeyConfirmation, PairPasskeyError, PairPasskeyRequest, PairingQrCode, ServerAck,
+    };
+
+    fn listener() -> (Listener, mpsc::UnboundedReceiver<Heard>) {
+        let (signals, heard) = mpsc::unbounded_channel();
+        (Listener { signals, mailbox: Arc::default() }, heard)
+    }
+
+    fn qr(code: &str) -> Event {
+        let valid_for = std::time::Duration::from_secs(20);
+        Event::PairingQrCode(PairingQrCode::builder().code(code.into()).timeout(valid_for).build())
+    }
+
+    fn ack(class: &str, error: Option<&str>) -> Event {
+        let ack = ServerAck::builder().id("3EB0".into()).class(class.into()).maybe_error(error.map(Into::into));
+        Event::ServerAck(ack.build())
+    }
+
+    /// The state that these events lead to, taken in as a session takes them in.
+    fn state_after(events: impl IntoIterator<Item = Event>) -> Snapshot {
+        let (listener, mut heard) = listener();
+        for event in events {
+            assert!(listener.interest().wants(event.kind()), "the library would keep {:?} to itself", event.kind());
+            listener.handle_event(Arc::new(event));
+        }
+        let mut snapshot = Snapshot::new(Utc::now());
+        while let Ok(Heard::Fact(signal)) = heard.try_recv() {
+            snapshot.apply(signal, Utc::now());
+        }
+        snapshot
+    }
+
+    #[test]
+    fn a_passkey_ceremony_is_followed_from_the_librarys_events() {
+        let options = r#"{"challenge":"AAAA", "rpId":"web.whatsapp.com"}"#;
+        let asked = || {
+            let request = PairPasskeyRequest::builder().request_options_json(options.into());
+            Event::PairPasskeyRequest(request.build())
+        };
+        let compare = |skip| {
+            let confirmation = PairPasskeyConfirmation::builder().code("ABCD-1234".into()).skip_handoff_ux(skip);
+            Event::PairPasskeyConfirmation(confirmation.build())
+        };
+        let failed =
+            || Event::PairPasskeyError(PairPasskeyError::builder().error("no".into()).continuation(true).build());
+
+        let snapshot = state_after([qr("2@a"), asked()]);
+        assert_eq!(snapshot.state, State::PasskeyRequired);
+        assert_eq!(snapshot.passkey.unwrap().options, options, "verbatim");
+        for (skip, needs_confirmation) in [(false, true), (true, false)] {
+            let passkey = state_after([asked(), compare(skip)]).passkey.unwrap();
+            assert_eq!((passkey.code.as_deref(), passkey.needs_confirmation), (Some("ABCD-1234"), needs_confirmation));
+        }
+        let snapshot = state_after([asked(), compare(false), failed()]);
+        assert_eq!((snapshot.state, snapshot.reason.unwrap().code.as_str()), (State::Failed, "passkey_failed"));
+    }
+
+    #[test]
+    fn events_keep_their_order() {
+        let codes: Vec<_> = (0..500).map(|n| format!("2@{n}")).collect();
+        let snapshot = state_after(codes.iter().map(|code| qr(code)));
+        assert_eq!(snapshot.qr.unwrap().text, "2@499", "the last one is the valid one");
+    }
+
+    #[tokio::test]
+    async fn an_acknowledgement_reaches_the_one_who_waits_for_it() {
+        let (listener, _heard) = listener();
+        let waiting = listener.mailbox.expect_ack("3EB0");
+        listener.handle_event(Arc::new(ack("receipt", None)));
+        listener.handle_event(Arc::new(ack("message", Some("463"))));
+        listener.handle_event(Arc::new(ack("message", None)));
+        assert_eq!(
+            waiting.await.unwrap().error.as_deref(),
+            Some("463"),
+            "the first for the message, not for a receipt"
+        );
+        assert!(listener.mailbox.lock().is_empty());
+        drop(listener.mailbox.expect_ack("lost"));
+        let _next = listener.mailbox.expect_ack("next");
+        assert_eq!(listener.mailbox.lock().len(), 1, "who gave up waiting is forgotten");
+    }
+}
