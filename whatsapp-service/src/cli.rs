@@ -192,12 +192,15 @@ struct Api {
 impl Api {
     fn new(config: &Config, target: Target) -> Self {
         let agent = ureq::Agent::config_builder()
-            .timeout_global(Some(Duration::from_secs(60)))
+            .timeout_global(Some(config.send_timeout + Duration::from_secs(40)))
             .http_status_as_error(false)
             .build();
         Self {
             agent: agent.into(),
-            url: target.url.unwrap_or_else(|| format!("http://127.0.0.1:{}", config.port)),
+            url: target
+                .url
+                .filter(|url| !url.is_empty())
+                .unwrap_or_else(|| format!("http://127.0.0.1:{}", config.port)),
             secret: config.internal_secret.first().into(),
         }
     }

@@ -28,7 +28,7 @@ pub struct Config {
     #[arg(long, env = "DATA_DIR", default_value = "./sessions")]
     pub data_dir: PathBuf,
 
-    /// The WebSocket address of WhatsApp. Whoever answers there must still prove to be WhatsApp.
+    /// The WebSocket address of WhatsApp. The service on its own still demands proof that WhatsApp answers there.
     #[arg(long, env = "WHATSAPP_URL")]
     pub whatsapp_url: Option<String>,
 

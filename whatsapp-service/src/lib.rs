@@ -32,7 +32,7 @@ use self::{
 const DRAIN_LIMIT: Duration = Duration::from_secs(10);
 
 /// How long the sessions may take to stop after that.
-const STOP_LIMIT: Duration = Duration::from_secs(10);
+const STOP_LIMIT: Duration = Duration::from_secs(14);
 
 /// Which servers a build may be made to trust.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

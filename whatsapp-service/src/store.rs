@@ -58,10 +58,20 @@ pub struct DataDir {
     _lock: File,
 }
 
+/// The tenants of a data directory.
+#[derive(Debug, Default)]
+pub struct Tenants {
+    /// Those that were linked.
+    pub paired: Vec<TenantId>,
+    /// The folders of which nobody can say whose they are, and why.
+    pub damaged: Vec<(PathBuf, String)>,
+}
+
 /// A tenant's folder.
 #[derive(Clone, Debug)]
 pub struct TenantDir {
-    path: PathBuf,
+    /// Where it is.
+    pub path: PathBuf,
     quarantine: PathBuf,
 }
 
@@ -105,22 +115,23 @@ impl DataDir {
         TenantDir { path: self.root.join("tenants").join(digest), quarantine: self.root.join("quarantine") }
     }
 
-    /// Every tenant that was linked. A folder that can't be read is reported in the log and left alone.
-    pub fn paired_tenants(&self) -> Result<Vec<TenantId>, StoreError> {
+    /// What is there. A folder that can't be read is left alone.
+    pub fn tenants(&self) -> Result<Tenants, StoreError> {
         let path = self.root.join("tenants");
-        let mut tenants = Vec::new();
+        let Tenants { mut paired, mut damaged } = Tenants::default();
         for entry in fs::read_dir(&path).map_err(io_error("list", &path))? {
             let path = entry.map_err(io_error("list", &path))?.path();
             match read_tenant_file(&path).map(|file| (file.paired, file.tenant.parse::<TenantId>())) {
-                Ok((true, Ok(tenant))) if self.tenant(&tenant).path == path => tenants.push(tenant),
+                Ok((true, Ok(tenant))) if self.tenant(&tenant).path == path => paired.push(tenant),
                 Ok((false, Ok(_))) => {}
-                Ok((_, _)) => {
-                    tracing::error!(folder = %path.display(), "this folder names a tenant that is not its own")
-                }
-                Err(error) => tracing::error!(folder = %path.display(), %error, "a tenant's folder can't be read"),
+                Ok((_, _)) => damaged.push((path, "the folder names a tenant that is not its own".to_owned())),
+                Err(error) => damaged.push((path, error.to_string())),
             }
         }
-        Ok(tenants)
+        for (path, why) in &damaged {
+            tracing::error!(folder = %path.display(), why, "a tenant's folder can't be read");
+        }
+        Ok(Tenants { paired, damaged })
     }
 }
 

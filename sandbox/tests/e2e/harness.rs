@@ -3,6 +3,7 @@
 use std::{
     future::Future,
     io::{BufRead, BufReader},
+    net::SocketAddr,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     sync::{Arc, Mutex},
@@ -94,7 +95,11 @@ impl World {
 }
 
 pub async fn simulator(config: Config) -> Simulator {
-    let simulator = Simulator::bind("127.0.0.1:0".parse().unwrap(), config).await.expect("the simulator starts");
+    simulator_at("127.0.0.1:0".parse().unwrap(), config).await
+}
+
+pub async fn simulator_at(address: SocketAddr, config: Config) -> Simulator {
+    let simulator = Simulator::bind(address, config).await.expect("the simulator starts");
     for (phone, name) in [(ANA, "Ana"), (BRUNO, "Bruno")] {
         simulator.add_account(&Phone::parse(phone).unwrap(), name).expect("an account");
     }

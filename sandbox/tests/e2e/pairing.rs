@@ -6,7 +6,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use whatsapp_simulator::Config;
 
-use crate::harness::{ANA, BRUNO, World, answer, eventually};
+use crate::harness::{ANA, BRUNO, World, answer, eventually, simulator_at};
 
 #[tokio::test]
 async fn fifty_calls_at_once_make_one_session() {
@@ -75,8 +75,33 @@ async fn a_session_that_shows_a_qr_code_can_still_be_linked_by_code() {
     assert_eq!(acme.open().await["state"], "pairing_qr");
     let (_, body) = acme.call(Method::POST, "/session", Some(json!({"phone": ANA}))).await;
     assert!(body["pairingCode"].is_string(), "{body}");
-    let (status, wrong) = acme.call(Method::POST, "/session", Some(json!({"phone": "123"}))).await;
-    assert_eq!((status.as_u16(), &wrong["code"]), (400, &json!("invalid_phone")));
+    for wrong in ["123", "011999999999"] {
+        let (status, wrong) = acme.call(Method::POST, "/session", Some(json!({"phone": wrong}))).await;
+        assert_eq!((status.as_u16(), &wrong["code"]), (400, &json!("invalid_phone")));
+    }
+}
+
+#[tokio::test]
+async fn a_pairing_code_dies_with_its_connection() {
+    let World { simulator: first, service } = World::start().await;
+    let by_code = |phone: &str| {
+        let request = service.request(Method::POST, "/session").header("X-Tenant-Id", "acme");
+        answer(request.json(&json!({"phone": phone})))
+    };
+    let (_, body) = by_code(ANA).await;
+    let lost = body["pairingCode"].as_str().expect("a code").to_owned();
+    let address = first.addr();
+    first.shutdown().await;
+    let acme = service.tenant("acme");
+    let waiting = acme.until("the loss", |status| status["state"] == "connecting").await;
+    assert!(waiting.get("pairingCode").is_none() && waiting.get("qrCode").is_none(), "{waiting}");
+    let second = simulator_at(address, Config::default()).await;
+    acme.until("a QR code on a new connection", |status| status["state"] == "pairing_qr").await;
+    // It is not renewed by itself, and can be asked for again, for another phone too.
+    let (status, body) = by_code(BRUNO).await;
+    assert_eq!(status, 200, "{body}");
+    assert!(body["pairingCode"].is_string() && body["pairingCode"] != lost.as_str(), "{body}");
+    second.shutdown().await;
 }
 
 #[tokio::test]

@@ -167,8 +167,10 @@ async fn a_tenant_whose_name_is_damaged_is_not_taken_for_a_new_one() {
     fs::write(folder.join("tenant.json"), b"{").unwrap();
     let database = fs::read(folder.join("whatsapp.db")).unwrap();
     world.service.restart().await;
-    let status = world.service.tenant("acme").open().await;
+    let status = world.service.tenant("acme").status().await;
     assert_eq!((&status["state"], &status["reason"]), (&json!("failed"), &json!("storage_failed")), "{status}");
+    let again = world.service.tenant("acme").open().await;
+    assert_eq!(again["reason"], "storage_failed", "asking again does not make it a new tenant");
     assert_eq!(fs::read(folder.join("tenant.json")).unwrap(), b"{");
     assert_eq!(fs::read(folder.join("whatsapp.db")).unwrap(), database);
 }

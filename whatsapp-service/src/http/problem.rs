@@ -181,7 +181,7 @@ impl From<SendFailure> for Problem {
             }
             SendFailure::ReachedNobody { id } => {
                 let (status, code) = (StatusCode::BAD_GATEWAY, "recipient_unreachable");
-                Self { id: Some(id), ..Self::new(status, "Recipient unreachable", code, message) }.retryable(true)
+                Self { id: Some(id), ..Self::new(status, "Recipient unreachable", code, message) }.retryable(false)
             }
             SendFailure::Rejected { id, code } => {
                 let problem = Self::new(StatusCode::BAD_GATEWAY, "Message rejected", "message_rejected", message);

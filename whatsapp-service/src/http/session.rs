@@ -12,7 +12,7 @@ use super::{
     problem::Problem,
     status::StatusBody,
 };
-use crate::sessions::{Recipient, Snapshot, Status, Unlinked};
+use crate::sessions::{OpenRefused, Recipient, Snapshot, Status, Unlinked};
 
 /// How long the answer waits for the first QR code.
 const QR_WAIT: Duration = Duration::from_secs(2);
@@ -38,6 +38,10 @@ pub async fn post(
         .map(Recipient::parse)
         .transpose()
         .map_err(|error| Problem::bad_request("invalid_phone", error.to_string().replace("`to`", "`phone`")))?;
+    if phone.as_ref().is_some_and(|phone| phone.digits().starts_with('0')) {
+        let why = "`phone` needs the country code, without a 0 or 00 in front of it";
+        return Err(Problem::bad_request("invalid_phone", why));
+    }
     let by_code = phone.is_some();
     let session = app.manager.open(&tenant, phone).await?;
     let settled = |snapshot: &Snapshot| {
@@ -67,6 +71,9 @@ pub struct Deleted {
 
 /// `DELETE /session`: unlinks the device at the server and deletes the session.
 pub async fn delete(State(app): State<Arc<App>>, Tenant(tenant): Tenant) -> Result<Json<Deleted>, Problem> {
+    if app.manager.is_closing() {
+        return Err(OpenRefused::Gone.into());
+    }
     let unlinked = app.manager.delete(&tenant).await?;
     let unlinked = unlinked.ok_or(Problem::session_not_found(StatusCode::NOT_FOUND))?;
     let message = (unlinked == Unlinked::NotTold).then_some(

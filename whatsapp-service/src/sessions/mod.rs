@@ -14,6 +14,7 @@ mod version;
 use std::{
     collections::BTreeMap,
     ops::Bound,
+    path::PathBuf,
     sync::{
         Arc, PoisonError, RwLock,
         atomic::{AtomicBool, Ordering},
@@ -36,7 +37,7 @@ pub use self::{
 use crate::{
     Trust,
     config::Config,
-    store::{DataDir, StoreError},
+    store::{DataDir, StoreError, Tenants},
     tenant::TenantId,
 };
 
@@ -50,6 +51,8 @@ pub struct Manager {
     sessions: RwLock<BTreeMap<TenantId, Arc<Session>>>,
     connect_concurrency: usize,
     closing: AtomicBool,
+    /// Folders that can't be read, and why.
+    damaged: RwLock<Vec<(PathBuf, String)>>,
     /// Sends go on when their caller hangs up, and are waited for at the end.
     pub sends: TaskTracker,
 }
@@ -59,12 +62,17 @@ impl Manager {
     pub fn new(config: &Config, trust: Trust) -> Result<Self, StoreError> {
         let data = DataDir::open(&config.data_dir, trust)?;
         let version = VersionSource::new(config.whatsapp_version, data.version_file());
-        let around = Surroundings::new(config.whatsapp_url.clone(), config.device_name.clone(), version);
+        let around = Surroundings::new(
+            config.whatsapp_url.clone().filter(|url| !url.is_empty()),
+            config.device_name.clone(),
+            version,
+        );
         Ok(Self {
             data,
             around: Arc::new(around),
             sessions: RwLock::default(),
             closing: AtomicBool::new(false),
+            damaged: RwLock::default(),
             connect_concurrency: config.connect_concurrency.into(),
             sends: TaskTracker::new(),
         })
@@ -72,7 +80,8 @@ impl Manager {
 
     /// Brings every linked session back. All are known at once; they connect a few at a time.
     pub fn restore(&self) -> Result<(), StoreError> {
-        let tenants = self.data.paired_tenants()?;
+        let Tenants { paired: tenants, damaged } = self.data.tenants()?;
+        *self.damaged.write().unwrap_or_else(PoisonError::into_inner) = damaged;
         let turns = Arc::new(Semaphore::new(self.connect_concurrency));
         tracing::info!(sessions = tenants.len(), "restoring");
         for tenant in tenants {
@@ -90,7 +99,18 @@ impl Manager {
 
     /// The tenant's session, if there is one.
     pub fn get(&self, tenant: &TenantId) -> Option<Arc<Session>> {
-        self.sessions.read().unwrap_or_else(PoisonError::into_inner).get(tenant).cloned()
+        let known = self.sessions.read().unwrap_or_else(PoisonError::into_inner).get(tenant).cloned();
+        known.or_else(|| self.report_damage(tenant))
+    }
+
+    /// A tenant whose folder names nobody is recognised when somebody asks for it.
+    fn report_damage(&self, tenant: &TenantId) -> Option<Arc<Session>> {
+        let dir = self.data.tenant(tenant);
+        let damaged = self.damaged.read().unwrap_or_else(PoisonError::into_inner);
+        let why = damaged.iter().find_map(|(path, why)| (*path == dir.path).then(|| why.clone()))?;
+        let session = self.get_or_create(tenant);
+        session.report_damage(&why);
+        Some(session)
     }
 
     /// The tenant's session, running, and with a pairing code on its way if `phone` wants one.
@@ -100,7 +120,7 @@ impl Manager {
             match session.open(phone.clone()).await {
                 Ok(()) => return Ok(session),
                 // It was being deleted; the next round makes a new one.
-                Err(OpenRefused::Gone) if !self.closing.load(Ordering::Relaxed) => self.forget(&session),
+                Err(OpenRefused::Gone) if !self.is_closing() => self.forget(&session),
                 Err(refused) => return Err(refused),
             }
         }
@@ -110,8 +130,17 @@ impl Manager {
     pub async fn delete(&self, tenant: &TenantId) -> Result<Option<Unlinked>, StoreError> {
         let Some(session) = self.get(tenant) else { return Ok(None) };
         let deleted = session.delete().await?;
+        self.damaged
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+            .retain(|(path, _)| *path != self.data.tenant(tenant).path);
         self.forget(&session);
         Ok(deleted)
+    }
+
+    /// Whether the process is about to end.
+    pub fn is_closing(&self) -> bool {
+        self.closing.load(Ordering::Relaxed)
     }
 
     /// Up to `limit` sessions whose tenants come after `after`, in order.

@@ -88,7 +88,11 @@ impl Session {
             }
             Ok(Ok(Some(Ack { timestamp, .. }))) => {
                 self.sent.fetch_add(1, Ordering::Relaxed);
-                Ok(Sent { id, timestamp: timestamp.unwrap_or_else(Utc::now), to: jid.user.to_string() })
+                Ok(Sent {
+                    id,
+                    timestamp: timestamp.unwrap_or_else(Utc::now),
+                    to: if jid.is_pn() { jid.user.to_string() } else { to.digits().into() },
+                })
             }
             // From here on all depends on whether the stanza was made: only then can it have reached the wire. When a
             // connection ends, the library forgets who waits to see a stanza, and may make it all the same.

@@ -197,6 +197,11 @@ impl Session {
         stop(&mut lifecycle).await;
     }
 
+    /// Says that this tenant's files can't be read, without touching them.
+    pub(super) fn report_damage(&self, why: &str) {
+        self.apply(Signal::StorageFailed(why.into()));
+    }
+
     /// Hands the client the passkey assertion that it waits for.
     pub fn submit_passkey(&self, credential: &serde_json::Value) -> Result<(), PasskeyRefused> {
         let live = lock(&self.live).clone().ok_or(AssertionRefused::NotAsked)?;
@@ -302,7 +307,12 @@ impl Session {
         match heard {
             Heard::Fact(signal) => {
                 let qr_shown = matches!(signal, Signal::QrCode { .. });
+                let code_shown = self.snapshot.borrow().pairing_code.is_some();
                 self.apply(signal);
+                if code_shown && self.snapshot.borrow().pairing_code.is_none() {
+                    // It died with its connection, or was used: the next one has to be asked for by a person.
+                    *lock(&self.code_for) = None;
+                }
                 // The server takes the request for a code once it has offered its QR codes.
                 if qr_shown
                     && let Some((phone, asked)) = &mut *lock(&self.code_for)
