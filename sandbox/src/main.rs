@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::Context;
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use tempfile::TempDir;
 use whatsapp_service::{Server, Trust, asked_to_stop, cli, config::Config, log, sessions::Manager};
 use whatsapp_simulator::{Phone, Simulator, World};
@@ -54,7 +54,10 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    // A service that trusts any server is for this machine only, unless somebody says otherwise.
+    let local = |service: clap::Command| service.mut_arg("host", |host| host.default_value("127.0.0.1"));
+    let matches = Cli::command().mut_subcommand("service", local).get_matches();
+    let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     let done = match cli.command {
         Some(Command::Service { config }) => serve_only(*config),
         None => run(cli.sandbox),

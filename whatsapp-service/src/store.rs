@@ -4,7 +4,7 @@
 //! DATA_DIR/lock                          held by the one process that uses this folder
 //! DATA_DIR/sandbox                       there only if the sandbox has used this folder
 //! DATA_DIR/whatsapp-version              the last good version of WhatsApp Web
-//! DATA_DIR/tenants/<digest>/tenant.json  which tenant it is, and whether it is linked
+//! DATA_DIR/tenants/<digest>/tenant.json  which tenant it is, whether it is linked, and whether it is banned
 //! DATA_DIR/tenants/<digest>/whatsapp.db  keys, ratchets, contacts: the library's
 //! DATA_DIR/quarantine/…                  stores that were unlinked or replaced; never deleted by this program
 //! ```
@@ -17,12 +17,12 @@ use std::{
     sync::Arc,
 };
 
-use chrono::Utc;
+use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use whatsapp_rust::store::{Backend, SqliteStore, SqliteStoreConfig, Synchronous};
 
-use crate::{Trust, tenant::TenantId};
+use crate::{Trust, sessions::State, tenant::TenantId};
 
 /// Why something on disk can't be used.
 #[derive(Debug, thiserror::Error)]
@@ -79,7 +79,38 @@ pub struct TenantDir {
 #[derive(Serialize, Deserialize)]
 struct TenantFile {
     tenant: String,
-    paired: bool,
+    #[serde(flatten)]
+    record: Record,
+}
+
+/// What is known of a tenant's session from one process to the next, beside its keys.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    /// Whether it is linked.
+    pub paired: bool,
+    /// Why it must not dial, if WhatsApp said so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hold: Option<Hold>,
+}
+
+/// What WhatsApp said of an account that a new process has to respect too.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hold {
+    /// Banned or locked.
+    pub state: State,
+    /// The reason's identifier.
+    pub reason: String,
+    /// The reason for a person.
+    pub message: String,
+    /// Until when, in milliseconds since 1970; without it, until a person decides.
+    pub until: Option<i64>,
+}
+
+impl Hold {
+    /// Whether it still forbids dialling.
+    pub fn is_in_force(&self, now: DateTime<Utc>) -> bool {
+        self.until.is_none_or(|until| now.timestamp_millis() < until)
+    }
 }
 
 impl DataDir {
@@ -121,7 +152,7 @@ impl DataDir {
         let Tenants { mut paired, mut damaged } = Tenants::default();
         for entry in fs::read_dir(&path).map_err(io_error("list", &path))? {
             let path = entry.map_err(io_error("list", &path))?.path();
-            match read_tenant_file(&path).map(|file| (file.paired, file.tenant.parse::<TenantId>())) {
+            match read_tenant_file(&path).map(|file| (file.record.paired, file.tenant.parse::<TenantId>())) {
                 Ok((true, Ok(tenant))) if self.tenant(&tenant).path == path => paired.push(tenant),
                 Ok((false, Ok(_))) => {}
                 Ok((_, _)) => damaged.push((path, "the folder names a tenant that is not its own".to_owned())),
@@ -136,23 +167,29 @@ impl DataDir {
 }
 
 impl TenantDir {
-    /// Whether this tenant was linked when it was last written. A file that can't be read is not taken for a "no".
+    /// Whether this tenant was linked when that was last written down.
     pub fn is_paired(&self) -> Result<bool, StoreError> {
+        Ok(self.recorded()?.paired)
+    }
+
+    /// What was last written down. A file that can't be read is not taken for none.
+    pub fn recorded(&self) -> Result<Record, StoreError> {
         match read_tenant_file(&self.path) {
-            Ok(file) => Ok(file.paired),
-            Err(StoreError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(false),
+            Ok(file) => Ok(file.record),
+            Err(StoreError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(Record::default()),
             Err(error) => Err(error),
         }
     }
 
-    /// Writes down which tenant this is and whether it is linked, durably.
-    pub fn record(&self, tenant: &TenantId, paired: bool) -> Result<(), StoreError> {
+    /// Writes down which tenant this is and what is known of its session, durably.
+    pub fn record(&self, tenant: &TenantId, record: Record) -> Result<(), StoreError> {
         create_private_dir(&self.path)?;
         let (path, new) = (self.path.join("tenant.json"), self.path.join("tenant.json.new"));
+        let record = TenantFile { tenant: tenant.to_string(), record };
         let write = || -> io::Result<()> {
             let mut file = private_file(&new)?;
             file.set_len(0)?;
-            serde_json::to_writer(&file, &TenantFile { tenant: tenant.to_string(), paired })?;
+            serde_json::to_writer(&file, &record)?;
             file.flush()?;
             file.sync_all()?;
             fs::rename(&new, &path)?;

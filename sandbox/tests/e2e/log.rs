@@ -31,12 +31,11 @@ async fn a_full_run_leaves_nobodys_data_in_the_log() {
         reqwest::get(format!("{}{path}", world.service.url)).await.unwrap();
     }
     world.service.request(Method::GET, "/status").header("X-Tenant-Id", "+55 11 88888-8888").send().await.unwrap();
+    world.service.kill_and_restart().await;
+    world.service.tenant("acme").until_state("ready").await;
     world.fault(json!({"loginFailure": {"reason": 403}, "phone": ANA})).await;
     world.fault(json!({"streamError": "515", "times": 1, "phone": ANA})).await;
     world.service.tenant("acme").until_state("locked").await;
-    world.clear_faults().await;
-    world.service.kill_and_restart().await;
-    world.service.tenant("acme").until_state("ready").await;
     let (status, _) = world.service.tenant("acme").call(Method::DELETE, "/session", None).await;
     assert_eq!(status, 200);
     world.service.terminate().await;

@@ -204,6 +204,36 @@ async fn a_banned_account_is_not_dialled_by_asking_again() {
 }
 
 #[tokio::test]
+async fn a_ban_is_respected_by_the_next_process_too() {
+    for failure in [json!({"reason": 402, "code": 101, "expire": 3600}), json!({"reason": 406}), json!({"reason": 403})]
+    {
+        let mut world = World::start().await;
+        world.pair("acme", ANA).await;
+        world.fault(json!({"loginFailure": failure})).await;
+        world.fault(json!({"streamError": "515", "times": 1})).await;
+        let held = |status: &serde_json::Value| status["state"] == "banned" || status["state"] == "locked";
+        let before = world.service.tenant("acme").until("a ban", held).await;
+        let recorded = || {
+            let folder = std::fs::read_dir(world.service.data.path().join("tenants")).unwrap().next().unwrap().unwrap();
+            std::fs::read_to_string(folder.path().join("tenant.json")).unwrap().contains("hold")
+        };
+        eventually("the ban on disk", || async { recorded().then_some(()) }).await;
+        world.clear_faults().await;
+        let dials = world.stats().await["dials"].clone();
+        world.service.kill_and_restart().await;
+        let after = world.service.tenant("acme").until("the same ban", held).await;
+        for field in ["state", "reason", "message", "retryAt"] {
+            assert_eq!(after.get(field), before.get(field), "{field} after {failure}");
+        }
+        assert_eq!(world.service.tenant("acme").open().await["state"], before["state"]);
+        assert_eq!(world.stats().await["dials"], dials, "nobody was dialled");
+        // A person's decision is a deletion and a new link.
+        assert_eq!(world.service.tenant("acme").call(Method::DELETE, "/session", None).await.0, 200);
+        world.pair("acme", ANA).await;
+    }
+}
+
+#[tokio::test]
 async fn a_short_ban_ends_by_itself_and_not_before() {
     // Case 13. No ban is taken for shorter than a minute, so this test is not faster either.
     let world = World::start().await;

@@ -120,6 +120,20 @@ fn the_sandbox_does_not_speak_to_the_real_whatsapp() {
     assert!(!output.status.success() && String::from_utf8_lossy(&output.stderr).contains("--whatsapp-url"));
 }
 
+#[test]
+fn a_service_that_trusts_any_server_listens_on_this_machine_only() {
+    use std::io::{BufRead, BufReader};
+    let data = TempDir::new().unwrap();
+    let mut command = Program::sandbox("ws://127.0.0.1:1/ws/chat", &[]).command(data.path());
+    let mut service = command.env_remove("HOST").spawn().unwrap();
+    let lines = BufReader::new(service.stderr.take().unwrap()).lines().map_while(Result::ok);
+    let listening = lines.into_iter().find(|line| line.contains("\"listening\""));
+    service.kill().unwrap();
+    service.wait().unwrap();
+    let listening = listening.expect("it listens");
+    assert!(listening.contains("\"127.0.0.1:"), "{listening}");
+}
+
 fn cargo(arguments: &[&str]) -> String {
     let mut command = Command::new(env!("CARGO"));
     command.current_dir(root()).args(arguments);

@@ -24,7 +24,10 @@ use super::{
     recipient::Recipient,
     state::{Signal, Snapshot, State},
 };
-use crate::{store::StoreError, store::TenantDir, tenant::TenantId};
+use crate::{
+    store::{Hold, Record, StoreError, TenantDir},
+    tenant::TenantId,
+};
 
 /// How often a running client is looked at, for what it does not tell by events.
 const LOOK_INTERVAL: Duration = Duration::from_secs(5);
@@ -55,6 +58,13 @@ pub struct Session {
 struct Lifecycle {
     task: Option<(CancellationToken, JoinHandle<()>)>,
     ended: bool,
+}
+
+/// What came of starting a client.
+enum Start {
+    Linked(Box<Link>, mpsc::UnboundedReceiver<Heard>),
+    /// It must not dial yet.
+    Held(Hold),
 }
 
 #[derive(Clone)]
@@ -229,7 +239,8 @@ impl Session {
                 started = self.start_link() => started,
             };
             match started {
-                Ok((link, heard)) => self.follow(link, heard, &cancel).await,
+                Ok(Start::Linked(link, heard)) => self.follow(*link, heard, &cancel).await,
+                Ok(Start::Held(hold)) => self.apply(Signal::Held(hold)),
                 Err(why) => self.apply(Signal::StorageFailed(why)),
             }
             let snapshot = self.snapshot.borrow().clone();
@@ -246,11 +257,14 @@ impl Session {
         }
     }
 
-    async fn start_link(&self) -> Result<(Link, mpsc::UnboundedReceiver<Heard>), String> {
-        let was_paired = self.dir.is_paired().map_err(|error| error.to_string())?;
+    async fn start_link(&self) -> Result<Start, String> {
+        let Record { paired: was_paired, hold } = self.dir.recorded().map_err(|error| error.to_string())?;
+        if let Some(hold) = hold.filter(|hold| hold.is_in_force(Utc::now())) {
+            return Ok(Start::Held(hold));
+        }
         let backend = self.dir.open().await.map_err(|error| error.to_string())?;
         if !was_paired {
-            self.record(false).await.map_err(|error| error.to_string())?;
+            self.record(Record::default()).await.map_err(|error| error.to_string())?;
         }
         let (link, heard) = Link::start(&self.around, backend, self.mailbox.clone()).await?;
         let phone = link.client.pn().map(|jid| jid.user.to_string());
@@ -259,7 +273,7 @@ impl Session {
             return Err("the store of a linked device no longer holds its link".into());
         }
         self.apply(Signal::Started { phone });
-        Ok((link, heard))
+        Ok(Start::Linked(Box::new(link), heard))
     }
 
     /// Takes in what one client has to say, until it ends, or has no more use, or `cancel` says so.
@@ -281,6 +295,12 @@ impl Session {
             }
         }
         *lock(&self.live) = None;
+        let hold = self.snapshot.borrow().hold();
+        if hold.is_some()
+            && let Err(error) = self.record(Record { paired: true, hold }).await
+        {
+            tracing::error!(tenant = %self.tenant, %error, "a ban can't be written down; a restart would not know of it");
+        }
         link.stop().await;
     }
 
@@ -341,8 +361,9 @@ impl Session {
     async fn make_durable(&self, client: &Client) -> Result<(), String> {
         client.persistence_manager().flush().await.map_err(|error| error.to_string())?;
         client.flush_pending_signal_state().await.map_err(|error| error.to_string())?;
-        if !self.dir.is_paired().map_err(|error| error.to_string())? {
-            self.record(true).await.map_err(|error| error.to_string())?;
+        let linked = Record { paired: true, hold: None };
+        if self.dir.recorded().map_err(|error| error.to_string())? != linked {
+            self.record(linked).await.map_err(|error| error.to_string())?;
         }
         Ok(())
     }
@@ -359,9 +380,9 @@ impl Session {
         if matches!(told, Ok(Ok(()))) || removed { Unlinked::Confirmed } else { Unlinked::NotTold }
     }
 
-    async fn record(&self, paired: bool) -> Result<(), StoreError> {
+    async fn record(&self, record: Record) -> Result<(), StoreError> {
         let (dir, tenant) = (self.dir.clone(), self.tenant.clone());
-        let recorded = tokio::task::spawn_blocking(move || dir.record(&tenant, paired)).await;
+        let recorded = tokio::task::spawn_blocking(move || dir.record(&tenant, record)).await;
         recorded.unwrap_or_else(|error| Err(StoreError::Damaged(error.to_string())))
     }
 

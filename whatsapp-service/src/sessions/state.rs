@@ -4,10 +4,12 @@
 //! a state. `/status`, `/send` and `/health` all read the snapshot.
 
 use chrono::{DateTime, TimeDelta, Utc};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
+
+use crate::store::Hold;
 
 /// The state of a session, finer than the contract's four words.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum State {
     /// On the way to WhatsApp, and not ready since this client started.
@@ -88,6 +90,8 @@ impl State {
 pub enum Signal {
     /// A client starts on this store; `paired` with this phone, or not yet with any.
     Started { phone: Option<String> },
+    /// An earlier process was told not to dial yet.
+    Held(Hold),
     /// No connection could be opened.
     DialFailed(String),
     /// The server could not prove that it is WhatsApp.
@@ -235,6 +239,10 @@ impl Snapshot {
                 let state = if self.connected_at.is_some() { State::Reconnecting } else { State::Connecting };
                 self.enter(state, None, now);
             }
+            Signal::Held(hold) => {
+                self.enter(hold.state, reason(hold.reason, hold.message), now);
+                self.retry_at = hold.until.and_then(DateTime::from_timestamp_millis);
+            }
             // News of an attempt to connect that comes when a later one has succeeded is no news.
             Signal::DialFailed(_) | Signal::CertificateRefused(_)
                 if !matches!(self.state, State::Connecting | State::Reconnecting) => {}
@@ -343,6 +351,13 @@ impl Snapshot {
                 }
             }
         }
+    }
+
+    /// What a later process has to know before it dials.
+    pub fn hold(&self) -> Option<Hold> {
+        let reason = self.reason.clone().filter(|_| matches!(self.state, State::Banned | State::Locked))?;
+        let until = self.retry_at.map(|at| at.timestamp_millis());
+        Some(Hold { state: self.state, reason: reason.code, message: reason.message, until })
     }
 
     /// Whether it is linked to an account.
@@ -543,6 +558,18 @@ mod tests {
             let snapshot = snapshot_after([online(), Signal::Banned { code: None, lasts }]);
             assert_eq!(snapshot.retry_at, Some(at(2 + waits)));
         }
+    }
+
+    #[test]
+    fn a_ban_is_the_same_for_the_next_process() {
+        for signal in [Signal::Banned { code: Some(101), lasts: Some(TimeDelta::hours(1)) }, Signal::Locked] {
+            let before = snapshot_after([online(), signal]);
+            let hold = before.hold().unwrap();
+            assert!(hold.is_in_force(at(0)) && !hold.is_in_force(before.retry_at.unwrap()));
+            let after = snapshot_after([Signal::Held(hold)]);
+            assert_eq!((after.state, after.reason, after.retry_at), (before.state, before.reason, before.retry_at));
+        }
+        assert_eq!(snapshot_after([online()]).hold(), None);
     }
 
     #[test]
