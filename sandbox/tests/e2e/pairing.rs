@@ -23,6 +23,8 @@ async fn fifty_calls_at_once_make_one_session() {
         codes.insert(body["qrCode"].as_str().expect("a QR code").to_owned());
     }
     assert_eq!(codes.len(), 1);
+    let again = world.service.tenant("acme").open().await;
+    assert!(codes.contains(again["qrCode"].as_str().expect("a QR code")), "asking once more changes nothing");
     assert_eq!(world.stats().await["dials"], 1, "one client, one connection");
 }
 
@@ -167,6 +169,18 @@ async fn a_deletion_that_whatsapp_could_not_be_told_says_so() {
     assert!(body["message"].as_str().unwrap().contains("may still list this device"), "{body}");
     assert_eq!(acme.status().await, json!({"status": "not_found"}));
     assert_eq!(world.devices(ANA).await.len(), 1, "the phone does still list it");
+}
+
+#[tokio::test]
+async fn a_deletion_without_a_client_does_not_claim_success() {
+    let world = World::start().await;
+    world.pair("acme", ANA).await;
+    world.fault(json!({"streamConflict": "replaced", "times": 1})).await;
+    let acme = world.service.tenant("acme");
+    acme.until_state("replaced").await;
+    let (status, body) = acme.call(Method::DELETE, "/session", None).await;
+    assert_eq!((status.as_u16(), &body["unlinked"]), (200, &json!(false)), "{body}");
+    assert_eq!(world.devices(ANA).await.len(), 1);
 }
 
 #[tokio::test]
