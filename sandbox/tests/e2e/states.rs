@@ -37,7 +37,10 @@ async fn a_session_that_the_server_logged_out_of_the_stream_is_recycled() {
         let lost = acme.until_state("reconnecting").await;
         assert_eq!(lost["canSend"], false);
         assert_eq!(acme.send(BRUNO, "not now").await.0, 409);
+        let lost = std::time::Instant::now();
         acme.until_state("ready").await;
+        // By itself the library gives such a connection up too, but only after more than a minute.
+        assert!(lost.elapsed() < std::time::Duration::from_secs(45), "after {:?}", lost.elapsed());
         acme.send_ok(BRUNO, &format!("after {code}")).await;
         world.until_shown(BRUNO, &format!("after {code}")).await;
     }
