@@ -10,7 +10,8 @@ use tokio::net::TcpStream;
 use whatsapp_rust::prelude::*;
 use whatsapp_rust::{SendOptions, waproto::whatsapp as wa};
 use whatsapp_simulator::{
-    Addressing, ChatMessage, CodeError, Config, Fault, FaultKind, LoginFailure, PairError, Phone, Simulator, Status,
+    Addressing, ChatMessage, CodeError, Config, Fault, FaultKind, LoginFailure, PairError, Phone, ReachoutTimelock,
+    Simulator, Status,
 };
 
 fn ana() -> Phone {
@@ -348,6 +349,107 @@ async fn a_link_is_slow_deaf_or_cut_on_demand() {
     let bruno = [Jid::pn(bruno().as_str())];
     let answer = tokio::time::timeout(late, client.client.contacts().is_on_whatsapp(&bruno)).await;
     assert!(!matches!(answer, Ok(Ok(_))), "{answer:?}");
+    client.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_sends_again_what_a_phone_acts_as_if_it_could_not_read() {
+    let simulator = simulator().await;
+    let (client, _) = TestClient::paired(&simulator, &ana()).await;
+    let world = simulator.world();
+    world.add_fault(Fault { kind: FaultKind::Unreadable, phone: Some(bruno()), times: Some(1) });
+    let id = client.send(&bruno(), "read at the second try").await;
+    let message = shown(&simulator, &bruno(), "read at the second try").await;
+    assert_eq!(message.id, id);
+    client.receipt(&id, "Delivered").await;
+    let (text, messages) = ("read at once", world.totals().messages);
+    client.send(&bruno(), text).await;
+    shown(&simulator, &bruno(), text).await;
+    let totals = world.totals();
+    assert_eq!((totals.retry_receipts, totals.repeated_ids, totals.messages), (1, 0, messages + 1), "{totals:?}");
+    client.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_message_gets_lost_on_its_way_on_demand() {
+    let simulator = simulator().await;
+    let (client, _) = TestClient::paired(&simulator, &ana()).await;
+    let world = simulator.world();
+    world.add_fault(Fault { kind: FaultKind::DropMessages, phone: Some(ana()), times: Some(1) });
+    let lost = client.send(&bruno(), "lost").await;
+    let id = client.send(&bruno(), "not lost").await;
+    assert_eq!(client.acked(&id).await, None);
+    shown(&simulator, &bruno(), "not lost").await;
+    assert_eq!(client.count(|seen| matches!(seen, Seen::Ack { id, .. } if *id == lost)), 0);
+    assert_eq!(world.messages(&bruno()).unwrap().len(), 1);
+    client.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_is_told_when_it_may_not_write_to_strangers() {
+    let simulator = simulator().await;
+    let (client, _) = TestClient::paired(&simulator, &ana()).await;
+    let state = client.client.mex().fetch_reachout_timelock().await.unwrap();
+    assert_eq!(state.is_active, Some(false));
+    let timelock = ReachoutTimelock { until: 1_770_000_000, kind: Some("RATE_LIMIT".to_owned()) };
+    let fault = Fault { kind: FaultKind::ReachoutTimelock(timelock), phone: Some(ana()), times: None };
+    simulator.world().add_fault(fault);
+    let state = client.client.mex().fetch_reachout_timelock().await.unwrap();
+    assert_eq!(
+        (state.is_active, state.time_enforcement_ends.as_deref(), state.enforcement_type.as_deref()),
+        (Some(true), Some("1770000000"), Some("RATE_LIMIT"))
+    );
+    client.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn receipts_wait_for_a_client_and_come_again_until_it_acknowledges_them() {
+    let simulator = simulator().await;
+    let (client, _) = TestClient::paired(&simulator, &ana()).await;
+    let world = simulator.world();
+    let connected = |seen: &Seen| (*seen == Seen::Connected).then_some(());
+    world.add_fault(Fault { kind: FaultKind::OfflinePhone, phone: Some(bruno()), times: None });
+    let first = client.send(&bruno(), "read while the client is away").await;
+    assert_eq!(client.acked(&first).await, None);
+    let store = client.stop().await;
+    world.clear_faults(None);
+    shown(&simulator, &bruno(), "read while the client is away").await;
+    assert_eq!(world.read_chats(&bruno()), Some(1));
+    let client = TestClient::resume(&simulator, store).await;
+    client.receipt(&first, "Delivered").await;
+    client.receipt(&first, "Read").await;
+
+    // The server does not get to hear that the client has the second one.
+    let second = client.send(&bruno(), "read in between").await;
+    client.receipt(&second, "Delivered").await;
+    client.send(&bruno(), "so that all that was said before is acknowledged").await;
+    world.add_fault(everyone(FaultKind::StallReads));
+    world.read_chats(&bruno());
+    client.receipt(&second, "Read").await;
+    world.add_fault(Fault { kind: FaultKind::CloseAfter(Duration::ZERO), phone: None, times: Some(1) });
+    until("cut", || match world.totals_by_phone()[0].1.connections {
+        0 => Ok(()),
+        n => Err(n.to_string()),
+    })
+    .await;
+    world.clear_faults(None);
+    let read = |seen: &Seen| match seen {
+        Seen::Receipt { ids, kind } if kind == "Read" && ids.contains(&second) => Some(()),
+        _ => None,
+    };
+    client.wait_for_count("the same receipt again", 2, read).await;
+
+    // Now it does; what comes after it shows that there was time for it.
+    let third = client.send(&bruno(), "acknowledged").await;
+    client.receipt(&third, "Delivered").await;
+    let store = client.stop().await;
+    let client = TestClient::resume(&simulator, store).await;
+    client.wait("connected", connected).await;
+    let fourth = client.send(&bruno(), "the end").await;
+    client.receipt(&fourth, "Delivered").await;
+    let old = [first, second];
+    let again = |seen: &Seen| matches!(seen, Seen::Receipt { ids, .. } if ids.iter().any(|id| old.contains(id)));
+    assert_eq!(client.count(again), 0, "{:#?}", client.history());
     client.stop().await;
 }
 

@@ -30,8 +30,8 @@ pub use crate::config::Config;
 pub use crate::wire::{ServerIdentity, TrustError};
 pub use crate::world::{
     AccountError, AccountSnapshot, AccountView, Addressing, ChatMessage, CodeError, DeviceView, Fault, FaultKind,
-    InvalidPhone, Linked, LoginFailure, PairError, Phone, Snapshot, Status, Totals, WaitingCode, WaitingQr, World,
-    WriteError,
+    InvalidPhone, Linked, LoginFailure, PairError, Phone, ReachoutTimelock, Snapshot, Status, Totals, WaitingCode,
+    WaitingQr, World, WriteError,
 };
 
 /// The path at which clients find the WebSocket.

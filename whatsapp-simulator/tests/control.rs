@@ -101,6 +101,28 @@ async fn phones_write_to_each_other() {
     assert_eq!((&stats["messages"], &stats["receipts"]), (&json!(1), &json!(2)));
     assert_eq!(stats["phones"][ANA]["messages"], 1);
     assert_eq!(stats["phones"][BRUNO]["receipts"], 2);
+    assert_eq!((&stats["shown"], &stats["phones"][BRUNO]["shown"]), (&json!(2), &json!(1)));
+}
+
+#[tokio::test]
+async fn a_phone_that_acts_as_if_it_could_not_read_gets_the_message_again() {
+    let simulator = simulator().await;
+    for phone in [ANA, BRUNO] {
+        json_call(&simulator, "POST", "/admin/accounts", json!({ "phone": phone })).await;
+    }
+    let fault = json!({ "unreadable": true, "phone": BRUNO, "times": 1 });
+    assert_eq!(json_call(&simulator, "POST", "/admin/faults", fault).await.0, 204);
+    for text in ["one", "two"] {
+        let body = json!({ "to": BRUNO, "text": text });
+        json_call(&simulator, "POST", &format!("/admin/accounts/{ANA}/messages"), body).await;
+    }
+    let (_, seen) = json_call(&simulator, "GET", &format!("/admin/accounts/{BRUNO}/messages"), Value::Null).await;
+    assert_eq!((&seen[0]["text"], &seen[1]["text"], seen.as_array().unwrap().len()), (&json!("one"), &json!("two"), 2));
+    let (_, stats) = json_call(&simulator, "GET", "/admin/stats", Value::Null).await;
+    assert_eq!((&stats["retryReceipts"], &stats["phones"][BRUNO]["retryReceipts"]), (&json!(1), &json!(1)));
+    assert_eq!(stats["repeatedIds"], 0);
+    let (_, faults) = json_call(&simulator, "GET", "/admin/faults", Value::Null).await;
+    assert_eq!(faults, json!([{ "unreadable": true, "phone": BRUNO, "times": 0 }]));
 }
 
 #[tokio::test]
@@ -124,6 +146,26 @@ async fn a_phone_that_is_off_waits_and_a_fault_that_is_over_is_gone() {
 
     for body in [json!({}), json!({ "nack": 7 }), json!({ "dropAcks": true, "phone": "1" })] {
         assert_eq!(json_call(&simulator, "POST", "/admin/faults", body).await.0, 400);
+    }
+    let timelock = json!({ "until": 1_770_000_000, "type": "DEFAULT" });
+    for (fault, times) in [
+        (json!({ "unreadable": true }), Some(1)),
+        (json!({ "dropMessages": true }), None),
+        (json!({ "reachoutTimelock": timelock }), None),
+        (json!({ "reachoutTimelock": { "until": 1_770_000_000 } }), Some(2)),
+    ] {
+        let mut fault = fault;
+        fault["phone"] = json!(ANA);
+        if let Some(times) = times {
+            fault["times"] = json!(times);
+        }
+        assert_eq!(json_call(&simulator, "POST", "/admin/faults", fault.clone()).await.0, 204);
+        assert_eq!(json_call(&simulator, "GET", "/admin/faults", Value::Null).await.1, json!([fault]));
+        assert_eq!(json_call(&simulator, "DELETE", "/admin/faults", Value::Null).await.0, 204);
+    }
+    for (timelock, expected) in [(json!({ "until": 1, "type": "" }), 400), (json!({ "type": "DEFAULT" }), 422)] {
+        let body = json!({ "reachoutTimelock": timelock });
+        assert_eq!(json_call(&simulator, "POST", "/admin/faults", body).await.0, expected);
     }
     let unknown = json!({ "dropAcks": true, "phone": "5511900000000" });
     assert_eq!(json_call(&simulator, "POST", "/admin/faults", unknown).await.0, 404);

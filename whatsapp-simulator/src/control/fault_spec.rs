@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::world::{Fault, FaultKind, InvalidPhone, LoginFailure, Phone};
+use crate::world::{Fault, FaultKind, InvalidPhone, LoginFailure, Phone, ReachoutTimelock};
 
 /// The body of `POST /admin/faults`, and an entry of `GET /admin/faults`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -24,6 +24,12 @@ pub(crate) struct FaultSpec {
     duplicate_acks: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
     nack: Option<u16>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    drop_messages: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unreadable: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reachout_timelock: Option<ReachoutTimelock>,
     #[serde(skip_serializing_if = "Option::is_none")]
     close_after_ms: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -63,6 +69,8 @@ pub(crate) enum FaultSpecError {
     Code,
     #[error("nack and reason are codes of 100 to 999")]
     Range,
+    #[error("the type of a reachoutTimelock has 1 to 64 capital letters, digits and underscores")]
+    TimelockType,
     #[error("a delay is at most one day")]
     Delay,
 }
@@ -93,6 +101,13 @@ impl FaultSpec {
         if let Some(nack) = self.nack {
             kinds.push(FaultKind::Nack(code(nack)?));
         }
+        if let Some(timelock) = self.reachout_timelock {
+            let fits = |c: u8| c.is_ascii_uppercase() || c.is_ascii_digit() || c == b'_';
+            if timelock.kind.as_ref().is_some_and(|name| !(1..=64).contains(&name.len()) || !name.bytes().all(fits)) {
+                return Err(FaultSpecError::TimelockType);
+            }
+            kinds.push(FaultKind::ReachoutTimelock(timelock));
+        }
         if let Some(failure) = self.login_failure {
             code(failure.reason)?;
             kinds.push(FaultKind::LoginFailure(failure));
@@ -111,6 +126,8 @@ impl FaultSpec {
         let switches = [
             ("dropAcks", self.drop_acks, FaultKind::DropAcks),
             ("duplicateAcks", self.duplicate_acks, FaultKind::DuplicateAcks),
+            ("dropMessages", self.drop_messages, FaultKind::DropMessages),
+            ("unreadable", self.unreadable, FaultKind::Unreadable),
             ("stallReads", self.stall_reads, FaultKind::StallReads),
             ("refuseConnections", self.refuse_connections, FaultKind::RefuseConnections),
             ("offlinePhone", self.offline_phone, FaultKind::OfflinePhone),
@@ -143,6 +160,9 @@ impl From<&Fault> for FaultSpec {
             FaultKind::AckDelay(d) => spec.ack_delay_ms = ms(d),
             FaultKind::DuplicateAcks => spec.duplicate_acks = Some(true),
             FaultKind::Nack(code) => spec.nack = Some(*code),
+            FaultKind::DropMessages => spec.drop_messages = Some(true),
+            FaultKind::Unreadable => spec.unreadable = Some(true),
+            FaultKind::ReachoutTimelock(timelock) => spec.reachout_timelock = Some(timelock.clone()),
             FaultKind::CloseAfter(d) => spec.close_after_ms = ms(d),
             FaultKind::StallReads => spec.stall_reads = Some(true),
             FaultKind::StreamError(code) => spec.stream_error = Some(code.clone()),
@@ -172,10 +192,11 @@ mod tests {
     fn a_body_of_several_faults_comes_apart_and_reads_back() {
         let faults = parse(
             r#"{"phone":"5511999999999","times":3,"dropAcks":true,"latencyMs":50,
-                "loginFailure":{"reason":402,"expire":60},"streamError":"515","streamConflict":"replaced"}"#,
+                "loginFailure":{"reason":402,"expire":60},"streamError":"515","streamConflict":"replaced",
+                "dropMessages":true,"unreadable":true,"reachoutTimelock":{"until":1770000000,"type":"RATE_LIMIT"}}"#,
         )
         .unwrap();
-        assert_eq!(faults.len(), 5);
+        assert_eq!(faults.len(), 8);
         for fault in faults {
             let again = FaultSpec::from(&fault).into_faults().unwrap();
             assert_eq!(again, [fault]);
@@ -189,7 +210,13 @@ mod tests {
         assert_eq!(parse(r#"{"nack":1}"#), Err(FaultSpecError::Range));
         assert_eq!(parse(r#"{"streamConflict":"x"}"#), Err(FaultSpecError::Code));
         assert_eq!(parse(r#"{"dropAcks":true,"times":0}"#), Err(FaultSpecError::NoTimes));
-        assert!(serde_json::from_str::<FaultSpec>(r#"{"dropAck":true}"#).is_err());
+        assert_eq!(parse(r#"{"unreadable":false}"#), Err(FaultSpecError::NotTrue("unreadable")));
+        assert_eq!(parse(r#"{"dropMessages":false}"#), Err(FaultSpecError::NotTrue("dropMessages")));
+        let timelock = r#"{"reachoutTimelock":{"until":1,"type":"no such type"}}"#;
+        assert_eq!(parse(timelock), Err(FaultSpecError::TimelockType));
+        for body in [r#"{"dropAck":true}"#, r#"{"reachoutTimelock":{}}"#, r#"{"reachoutTimelock":{"until":-1}}"#] {
+            assert!(serde_json::from_str::<FaultSpec>(body).is_err(), "{body}");
+        }
     }
 
     proptest! {
@@ -205,6 +232,17 @@ mod tests {
             let body = serde_json::json!({"latencyMs": a, "closeAfterMs": a, "nack": b, "streamError": c, "phone": c});
             if let Ok(spec) = serde_json::from_value::<FaultSpec>(body) {
                 let _ = spec.into_faults();
+            }
+        }
+
+        #[test]
+        fn any_timelock_reads_back_or_is_refused(until: u64, kind: Option<String>, named in "[A-Z0-9_]{0,70}") {
+            for kind in [kind, Some(named)] {
+                let body = serde_json::json!({"reachoutTimelock": {"until": until, "type": kind}});
+                if let Ok(faults) = serde_json::from_value::<FaultSpec>(body).unwrap().into_faults() {
+                    let again = FaultSpec::from(&faults[0]).into_faults().unwrap();
+                    prop_assert_eq!(again, faults);
+                }
             }
         }
     }

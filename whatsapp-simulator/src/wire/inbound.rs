@@ -12,7 +12,7 @@ use crate::world::now;
 use crate::world::queue::Link;
 use crate::world::receipts::OutReceipt;
 use crate::world::routing::OutMessage;
-use crate::world::stanza::{Ack, Enc, Stanza};
+use crate::world::stanza::{Ack, Confirmation, Enc, Stanza};
 
 /// Reads a decrypted frame. Whatever is compressed may not become longer than a frame can be, and stanzas may not be
 /// nested without end; the library sees to both.
@@ -70,7 +70,8 @@ impl Session<'_> {
             }
             "ack" => {
                 if let (Some(class), Some(id)) = (attr(node, "class"), attr(node, "id")) {
-                    self.world.confirm(self.at, &class, &id);
+                    let confirmation = Confirmation { class, id, of: jid(node, "to"), kind: attr(node, "type") };
+                    self.world.confirm(self.at, &confirmation);
                 }
             }
             "ib" => {

@@ -78,7 +78,8 @@ impl Drop for LoggedIn {
     }
 }
 
-/// Delivers a backlog to a client that does not ask for it, as older ones don't.
+/// Delivers a backlog to a client that does not ask for it, as older ones don't: as much as the connection takes, and as
+/// long as the client does not ask, some more each time.
 async fn watch_backlog(world: Arc<World>, at: Address, link: Link) {
     let patience = world.config.offline_batch_timeout;
     let mut before = world.backlog_requests(at);
@@ -87,11 +88,12 @@ async fn watch_backlog(world: Arc<World>, at: Address, link: Link) {
             () = link.cut.cancelled() => return,
             () = tokio::time::sleep(patience) => {}
         }
-        let requests = world.backlog_requests(at);
-        match requests {
-            None => return,
-            Some(_) if requests == before => return world.request_batch(at, usize::MAX),
-            Some(_) => before = requests,
+        if world.backlog_requests(at) == before {
+            world.request_batch(at, usize::MAX);
+        }
+        before = world.backlog_requests(at);
+        if before.is_none() {
+            return;
         }
     }
 }

@@ -12,6 +12,10 @@ pub(crate) mod pairing;
 mod payload;
 mod registration;
 pub(crate) mod retry;
+#[cfg(test)]
+mod test_client;
+#[cfg(test)]
+mod tests;
 mod trust;
 
 pub(crate) use self::connection::serve;

@@ -15,7 +15,7 @@ use super::phone::linking::key_index_list;
 use super::phone::{Handset, signal::SignalError};
 use super::queue::Line;
 use super::stanza::{DeviceChange, Stanza};
-use super::stats::Counters;
+use super::stats::{Counters, drop_one};
 use super::{World, lock, now};
 
 /// A linked device.
@@ -319,6 +319,7 @@ impl World {
             if let Some(link) = companion.line.link() {
                 link.send(Stanza::Conflict { kind: "device_removed".to_owned() });
                 link.close(std::time::Duration::ZERO);
+                drop_one(&account.counters.connections);
             }
             self.announce_device(&mut state, at, companion.key_index, false);
         }

@@ -27,6 +27,17 @@ pub struct LoginFailure {
     pub code: Option<u16>,
 }
 
+/// What the server says of an account that may not write to people it does not know.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ReachoutTimelock {
+    /// When the lock ends, in seconds since 1970.
+    pub until: u64,
+    /// WhatsApp's name for the reason, `enforcement_type`. Sent as `DEFAULT` if absent.
+    #[serde(default, rename = "type", skip_serializing_if = "Option::is_none")]
+    pub kind: Option<String>,
+}
+
 /// One thing that goes wrong. The JSON names are those of the control API.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum FaultKind {
@@ -40,6 +51,12 @@ pub enum FaultKind {
     DuplicateAcks,
     /// Messages are refused with this code, and not delivered.
     Nack(u16),
+    /// The server takes messages of companions from the socket and loses them: neither delivered nor acknowledged.
+    DropMessages,
+    /// The phone acts as if it could not decrypt what it receives for the first time, and asks for it again.
+    Unreadable,
+    /// The server says that the account may not write to people it does not know.
+    ReachoutTimelock(ReachoutTimelock),
     /// A connection is cut this long after it logged in, or, if it is there already, from now.
     CloseAfter(Duration),
     /// The server no longer reads from the socket.

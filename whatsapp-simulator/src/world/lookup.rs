@@ -3,7 +3,7 @@
 use wacore_binary::Jid;
 
 use super::address::{Address, Addressing, Names};
-use super::faults::FaultKind;
+use super::faults::{FaultKind, ReachoutTimelock};
 use super::keys::{Bundle, DeviceKeys, Key, LOW_WATER, SignedPrekey};
 use super::numbers::Phone;
 use super::phone::Task;
@@ -52,6 +52,13 @@ impl World {
                 timestamp: account.key_indexes.1,
             },
         })
+    }
+
+    /// The fault that keeps an account from writing to people it does not know, if it is in force. Asking uses it up.
+    pub(crate) fn reachout_timelock(&self, at: Address) -> Option<ReachoutTimelock> {
+        let phone = lock(&self.state).account(at.account)?.number.clone();
+        let timelock = |k: &FaultKind| if let FaultKind::ReachoutTimelock(t) = k { Some(t.clone()) } else { None };
+        self.faults.take(Some(&phone), timelock)
     }
 
     /// A key bundle of one device, with a one-time key that nobody else gets.

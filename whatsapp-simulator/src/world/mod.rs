@@ -22,6 +22,8 @@ mod snapshot;
 pub(crate) mod stanza;
 pub(crate) mod stats;
 mod tasks;
+#[cfg(test)]
+mod testing;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -31,7 +33,7 @@ use tokio::sync::watch;
 
 pub use self::accounts::{AccountError, AccountView, DeviceView};
 pub use self::address::Addressing;
-pub use self::faults::{Fault, FaultKind, LoginFailure};
+pub use self::faults::{Fault, FaultKind, LoginFailure, ReachoutTimelock};
 pub use self::numbers::{InvalidPhone, Phone};
 pub use self::pairing::{Linked, PairError};
 pub use self::phone::chat::{ChatMessage, Status};

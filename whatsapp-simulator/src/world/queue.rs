@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::stanza::{Outgoing, QueueKey, Stanza};
+use super::stanza::{Confirmation, Outgoing, QueueKey, Stanza};
 
 /// How many stanzas a connection may be behind before it is cut: a peer that does not read must not cost memory.
 const LINK_CAPACITY: usize = 8192;
@@ -61,6 +61,11 @@ impl Link {
     /// Sends what was said before, then closes.
     pub(crate) fn close(&self, after: Duration) {
         self.push(Outgoing::Close { after });
+    }
+
+    /// How much of a backlog may be put into the line at once. Half of it stays free for what is new.
+    fn room(&self) -> usize {
+        self.tx.capacity().saturating_sub(LINK_CAPACITY / 2)
     }
 
     /// Puts something into the line; after a last word only the end goes through.
@@ -139,9 +144,16 @@ impl Line {
         }
     }
 
-    /// The client confirmed a stanza.
-    pub(crate) fn confirm(&mut self, class: &str, id: &str) {
-        if let Some(at) = self.queue.iter().position(|(key, _)| key.class == class && key.id == id) {
+    /// The client acknowledged a stanza. Of several that it may mean, it is the oldest.
+    pub(crate) fn confirm(&mut self, confirmation: &Confirmation) {
+        if let Some(at) = self.queue.iter().position(|(key, _)| key.is_confirmed_by(confirmation)) {
+            self.queue.remove(at);
+        }
+    }
+
+    /// The client said by a receipt that it has a message.
+    pub(crate) fn has_message(&mut self, id: &str) {
+        if let Some(at) = self.queue.iter().position(|(key, _)| key.class == "message" && key.id == id) {
             self.queue.remove(at);
         }
     }
@@ -168,7 +180,7 @@ impl Line {
         self.drain.is_some()
     }
 
-    /// The client asked for `count` more of the backlog.
+    /// The client asked for `count` more of the backlog. It gets fewer if the connection is behind.
     pub(crate) fn request_batch(&mut self, count: usize) {
         if let Some(drain) = &mut self.drain {
             drain.requests += 1;
@@ -183,7 +195,7 @@ impl Line {
 
     fn drain_some(&mut self, count: usize) {
         let (Some(link), Some(drain)) = (&self.link, &mut self.drain) else { return };
-        for stanza in drain.rest.drain(..count.min(drain.rest.len())) {
+        for stanza in drain.rest.drain(..count.min(drain.rest.len()).min(link.room())) {
             link.push(Outgoing::Stanza { stanza, offline: true, after: Duration::ZERO, since: Instant::now() });
         }
         if drain.rest.is_empty() {
@@ -196,9 +208,26 @@ impl Line {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::world::stanza::Receipt;
 
     fn notice(n: usize) -> Stanza {
         Stanza::PrekeysLow { id: n.to_string(), count: n, timestamp: 0 }
+    }
+
+    fn ack(class: &str, id: &str, of: Option<&str>, kind: Option<&str>) -> Confirmation {
+        let of = of.map(|of| of.parse().unwrap());
+        Confirmation { class: class.to_owned(), id: id.to_owned(), of, kind: kind.map(str::to_owned) }
+    }
+
+    fn receipt(id: &str, from: &str, kind: Option<&str>) -> Stanza {
+        Stanza::Receipt(Receipt {
+            ids: vec![id.to_owned()],
+            from: from.parse().unwrap(),
+            recipient: None,
+            kind: kind.map(str::to_owned),
+            timestamp: 0,
+            extras: Vec::new(),
+        })
     }
 
     fn received(rx: &mut mpsc::Receiver<Outgoing>) -> Vec<String> {
@@ -207,7 +236,13 @@ mod tests {
             seen.push(match outgoing {
                 Outgoing::Stanza { stanza, offline, .. } => match &*stanza {
                     Stanza::PrekeysLow { id, .. } => format!("{id}{}", if offline { " offline" } else { "" }),
-                    Stanza::OfflinePreview { notifications, .. } => format!("preview {notifications}"),
+                    Stanza::Receipt(r) => {
+                        let kind = r.kind.as_deref().unwrap_or("delivery");
+                        format!("{kind} from {}{}", r.from, if offline { " offline" } else { "" })
+                    }
+                    Stanza::OfflinePreview { receipts, notifications, .. } => {
+                        format!("preview {}", receipts + notifications)
+                    }
                     Stanza::OfflineEnd { count } => format!("end {count}"),
                     other => format!("{other:?}"),
                 },
@@ -228,11 +263,31 @@ mod tests {
         assert_eq!(received(&mut rx), ["preview 1", "1 offline", "end 1"]);
         line.deliver(notice(2));
         assert_eq!(received(&mut rx), ["2"]);
-        line.confirm("notification", "1");
+        line.confirm(&ack("notification", "1", None, None));
         let (link, mut rx) = Link::new(2);
         assert!(line.connect(link).is_some());
         line.activate();
         assert_eq!(received(&mut rx), ["preview 1", "2 offline", "end 1"]);
+    }
+
+    #[test]
+    fn of_receipts_with_the_same_id_the_right_one_is_confirmed() {
+        let (phone, companion) = ("5511999999999@s.whatsapp.net", "5511999999999:3@s.whatsapp.net");
+        let mut line = Line::default();
+        for (from, kind) in [(phone, None), (companion, None), (phone, Some("read")), (phone, None)] {
+            line.deliver(receipt("A", from, kind));
+        }
+        line.confirm(&ack("receipt", "A", Some(phone), Some("read")));
+        line.confirm(&ack("receipt", "A", Some(phone), None));
+        // These are for nothing that is there.
+        line.confirm(&ack("receipt", "A", Some(companion), Some("read")));
+        line.confirm(&ack("receipt", "A", None, None));
+        line.confirm(&ack("message", "A", Some(phone), None));
+        let (link, mut rx) = Link::new(1);
+        line.connect(link);
+        line.activate();
+        let (first, second) = (format!("delivery from {companion} offline"), format!("delivery from {phone} offline"));
+        assert_eq!(received(&mut rx), ["preview 2", first.as_str(), second.as_str(), "end 2"]);
     }
 
     #[test]

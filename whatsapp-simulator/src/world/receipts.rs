@@ -44,15 +44,14 @@ fn audience(kind: Option<&str>) -> Audience {
 }
 
 impl World {
-    /// Takes a receipt in and passes it on. The message that it is about has arrived and leaves the queue.
+    /// Takes a receipt in and passes it on. The message that it is about has arrived and leaves the queue. Only one that
+    /// asks for the message again leaves it there: an acknowledgement follows when the asking is done.
     pub(crate) fn accept_receipt(&self, from: Address, receipt: OutReceipt) {
         let retry = receipt.retry.is_some();
         self.count(from, |c| if retry { &c.retry_receipts } else { &c.receipts });
         let mut state = lock(&self.state);
-        if let Some(companion) = state.companion_mut(from) {
-            for id in &receipt.ids {
-                companion.line.confirm("message", id);
-            }
+        if !retry && let Some(companion) = state.companion_mut(from) {
+            receipt.ids.iter().for_each(|id| companion.line.has_message(id));
         }
         let Some((account, addressing)) = state.resolve(&receipt.to) else { return };
         let Some(names) = state.account(from.account).map(|a| a.names.clone()) else { return };

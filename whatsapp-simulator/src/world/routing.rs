@@ -45,6 +45,11 @@ impl World {
     /// Takes a message in, acknowledges it to `link`, and passes it on.
     pub(crate) fn accept_message(&self, from: Address, message: OutMessage, link: Option<&Link>) {
         let Some(phone) = self.count_message(from) else { return };
+        // A phone's own messages never travel on a socket that could lose them.
+        let dropped = |k: &FaultKind| (*k == FaultKind::DropMessages).then_some(());
+        if link.is_some() && self.faults.take(Some(&phone), dropped).is_some() {
+            return;
+        }
         let nack = |k: &FaultKind| if let FaultKind::Nack(code) = k { Some(*code) } else { None };
         if let Some(code) = self.faults.take(Some(&phone), nack) {
             self.acknowledge(&phone, from, &message, link, Some(code));

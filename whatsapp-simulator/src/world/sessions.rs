@@ -8,7 +8,7 @@ use super::faults::{Fault, FaultKind, LoginFailure};
 use super::keys::Key;
 use super::numbers::Phone;
 use super::queue::Link;
-use super::stanza::Stanza;
+use super::stanza::{Confirmation, Stanza};
 use super::stats::{bump, drop_one};
 use super::{World, lock, now};
 
@@ -130,10 +130,10 @@ impl World {
         lock(&self.state).companion_mut(at)?.line.drain_requests()
     }
 
-    /// The client confirmed a stanza of the server.
-    pub(crate) fn confirm(&self, at: Address, class: &str, id: &str) {
+    /// The client acknowledged a stanza of the server.
+    pub(crate) fn confirm(&self, at: Address, confirmation: &Confirmation) {
         if let Some(companion) = lock(&self.state).companion_mut(at) {
-            companion.line.confirm(class, id);
+            companion.line.confirm(confirmation);
         }
     }
 

@@ -134,20 +134,47 @@ pub(crate) enum Stanza {
 pub(crate) struct QueueKey {
     pub(crate) class: &'static str,
     pub(crate) id: String,
+    /// Who sent a receipt, and its type: all receipts for a message carry the message's id.
+    receipt: Option<(Jid, Option<String>)>,
+}
+
+/// A client's acknowledgement of a stanza.
+#[derive(Clone, Debug)]
+pub(crate) struct Confirmation {
+    /// The stanza's tag.
+    pub(crate) class: String,
+    pub(crate) id: String,
+    /// Who the stanza came from.
+    pub(crate) of: Option<Jid>,
+    /// The stanza's type.
+    pub(crate) kind: Option<String>,
+}
+
+impl QueueKey {
+    /// Whether an acknowledgement is for this stanza.
+    pub(crate) fn is_confirmed_by(&self, confirmation: &Confirmation) -> bool {
+        let of_this = |from: &Jid| {
+            let of = confirmation.of.as_ref();
+            of.is_some_and(|of| (&of.user, of.server, of.device) == (&from.user, from.server, from.device))
+        };
+        self.class == confirmation.class
+            && self.id == confirmation.id
+            && self.receipt.as_ref().is_none_or(|(from, kind)| of_this(from) && *kind == confirmation.kind)
+    }
 }
 
 impl Stanza {
     /// The key of a stanza that has to reach the device, now or after it reconnects; `None` for what is only of the
     /// moment.
     pub(crate) fn queue_key(&self) -> Option<QueueKey> {
-        let (class, id) = match self {
-            Self::Message(m) => ("message", &m.id),
-            Self::Receipt(r) => ("receipt", r.ids.first()?),
-            Self::DeviceChange(d) => ("notification", &d.id),
-            Self::ServerSync { id, .. } | Self::PrekeysLow { id, .. } => ("notification", id),
+        let (class, id, receipt) = match self {
+            Self::Message(m) => ("message", &m.id, None),
+            Self::Receipt(r) => ("receipt", r.ids.first()?, Some((r.from.clone(), r.kind.clone()))),
+            Self::DeviceChange(d) => ("notification", &d.id, None),
+            Self::ServerSync { id, .. } | Self::PrekeysLow { id, .. } => ("notification", id, None),
             _ => return None,
         };
-        Some(QueueKey { class, id: id.clone() })
+        Some(QueueKey { class, id: id.clone(), receipt })
     }
 }
 

@@ -18,6 +18,7 @@ pub(crate) struct Counters {
     pub(crate) receipts: AtomicU64,
     pub(crate) retry_receipts: AtomicU64,
     pub(crate) repeated_ids: AtomicU64,
+    pub(crate) shown: AtomicU64,
 }
 
 /// A reading of the counters: of one phone, or of everything.
@@ -46,6 +47,8 @@ pub struct Totals {
     pub retry_receipts: u64,
     /// Messages that a phone dropped because it already had one with that id from that sender.
     pub repeated_ids: u64,
+    /// Messages that a phone has put on its screen, its own included; also those that it has forgotten since.
+    pub shown: u64,
 }
 
 impl Counters {
@@ -63,6 +66,7 @@ impl Counters {
             receipts: get(&self.receipts),
             retry_receipts: get(&self.retry_receipts),
             repeated_ids: get(&self.repeated_ids),
+            shown: get(&self.shown),
         }
     }
 }

@@ -48,29 +48,34 @@ impl World {
             return;
         };
         while handset.claim() {
-            let mut worked = false;
             while let Some(task) = handset.next(self.is_on(&phone)) {
-                worked = true;
                 match task {
-                    Task::Receive(envelope) => self.receive(&handset, envelope),
+                    Task::Receive(envelope) => self.receive(&handset, &phone, envelope),
                     Task::ShareKeys { device } => self.share_keys(&handset, device),
                     Task::Resend { ids, to, attempt, bundle } => self.resend(&handset, &ids, to, attempt, bundle),
                 }
             }
-            if !worked {
+            // Whoever switches it on while this one still has the inbox relies on it to go on.
+            if !self.is_on(&phone) {
                 return;
             }
         }
     }
 
-    fn receive(&self, handset: &Handset, envelope: Envelope) {
+    fn receive(&self, handset: &Handset, phone: &Phone, envelope: Envelope) {
         let Envelope { id, from, addressing, timestamp, enc } = envelope;
-        if lock(&handset.chat).has_seen(from.account, &id) {
+        if lock(&handset.chat).has_read(from.account, &id) {
             self.count(Address::phone(handset.account), |c| &c.repeated_ids);
             self.send_receipt(handset, (from, addressing), vec![id], None, None);
             return;
         }
-        let decrypted = lock(&handset.signal).decrypt(from, &enc);
+        let first_time = !lock(&handset.chat).was_asked_for(from.account, &id);
+        let unreadable = |k: &FaultKind| (*k == FaultKind::Unreadable).then_some(());
+        let decrypted = if first_time && self.faults.take(Some(phone), unreadable).is_some() {
+            Err(SignalError::Pretended)
+        } else {
+            lock(&handset.signal).decrypt(from, &enc)
+        };
         let message = match decrypted.map(|plain| wa::Message::decode_from_slice(&plain)) {
             Ok(Ok(message)) => message,
             Ok(Err(_)) => {
@@ -83,12 +88,13 @@ impl World {
                 return;
             }
         };
-        lock(&handset.chat).first_time(from.account, &id);
-        self.read_message(handset, (from, addressing), &id, timestamp, &message);
+        let shown = self.read_message(handset, (from, addressing), &id, timestamp, &message);
+        lock(&handset.chat).note_read(from.account, &id, shown);
         self.send_receipt(handset, (from, addressing), vec![id], None, None);
         self.changed();
     }
 
+    /// Does what a message asks for. Returns whether it is shown.
     fn read_message(
         &self,
         handset: &Handset,
@@ -96,11 +102,11 @@ impl World {
         id: &str,
         timestamp: i64,
         message: &wa::Message,
-    ) {
+    ) -> bool {
         let own = from.account == handset.account;
         if own && message.protocol_message.app_state_sync_key_request.is_set() {
             handset.give(Task::ShareKeys { device: from.device });
-            return;
+            return false;
         }
         let (to, message) = match message.device_sent_message.as_option() {
             Some(sent) if own => {
@@ -109,9 +115,9 @@ impl World {
             }
             _ => (Some(handset.account), message),
         };
-        let Some(text) = shown_text(message) else { return };
+        let Some(text) = shown_text(message) else { return false };
         let number = |account: AccountId| lock(&self.state).account(account).map(|a| a.number.to_string());
-        let (Some(from_number), Some(to_number)) = (number(from.account), to.and_then(number)) else { return };
+        let (Some(from_number), Some(to_number)) = (number(from.account), to.and_then(number)) else { return false };
         let shown = ChatMessage {
             id: id.to_owned(),
             from: from_number,
@@ -122,7 +128,13 @@ impl World {
             status: own.then_some(Status::Sent),
         };
         let unread = (!own).then(|| Unread { from: from.account, addressing, id: id.to_owned() });
-        lock(&handset.chat).show(shown, unread);
+        self.show(handset, shown, unread);
+        true
+    }
+
+    fn show(&self, handset: &Handset, message: ChatMessage, unread: Option<Unread>) {
+        lock(&handset.chat).show(message, unread);
+        self.count(Address::phone(handset.account), |c| &c.shown);
     }
 
     fn send_receipt(
@@ -297,7 +309,7 @@ impl World {
             from_me: true,
             status: Some(Status::Sent),
         };
-        lock(&handset.chat).show(shown, None);
+        self.show(&handset, shown, None);
         let message = self.own_message(id.clone(), recipient.user(self.config.phone_addressing), encs, None);
         self.accept_message(Address::phone(handset.account), message, None);
         self.changed();
@@ -371,6 +383,26 @@ mod tests {
         assert_eq!(texts, ["one", "two", "three"]);
         assert_eq!(world.totals().retry_receipts, 1);
         assert_eq!(world.totals().repeated_ids, 0);
+    }
+
+    #[test]
+    fn a_phone_that_acts_as_if_it_could_not_read_asks_once_per_message() {
+        use crate::world::Fault;
+        let world = World::new(Config::default());
+        let (ana, bruno) = (phone("5511999999999"), phone("5511988888888"));
+        world.add_account(&ana, "Ana").unwrap();
+        world.add_account(&bruno, "Bruno").unwrap();
+        world.add_fault(Fault { kind: FaultKind::Unreadable, phone: Some(bruno.clone()), times: Some(2) });
+        for text in ["one", "two", "three"] {
+            world.write(&ana, &bruno, text).unwrap();
+        }
+        world.write(&bruno, &ana, "four").unwrap();
+        let texts: Vec<_> = world.messages(&bruno).unwrap().into_iter().map(|m| m.text).collect();
+        assert_eq!(texts, ["one", "two", "three", "four"]);
+        let totals = world.totals();
+        assert_eq!((totals.retry_receipts, totals.repeated_ids, totals.shown), (2, 0, 8));
+        let shown = |of: usize| world.totals_by_phone()[of].1.shown;
+        assert_eq!((shown(0), shown(1)), (4, 4));
     }
 
     #[test]

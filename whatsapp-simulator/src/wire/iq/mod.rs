@@ -3,6 +3,7 @@
 mod app_state;
 mod encrypt;
 mod md;
+mod mex;
 mod settings;
 mod usync;
 
@@ -46,6 +47,11 @@ pub(crate) fn reply(id: &str, answer: Answer) -> Node {
     }
 }
 
+fn not_simulated(namespace: &str, set: bool) -> Answer {
+    tracing::debug!(namespace, set, "a request that is not simulated");
+    if set { Answer::empty() } else { NOT_SIMULATED }
+}
+
 /// Answers a request.
 pub(crate) fn handle(session: &Session<'_>, node: &NodeRef<'_>) -> Then {
     let (Some(id), Some(kind)) = (attr(node, "id"), attr(node, "type")) else { return Then::Nothing };
@@ -69,10 +75,8 @@ pub(crate) fn handle(session: &Session<'_>, node: &NodeRef<'_>) -> Then {
             }
             return then;
         }
-        other => settings::answer(other, node, set).unwrap_or_else(|| {
-            tracing::debug!(namespace = other, set, "a request that is not simulated");
-            if set { Answer::empty() } else { NOT_SIMULATED }
-        }),
+        "w:mex" => mex::answer(session, node).unwrap_or_else(|| not_simulated(&namespace, set)),
+        other => settings::answer(other, node, set).unwrap_or_else(|| not_simulated(other, set)),
     };
     session.reply(reply(&id, answer));
     then

@@ -52,12 +52,44 @@ pub(crate) struct Unread {
     pub(crate) id: String,
 }
 
+/// The ids that were noted last, each with who gave it.
+#[derive(Debug, Default)]
+struct Ids {
+    known: HashSet<(AccountId, String)>,
+    order: VecDeque<(AccountId, String)>,
+}
+
+impl Ids {
+    /// Twice as many as messages, so that an id outlives its message.
+    const MEMORY: usize = 2 * MEMORY;
+
+    fn note(&mut self, from: AccountId, id: &str) {
+        let key = (from, id.to_owned());
+        if !self.known.insert(key.clone()) {
+            return;
+        }
+        self.order.push_back(key);
+        if self.order.len() > Self::MEMORY
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.known.remove(&oldest);
+        }
+    }
+
+    fn has(&self, from: AccountId, id: &str) -> bool {
+        self.known.contains(&(from, id.to_owned()))
+    }
+}
+
 /// A phone's messages.
 #[derive(Debug, Default)]
 pub(crate) struct Chat {
     messages: VecDeque<ChatMessage>,
-    seen: HashSet<(AccountId, String)>,
-    seen_order: VecDeque<(AccountId, String)>,
+    /// What was received and is or was shown.
+    shown_ids: Ids,
+    /// What was received and shows nothing. Apart from the others: however much there is of it, it pushes none of them
+    /// out.
+    other_ids: Ids,
     unread: Vec<Unread>,
     /// How often each unreadable message was asked for again.
     retries: HashMap<(AccountId, String), u8>,
@@ -66,25 +98,20 @@ pub(crate) struct Chat {
 }
 
 impl Chat {
-    /// Notes an id; `false` if the phone already had a message with it from this sender.
-    pub(crate) fn first_time(&mut self, from: AccountId, id: &str) -> bool {
-        let key = (from, id.to_owned());
-        self.retries.remove(&key);
-        if !self.seen.insert(key.clone()) {
-            return false;
-        }
-        self.seen_order.push_back(key);
-        if self.seen_order.len() > 2 * MEMORY
-            && let Some(oldest) = self.seen_order.pop_front()
-        {
-            self.seen.remove(&oldest);
-        }
-        true
+    /// Notes the id of a message that was read, and whether it is one that is shown.
+    pub(crate) fn note_read(&mut self, from: AccountId, id: &str, shown: bool) {
+        self.retries.remove(&(from, id.to_owned()));
+        if shown { &mut self.shown_ids } else { &mut self.other_ids }.note(from, id);
     }
 
     /// Whether this id was already read from this sender.
-    pub(crate) fn has_seen(&self, from: AccountId, id: &str) -> bool {
-        self.seen.contains(&(from, id.to_owned()))
+    pub(crate) fn has_read(&self, from: AccountId, id: &str) -> bool {
+        self.shown_ids.has(from, id) || self.other_ids.has(from, id)
+    }
+
+    /// Whether this message came before, could not be read, and was asked for again.
+    pub(crate) fn was_asked_for(&self, from: AccountId, id: &str) -> bool {
+        self.retries.contains_key(&(from, id.to_owned()))
     }
 
     /// Counts another attempt to get an unreadable message; `None` when it is time to give up.
@@ -211,9 +238,30 @@ mod tests {
     #[test]
     fn a_repeated_id_is_noticed_per_sender() {
         let mut chat = Chat::default();
-        assert!(chat.first_time(BRUNO, "A"));
-        assert!(!chat.first_time(BRUNO, "A"));
-        assert!(chat.first_time(AccountId(3), "A"));
+        assert!(!chat.has_read(BRUNO, "A"));
+        chat.note_read(BRUNO, "A", true);
+        assert!(chat.has_read(BRUNO, "A"));
+        assert!(!chat.has_read(AccountId(3), "A"));
+    }
+
+    #[test]
+    fn an_id_outlives_its_message_and_memory_has_an_end() {
+        let mut chat = Chat::default();
+        chat.note_read(BRUNO, "shown", true);
+        for n in 0..3 * MEMORY {
+            chat.note_read(BRUNO, &format!("not shown {n}"), false);
+        }
+        assert!(chat.has_read(BRUNO, "shown"), "what shows nothing pushes nothing out");
+        for n in 0..MEMORY {
+            chat.show(own(&n.to_string()), None);
+            chat.note_read(BRUNO, &n.to_string(), true);
+        }
+        assert!(chat.messages().iter().all(|m| chat.has_read(BRUNO, &m.id)));
+        assert!(chat.has_read(BRUNO, "shown"));
+        for n in 0..2 * MEMORY {
+            chat.note_read(BRUNO, &format!("more {n}"), true);
+        }
+        assert!(!chat.has_read(BRUNO, "shown"), "memory is not without end");
     }
 
     #[test]

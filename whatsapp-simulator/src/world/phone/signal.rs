@@ -35,6 +35,8 @@ pub(crate) enum SignalError {
     Padding,
     #[error("a store that is in memory made the library wait")]
     NotReady,
+    #[error("a fault says that it is unreadable")]
+    Pretended,
 }
 
 /// A key pair from the operating system's randomness.
