@@ -7,6 +7,7 @@ FROM rust:1.95-bookworm AS build
 WORKDIR /src
 # Cargo reads every member's manifest, although only the service is built.
 COPY Cargo.toml Cargo.lock ./
+COPY examples/receiver-rust examples/receiver-rust
 COPY sandbox sandbox
 COPY whatsapp-simulator whatsapp-simulator
 COPY whatsapp-service whatsapp-service

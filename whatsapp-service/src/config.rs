@@ -40,9 +40,51 @@ pub struct Config {
     #[arg(long, env = "DEVICE_NAME", default_value = "WhatsApp Service")]
     pub device_name: String,
 
-    /// How long POST /send waits for WhatsApp's acknowledgement, in seconds.
+    /// How long POST /send waits for WhatsApp's acknowledgement, in seconds. The message goes on after that too.
     #[arg(long, env = "SEND_TIMEOUT", default_value = "20", value_parser = parse_seconds)]
     pub send_timeout: Duration,
+
+    /// How many messages of one tenant may wait to be sent.
+    #[arg(long, env = "OUTBOX_MAX_PER_TENANT", default_value_t = 10_000)]
+    pub outbox_max_per_tenant: usize,
+
+    /// The least time between two messages of one tenant, in seconds.
+    #[arg(long, env = "SEND_MIN_INTERVAL", default_value = "0", value_parser = parse_pause)]
+    pub send_min_interval: Duration,
+
+    /// Up to so much more between two messages of one tenant, at random, in seconds.
+    #[arg(long, env = "SEND_JITTER", default_value = "0", value_parser = parse_pause)]
+    pub send_jitter: Duration,
+
+    /// How long messages and their fates are kept, in days.
+    #[arg(long, env = "MESSAGE_RETENTION", default_value_t = 7, value_parser = clap::value_parser!(u16).range(1..))]
+    pub message_retention: u16,
+
+    /// How long events are kept, in days.
+    #[arg(long, env = "EVENT_RETENTION", default_value_t = 7, value_parser = clap::value_parser!(u16).range(4..))]
+    pub event_retention: u16,
+
+    /// Keep the texts of messages as long as the messages, instead of dropping them once they are sent.
+    #[arg(long, env = "KEEP_BODIES", default_value_t = false, action = clap::ArgAction::Set, num_args = 0..=1,
+          default_missing_value = "true")]
+    pub keep_bodies: bool,
+
+    /// Where the events of all tenants are posted to, but of those that have a webhook of their own.
+    #[arg(long, env = "WEBHOOK_URL")]
+    pub webhook_url: Option<String>,
+
+    /// What they are signed with: `whsec_` and 24 to 64 bytes in base64.
+    #[arg(long, env = "WEBHOOK_SECRET", hide_env_values = true)]
+    pub webhook_secret: Option<SecretText>,
+
+    /// How long an event is offered to a webhook before it is given up, in seconds.
+    #[arg(long, env = "WEBHOOK_RETRY_FOR", default_value = "259200", value_parser = parse_seconds)]
+    pub webhook_retry_for: Duration,
+
+    /// Let webhooks lead to private addresses too: only where the tenants are trusted.
+    #[arg(long, env = "ALLOW_PRIVATE_TARGETS", default_value_t = false, action = clap::ArgAction::Set,
+          num_args = 0..=1, default_missing_value = "true")]
+    pub allow_private_targets: bool,
 
     /// The largest request body, in bytes.
     #[arg(long, env = "BODY_LIMIT", default_value_t = 1024 * 1024)]
@@ -64,6 +106,13 @@ pub struct Config {
     /// The least important log lines to write.
     #[arg(long, env = "LOG_LEVEL", value_enum, default_value_t = LogLevel::Info)]
     pub log_level: LogLevel,
+}
+
+impl Config {
+    /// `WEBHOOK_URL`; empty counts as unset.
+    pub fn webhook_for_all(&self) -> Option<&str> {
+        self.webhook_url.as_deref().filter(|url| !url.is_empty())
+    }
 }
 
 /// How log lines are written.
@@ -96,6 +145,11 @@ impl SecretText {
     /// The secrets in it.
     pub fn secrets(&self) -> Result<Secrets, InvalidSecret> {
         self.0.parse()
+    }
+
+    /// All of it.
+    pub fn text(&self) -> &str {
+        &self.0
     }
 
     /// The first secret in it: what a caller on the same machine sends.
@@ -175,6 +229,13 @@ fn parse_seconds(text: &str) -> Result<Duration, String> {
     match text.parse::<f64>().map(Duration::try_from_secs_f64) {
         Ok(Ok(duration)) if !duration.is_zero() => Ok(duration),
         _ => Err("a number of seconds above 0".into()),
+    }
+}
+
+fn parse_pause(text: &str) -> Result<Duration, String> {
+    match text.parse::<f64>().map(Duration::try_from_secs_f64) {
+        Ok(Ok(duration)) => Ok(duration),
+        _ => Err("a number of seconds, 0 or more".into()),
     }
 }
 

@@ -4,6 +4,7 @@
 //! what is kept on disk, [`config`] every setting, [`cli`] the commands of the binary.
 
 pub mod cli;
+pub mod clock;
 pub mod config;
 pub mod http;
 pub mod log;
@@ -11,6 +12,7 @@ pub mod selfcheck;
 pub mod sessions;
 pub mod store;
 pub mod tenant;
+pub mod webhooks;
 
 use std::{future::Future, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 
@@ -26,6 +28,7 @@ use self::{
     http::App,
     sessions::Manager,
     store::StoreError,
+    webhooks::{InvalidWebhook, Webhooks},
 };
 
 /// How long requests that are under way may take when the process is asked to stop.
@@ -58,6 +61,9 @@ pub enum StartError {
     /// The data directory can't be used.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The webhook for all tenants can't be used.
+    #[error(transparent)]
+    Webhook(#[from] InvalidWebhook),
     /// The address can't be listened on.
     #[error("can't listen on {address}: {source}")]
     Listen {
@@ -84,11 +90,12 @@ impl Server {
         }
         let secrets = config.internal_secret.secrets()?;
         let manager = Arc::new(Manager::new(config, trust)?);
+        let webhooks = Webhooks::new(config, manager.store().clone())?;
         let address = SocketAddr::new(config.host, config.port);
         let failed = |source| StartError::Listen { address, source };
         let listener = TcpListener::bind(address).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
-        let app = Arc::new(App::new(config, secrets, manager));
+        let app = Arc::new(App::new(config, secrets, manager, webhooks));
         Ok(Self { listener, address, read_timeout: config.read_timeout, app })
     }
 
@@ -105,16 +112,20 @@ impl Server {
     /// Brings the sessions back and serves until `stop`; then finishes what is under way, within limits, and writes
     /// everything down.
     pub async fn run(self, stop: impl Future<Output = ()>) -> Result<(), StartError> {
-        let manager = self.manager();
-        manager.restore()?;
+        let (manager, webhooks) = (self.manager(), self.app.webhooks.clone());
+        let delivering = tokio::spawn(webhooks.clone().run());
+        manager.restore().await?;
+        let upkeep = tokio::spawn(manager.clone().upkeep());
         tracing::info!(address = %self.address, "listening");
         let connections = self.serve(stop).await;
         tracing::info!("stopping");
-        manager.sends.close();
-        let under_way = async { tokio::join!(connections.shutdown(), manager.sends.wait()) };
+        upkeep.abort();
+        let under_way = async { tokio::join!(connections.shutdown(), manager.finish()) };
         if tokio::time::timeout(DRAIN_LIMIT, under_way).await.is_err() {
             tracing::warn!("some requests were still under way after {DRAIN_LIMIT:?}");
         }
+        webhooks.stop().await;
+        delivering.abort();
         if tokio::time::timeout(STOP_LIMIT, manager.shut_down()).await.is_err() {
             tracing::warn!("some sessions were not stopped after {STOP_LIMIT:?}");
         }

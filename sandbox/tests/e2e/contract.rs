@@ -8,7 +8,7 @@ use crate::harness::{ANA, BRUNO, SECRET, Service, World, answer};
 #[tokio::test]
 async fn nobody_learns_anything_without_the_secret() {
     let world = World::start().await;
-    let http = reqwest::Client::new();
+    let http = crate::harness::http();
     for path in ["/health", "/status", "/session", "/send", "/sessions", "/nothing/here", "/"] {
         for secret in [None, Some(""), Some("wrong"), Some(&SECRET[1..]), Some("e2e-internal-secret ,")] {
             for method in [Method::GET, Method::POST, Method::PUT] {
@@ -31,7 +31,7 @@ async fn two_secrets_are_valid_while_one_takes_the_others_place() {
     let simulator = crate::harness::simulator(Default::default()).await;
     let service = Service::start(&simulator.ws_url(), &[("INTERNAL_SECRET", "old-one, new-one")]).await;
     for (secret, status) in [("old-one", 200), ("new-one", 200), ("old-one, new-one", 401), ("other", 401)] {
-        let request = reqwest::Client::new().get(format!("{}/health", service.url));
+        let request = crate::harness::http().get(format!("{}/health", service.url));
         assert_eq!(answer(request.header("X-Internal-Secret", secret)).await.0, status, "{secret}");
     }
 }

@@ -28,7 +28,7 @@ async fn a_full_run_leaves_nobodys_data_in_the_log() {
     acme.until("a message", |status| status["messagesReceived"] == 1).await;
     for path in [format!("/nowhere/{BRUNO}?to={BRUNO}"), format!("/sessions/{BRUNO}"), format!("/send/{BRUNO}")] {
         world.service.request(Method::GET, &path).send().await.unwrap();
-        reqwest::get(format!("{}{path}", world.service.url)).await.unwrap();
+        crate::harness::http().get(format!("{}{path}", world.service.url)).send().await.unwrap();
     }
     world.service.request(Method::GET, "/status").header("X-Tenant-Id", "+55 11 88888-8888").send().await.unwrap();
     world.service.kill_and_restart().await;

@@ -58,6 +58,8 @@ async fn sigterm_while_a_message_is_on_its_way() {
     let mut world = World::start().await;
     world.pair("acme", ANA).await;
     world.fault(json!({"ackDelayMs": 700})).await;
+    // Otherwise the recipient's receipt would tell first.
+    world.fault(json!({"dropReceipts": true, "phone": ANA})).await;
     let request = world.service.request(Method::POST, "/send").header("X-Tenant-Id", "acme");
     let sending = tokio::spawn(answer(request.json(&json!({"to": BRUNO, "message": "the last one"}))));
     world.until_shown(BRUNO, "the last one").await;
@@ -72,12 +74,20 @@ async fn sigterm_does_not_wait_for_ever() {
     let mut world = World::with(Default::default(), &[("SEND_TIMEOUT", "3600")]).await;
     world.pair("acme", ANA).await;
     world.fault(json!({"dropAcks": true})).await;
+    world.fault(json!({"dropReceipts": true, "phone": ANA})).await;
     let request = world.service.request(Method::POST, "/send").header("X-Tenant-Id", "acme");
-    let request = request.json(&json!({"to": BRUNO, "message": "never acknowledged"}));
-    let sending = tokio::spawn(async move { request.send().await });
+    let sending = tokio::spawn(answer(request.json(&json!({"to": BRUNO, "message": "never acknowledged"}))));
     world.until_shown(BRUNO, "never acknowledged").await;
     assert_eq!(world.service.terminate().await.code(), Some(0));
-    assert!(sending.await.unwrap().is_err(), "the caller sees that there was no answer");
+    let (status, body) = sending.await.unwrap();
+    assert_eq!(status, 202, "its caller is told that it goes on: {body}");
+    // The next process goes on with it, under the same id.
+    world.clear_faults().await;
+    world.service.restart().await;
+    let fate = world.service.tenant("acme").until_fate(&body["id"], "delivered").await;
+    assert!(fate["unknownAt"].is_string(), "{fate}");
+    let shown = world.until_shown(BRUNO, "never acknowledged").await;
+    assert_eq!((shown.len(), &shown[0]["id"]), (1, &body["id"]));
 }
 
 #[tokio::test]

@@ -101,17 +101,39 @@ async fn a_refused_message_is_not_sent() {
 }
 
 #[tokio::test]
-async fn a_message_without_an_acknowledgement_is_unknown() {
+async fn a_message_without_an_acknowledgement_is_unknown_and_sent_again_under_its_id() {
+    // Case 25.
     let world = World::with(Default::default(), &[("SEND_TIMEOUT", "2")]).await;
     world.pair("acme", ANA).await;
     world.fault(json!({"dropAcks": true})).await;
+    world.fault(json!({"dropReceipts": true, "phone": ANA})).await;
     let acme = world.service.tenant("acme");
     let (status, body) = acme.send(BRUNO, "lost ack").await;
-    assert_eq!((status.as_u16(), &body["code"]), (504, &json!("unknown_outcome")), "{body}");
-    assert_eq!(body["retryable"], false, "sending it again could deliver it twice");
+    assert_eq!((status.as_u16(), &body["status"]), (202, &json!("unknown")), "{body}");
+    assert_eq!(acme.status().await["messagesSent"], 0);
+    assert_eq!(acme.status().await["pending"], 1);
+    let (status, refused) =
+        acme.call(Method::DELETE, &format!("/messages/{}", body["id"].as_str().unwrap()), None).await;
+    assert_eq!((status.as_u16(), &refused["code"]), (409, &json!("not_cancellable")), "it may have arrived");
+    eventually("a repetition", || async { (world.stats().await["repeatedIds"] != 0).then_some(()) }).await;
+    world.clear_faults().await;
+    let fate = acme.until_fate(&body["id"], "delivered").await;
+    assert!(fate["unknownAt"].as_str() < fate["sentAt"].as_str(), "{fate}");
     let shown = world.until_shown(BRUNO, "lost ack").await;
     assert_eq!((shown.len(), &shown[0]["id"]), (1, &body["id"]), "its id is the one that was told");
-    assert_eq!(acme.status().await["messagesSent"], 0);
+    assert_eq!(acme.status().await["pending"], 0);
+}
+
+#[tokio::test]
+async fn a_receipt_tells_as_much_as_an_acknowledgement() {
+    let world = World::with(Default::default(), &[("SEND_TIMEOUT", "60")]).await;
+    world.pair("acme", ANA).await;
+    world.fault(json!({"dropAcks": true})).await;
+    let acme = world.service.tenant("acme");
+    let sent = acme.send_ok(BRUNO, "no ack, but a receipt").await;
+    assert_eq!(sent["status"], "sent");
+    acme.until_fate(&sent["id"], "delivered").await;
+    assert_eq!(world.stats().await["repeatedIds"], 0);
 }
 
 #[tokio::test]
@@ -126,39 +148,39 @@ async fn late_and_duplicate_acknowledgements_change_nothing() {
     assert_eq!(acme.status().await["messagesSent"], 2);
     world.clear_faults().await;
     world.fault(json!({"ackDelayMs": 1500})).await;
+    world.fault(json!({"dropReceipts": true, "phone": ANA})).await;
     let (status, late) = acme.send(BRUNO, "acknowledged late").await;
-    assert_eq!((status.as_u16(), &late["code"]), (504, &json!("unknown_outcome")), "{late}");
+    assert_eq!((status.as_u16(), &late["status"]), (202, &json!("unknown")), "{late}");
+    let fate = acme.until_fate(&late["id"], "sent").await;
+    assert!(fate["unknownAt"].is_string(), "{fate}");
     world.clear_faults().await;
     acme.send_ok(BRUNO, "after the late one").await;
     for text in ["acknowledged twice", "and the next", "acknowledged late", "after the late one"] {
         assert_eq!(world.until_shown(BRUNO, text).await.len(), 1, "{text}");
     }
-    assert_eq!(world.stats().await["repeatedIds"], 0);
 }
 
 #[tokio::test]
-async fn a_message_that_outlives_its_connection_is_not_called_unsent() {
-    // The library parks a message while it waits for the backlog, and sends it on the next connection. What is said to
-    // the caller must allow for that: called "not sent", it would be sent again and arrive twice.
-    let world = World::with(Default::default(), &[("SEND_TIMEOUT", "8")]).await;
+async fn a_message_whose_connection_is_cut_goes_on_with_the_next() {
+    let world = World::start().await;
     world.pair("acme", ANA).await;
     let acme = world.service.tenant("acme");
     acme.send_ok(BRUNO, "to know the way").await;
     for fault in ["dropAcks", "stallReads"] {
         world.fault(json!({fault: true})).await;
+        world.fault(json!({"dropReceipts": true, "phone": ANA})).await;
         let request = world.service.request(Method::POST, "/send").header("X-Tenant-Id", "acme");
         let text = format!("cut off by {fault}");
         let sending = tokio::spawn(answer(request.json(&json!({"to": BRUNO, "message": text}))));
         if fault == "dropAcks" {
             world.until_shown(BRUNO, &text).await;
         }
+        world.clear_faults().await;
         world.fault(json!({"closeAfterMs": 1, "times": 1})).await;
         let (status, body) = sending.await.unwrap();
-        let shown = world.shown_on(BRUNO).await.iter().filter(|message| message["text"] == text.as_str()).count();
-        assert_ne!(status, 200, "nothing was acknowledged");
-        assert!(shown == 0 || body["code"] == "unknown_outcome", "it arrived, and its caller was told {status} {body}");
-        world.clear_faults().await;
-        acme.until_state("ready").await;
+        assert_eq!(status, 200, "its caller waits for the next connection: {body}");
+        let shown = world.until_shown(BRUNO, &text).await;
+        assert_eq!((shown.len(), &shown[0]["id"]), (1, &body["id"]));
     }
 }
 
@@ -220,13 +242,11 @@ async fn a_look_up_without_an_answer_is_no_answer() {
     let world = World::with(Default::default(), &[("SEND_TIMEOUT", "1")]).await;
     world.pair("acme", ANA).await;
     world.fault(json!({"latencyMs": 3000})).await;
-    let (status, body) = world.service.tenant("acme").send(BRUNO, "never sent").await;
-    assert_eq!(
-        (status.as_u16(), &body["code"], &body["retryable"]),
-        (502, &json!("lookup_failed"), &json!(true)),
-        "{body}"
-    );
-    assert!(body.get("id").is_none(), "nothing was sent, so there is no message");
+    let acme = world.service.tenant("acme");
+    let (status, body) = acme.send(BRUNO, "no answer about the number").await;
+    assert_eq!((status.as_u16(), &body["status"]), (202, &json!("queued")), "nothing has left: {body}");
+    world.clear_faults().await;
+    acme.until_fate(&body["id"], "delivered").await;
 }
 
 #[tokio::test]

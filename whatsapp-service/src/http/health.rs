@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::{Json, extract::State};
 use serde::Serialize;
 
-use super::App;
+use super::{App, problem::Problem};
 
 /// `GET /health`'s answer.
 #[derive(Serialize)]
@@ -15,7 +15,10 @@ pub struct Health {
     sessions: usize,
 }
 
-/// `GET /health`: the process answers, and this many sessions can send right now.
-pub async fn get(State(app): State<Arc<App>>) -> Json<Health> {
-    Json(Health { status: "ok", sessions: app.manager.ready_count() })
+/// `GET /health`: the process answers, its disk takes what it writes, and this many sessions can send right now.
+pub async fn get(State(app): State<Arc<App>>) -> Result<Json<Health>, Problem> {
+    if !app.manager.store().is_healthy().await {
+        return Err(Problem::storage_failed());
+    }
+    Ok(Json(Health { status: "ok", sessions: app.manager.ready_count() }))
 }

@@ -1,13 +1,16 @@
 //! The server: which path leads where, and what every request has to pass.
 
 mod caller;
+mod events;
 mod health;
+mod messages;
 mod problem;
 pub mod qr;
 mod send;
 mod session;
 mod sessions;
 mod status;
+mod webhook;
 
 use std::{
     sync::Arc,
@@ -27,12 +30,15 @@ use self::problem::Problem;
 use crate::{
     config::{Config, Secrets},
     sessions::Manager,
+    webhooks::Webhooks,
 };
 
 /// What handlers share.
 pub struct App {
     /// The sessions.
     pub manager: Arc<Manager>,
+    /// What brings the tenants' events to them.
+    pub webhooks: Arc<Webhooks>,
     secrets: Secrets,
     send_timeout: Duration,
     body_limit: usize,
@@ -41,9 +47,10 @@ pub struct App {
 
 impl App {
     /// The state behind the router.
-    pub fn new(config: &Config, secrets: Secrets, manager: Arc<Manager>) -> Self {
+    pub fn new(config: &Config, secrets: Secrets, manager: Arc<Manager>, webhooks: Arc<Webhooks>) -> Self {
         Self {
             manager,
+            webhooks,
             secrets,
             send_timeout: config.send_timeout,
             body_limit: config.body_limit,
@@ -55,13 +62,20 @@ impl App {
 /// Every path. A request passes from the last layer to the first.
 pub fn router(app: Arc<App>) -> Router {
     Router::new()
+        .route("/events", get(events::list))
+        .route("/events/stream", get(events::stream))
         .route("/health", get(health::get))
+        .route("/messages", get(messages::list))
+        .route("/messages/{id}", get(messages::get).delete(messages::cancel))
         .route("/send", post(send::post))
+        .route("/send/bulk", post(send::bulk))
         .route("/session", post(session::post).delete(session::delete))
         .route("/session/passkey", post(session::passkey))
         .route("/session/qr", get(qr::get))
         .route("/sessions", get(sessions::get))
         .route("/status", get(status::get))
+        .route("/webhook", get(webhook::get).put(webhook::put).delete(webhook::delete))
+        .route("/webhook/retry", post(webhook::retry))
         .fallback(|| async { Problem::no_such_path() })
         .method_not_allowed_fallback(|| async { Problem::method_not_allowed() })
         .layer(CatchPanicLayer::custom(caller::panicked))

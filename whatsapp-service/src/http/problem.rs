@@ -1,5 +1,7 @@
 //! What an answer looks like when something is wrong.
 
+use std::borrow::Cow;
+
 use axum::{
     Json,
     http::{HeaderValue, StatusCode, header::RETRY_AFTER},
@@ -8,10 +10,14 @@ use axum::{
 use serde::Serialize;
 
 use crate::{
-    sessions::{AssertionRefused, InvalidRecipient, OpenRefused, PasskeyRefused, SendFailure, State},
-    store::StoreError,
+    sessions::{AssertionRefused, InvalidRecipient, NotTaken, OpenRefused, PasskeyRefused, Refused, State},
+    store::{Message, StoreError},
     tenant::InvalidTenantId,
+    webhooks::PutRefused,
 };
+
+/// How long to wait before asking again when a tenant's queue is full, in seconds.
+const QUEUE_PAUSE: u64 = 10;
 
 /// An error answer: a short stable label, an identifier for programs, and a sentence for a person.
 #[derive(Debug, Serialize)]
@@ -21,7 +27,7 @@ pub struct Problem {
     status: StatusCode,
     error: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
-    code: Option<&'static str>,
+    code: Option<Cow<'static, str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     message: Option<String>,
     /// The message that it is about.
@@ -30,6 +36,12 @@ pub struct Problem {
     /// The session's state, where that is what stands in the way.
     #[serde(skip_serializing_if = "Option::is_none")]
     state: Option<State>,
+    /// Why it is in that state.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
+    /// The caller's own name for the message.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reference: Option<String>,
     /// WhatsApp's own code.
     #[serde(skip_serializing_if = "Option::is_none")]
     whatsapp_code: Option<String>,
@@ -49,6 +61,8 @@ impl Problem {
             message: None,
             id: None,
             state: None,
+            reason: None,
+            reference: None,
             whatsapp_code: None,
             retryable: None,
             retry_after: None,
@@ -56,8 +70,13 @@ impl Problem {
     }
 
     /// A problem with an identifier and a sentence.
-    pub fn new(status: StatusCode, error: &'static str, code: &'static str, message: impl Into<String>) -> Self {
-        Self { code: Some(code), message: Some(message.into()), ..Self::bare(status, error) }
+    pub fn new(
+        status: StatusCode,
+        error: &'static str,
+        code: impl Into<Cow<'static, str>>,
+        message: impl Into<String>,
+    ) -> Self {
+        Self { code: Some(code.into()), message: Some(message.into()), ..Self::bare(status, error) }
     }
 
     /// The secret is absent or wrong.
@@ -101,6 +120,31 @@ impl Problem {
     /// Something happened that nobody foresaw.
     pub fn internal(message: impl Into<String>) -> Self {
         Self { message: Some(message.into()), ..Self::bare(StatusCode::INTERNAL_SERVER_ERROR, "Internal error") }
+    }
+
+    /// The disk does not take what is to be written, or does not give what is to be read.
+    pub fn storage_failed() -> Self {
+        let (status, message) = (StatusCode::SERVICE_UNAVAILABLE, "The disk can't be used now; the log says why.");
+        Self::new(status, "Storage failed", "storage_failed", message).retryable(true)
+    }
+
+    /// A message that was accepted, and has failed for good.
+    pub fn failed(message: Message) -> Self {
+        let Some(failure) = message.failure else { return Self::internal("The message failed for no known reason.") };
+        let (status, error) = match failure.code.as_str() {
+            "recipient_not_on_whatsapp" => (StatusCode::UNPROCESSABLE_ENTITY, "Recipient not on WhatsApp"),
+            "recipient_unreachable" => (StatusCode::BAD_GATEWAY, "Recipient unreachable"),
+            "message_rejected" => (StatusCode::BAD_GATEWAY, "Message rejected"),
+            "expired" => (StatusCode::GATEWAY_TIMEOUT, "Message expired"),
+            _ => (StatusCode::CONFLICT, "Message not sent"),
+        };
+        Self {
+            id: Some(message.id),
+            reference: message.reference,
+            whatsapp_code: failure.whatsapp_code,
+            ..Self::new(status, error, failure.code, failure.reason)
+        }
+        .retryable(failure.retryable)
     }
 
     /// The tenant has no session.
@@ -160,38 +204,45 @@ impl From<OpenRefused> for Problem {
     }
 }
 
-impl From<SendFailure> for Problem {
-    fn from(failure: SendFailure) -> Self {
-        let message = failure.to_string();
-        match failure {
-            SendFailure::NotReady(state) => {
-                let comes_back = matches!(state, State::Connecting | State::Reconnecting);
+impl From<Refused> for Problem {
+    fn from(refused: Refused) -> Self {
+        let message = refused.to_string();
+        match refused {
+            Refused::NotReady { state, reason } => {
                 let problem = Self::new(StatusCode::CONFLICT, "Session not ready", "session_not_ready", message);
-                Self { state: Some(state), ..problem }.retryable(comes_back)
+                // It is linked in none of these states, or WhatsApp has to change its mind first.
+                Self { state: Some(state), reason, ..problem }.retryable(false)
             }
-            SendFailure::NotOnWhatsApp => {
-                let (status, code) = (StatusCode::UNPROCESSABLE_ENTITY, "recipient_not_on_whatsapp");
-                Self::new(status, "Recipient not on WhatsApp", code, message).retryable(false)
+            Refused::Stopping => {
+                let (status, code) = (StatusCode::SERVICE_UNAVAILABLE, "stopping");
+                Self::new(status, "Service stopping", code, message).retryable(true)
             }
-            SendFailure::LookupFailed(_) => {
-                Self::new(StatusCode::BAD_GATEWAY, "Look-up failed", "lookup_failed", message).retryable(true)
+            Refused::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<NotTaken> for Problem {
+    fn from(not_taken: NotTaken) -> Self {
+        let message = not_taken.to_string();
+        match not_taken {
+            NotTaken::QueueFull => Self::new(StatusCode::TOO_MANY_REQUESTS, "Queue full", "queue_full", message)
+                .retry_after(Some(QUEUE_PAUSE)),
+            NotTaken::Conflict => {
+                Self::new(StatusCode::CONFLICT, "Idempotency conflict", "idempotency_conflict", message)
+                    .retryable(false)
             }
-            SendFailure::NotSent(_) => {
-                Self::new(StatusCode::BAD_GATEWAY, "Message not sent", "message_not_sent", message).retryable(true)
-            }
-            SendFailure::ReachedNobody { id } => {
-                let (status, code) = (StatusCode::BAD_GATEWAY, "recipient_unreachable");
-                Self { id: Some(id), ..Self::new(status, "Recipient unreachable", code, message) }.retryable(false)
-            }
-            SendFailure::Rejected { id, code } => {
-                let problem = Self::new(StatusCode::BAD_GATEWAY, "Message rejected", "message_rejected", message);
-                Self { id: Some(id), whatsapp_code: Some(code), ..problem }.retryable(false)
-            }
-            SendFailure::Unknown { id } => {
-                let (status, code) = (StatusCode::GATEWAY_TIMEOUT, "unknown_outcome");
-                // Sending again might deliver it twice.
-                Self { id: Some(id), ..Self::new(status, "Unknown outcome", code, message) }.retryable(false)
-            }
+        }
+    }
+}
+
+impl From<PutRefused> for Problem {
+    fn from(refused: PutRefused) -> Self {
+        let message = refused.to_string();
+        match refused {
+            PutRefused::Url(_) => Self::bad_request("invalid_url", message),
+            PutRefused::Secret(_) => Self::bad_request("invalid_secret", message),
+            PutRefused::Store(error) => error.into(),
         }
     }
 }
@@ -216,6 +267,6 @@ impl From<PasskeyRefused> for Problem {
 impl From<StoreError> for Problem {
     fn from(error: StoreError) -> Self {
         tracing::error!(%error, "storage");
-        Self::internal("The session's files can't be deleted; the log says why.")
+        Self::storage_failed()
     }
 }

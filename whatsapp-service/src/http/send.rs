@@ -1,51 +1,259 @@
-//! `POST /send`.
+//! `POST /send` and `POST /send/bulk`.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
-use axum::{Json, extract::State, http::StatusCode};
+use axum::{
+    Json,
+    extract::{Query, State, rejection::QueryRejection},
+    http::{HeaderMap, StatusCode},
+    response::{IntoResponse, Response},
+};
+use chrono::TimeDelta;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use sha2::{Digest, Sha256};
 
 use super::{
     App,
     caller::{Body, Tenant},
     problem::Problem,
-    status::timestamp,
 };
-use crate::sessions::Recipient;
+use crate::{
+    clock::timestamp,
+    sessions::{Recipient, Session, Submission, Taken},
+    store::{Content, Idempotency, Message, MessageStatus},
+    tenant::TenantId,
+};
 
 /// The longest text that WhatsApp takes, in characters.
 const MAX_MESSAGE: usize = 65_536;
+/// The longest reference, in characters.
+const MAX_REFERENCE: usize = 256;
+/// The longest idempotency key, in characters.
+const MAX_KEY: usize = 255;
+/// How long a message may take by default, in seconds.
+const DEFAULT_EXPIRY: u64 = 24 * 3600;
+/// How long a message may take at most, in seconds.
+const MAX_EXPIRY: u64 = 7 * 24 * 3600;
+/// How many messages one call may hold.
+const MAX_BULK: usize = 1000;
+/// How much longer a caller waits when the process is about to end.
+const LAST_WAIT: Duration = Duration::from_secs(8);
 
-/// `POST /send`'s body.
+/// `POST /send`'s body, and an entry of `POST /send/bulk`'s.
 #[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Send {
     to: String,
     message: String,
+    reference: Option<String>,
+    /// In seconds.
+    expires_in: Option<u64>,
+    /// Only in bulk; a single message has a header for it.
+    idempotency_key: Option<String>,
 }
 
-/// `POST /send`'s answer, once the server has acknowledged the message.
+/// `POST /send`'s query.
+#[derive(Deserialize)]
+pub struct Options {
+    wait: Option<u8>,
+}
+
+/// What is said of a message that was accepted.
 #[derive(Serialize)]
-pub struct Sent {
+pub struct Answer {
     id: String,
-    timestamp: String,
+    /// When the server took it; the contract's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    timestamp: Option<String>,
     to: String,
+    status: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reference: Option<String>,
 }
 
-/// `POST /send`: sends a text and answers when WhatsApp has acknowledged it.
+/// `POST /send`: writes a text down, sends it, and answers when WhatsApp has acknowledged it, or has taken too long.
 pub async fn post(
     State(app): State<Arc<App>>,
     Tenant(tenant): Tenant,
-    Body(Send { to, message }): Body<Send>,
-) -> Result<Json<Sent>, Problem> {
-    let to = Recipient::parse(&to)?;
+    options: Result<Query<Options>, QueryRejection>,
+    headers: HeaderMap,
+    Body(body): Body<Send>,
+) -> Result<Response, Problem> {
+    let Query(options) = options.map_err(|error| Problem::bad_request("invalid_query", error.body_text()))?;
+    let waits = match options.wait {
+        None => !prefers_async(&headers),
+        Some(0) => false,
+        Some(1) => true,
+        Some(_) => return Err(Problem::bad_request("invalid_query", "wait: is 0 or 1")),
+    };
+    let key = match headers.get("idempotency-key") {
+        None => None,
+        Some(key) => Some(key.to_str().map_err(|_| invalid_key())?.to_owned()),
+    };
+    let submission = submission(Send { idempotency_key: key, ..body })?;
+    let session = session(&app, &tenant)?;
+    // On a task of its own: a caller that hangs up must not stop a message halfway.
+    let submitted = app.manager.see_through(async move { session.submit(vec![submission]).await });
+    let submitted = submitted.await.map_err(|_| Problem::internal("Sending failed in an unforeseen way."))??;
+    let Taken { message, waiting } =
+        submitted.into_iter().next().ok_or_else(|| Problem::internal("Sending failed in an unforeseen way."))??;
+    if !waits || message.is_settled() {
+        return answer(message, waits);
+    }
+    let stopping = async {
+        app.manager.stopping().await;
+        tokio::time::sleep(LAST_WAIT).await;
+    };
+    let settled = tokio::select! {
+        settled = waiting => settled.ok(),
+        () = tokio::time::sleep(app.send_timeout) => None,
+        () = stopping => None,
+    };
+    match settled {
+        Some(message) => answer(message, true),
+        None => answer(app.manager.store().message(&tenant, &message.id).await?.unwrap_or(message), true),
+    }
+}
+
+/// `POST /send/bulk`'s body.
+#[derive(Deserialize)]
+pub struct Bulk {
+    /// Each is looked at by itself: a bad one refuses nothing else.
+    messages: Vec<Value>,
+}
+
+/// `POST /send/bulk`'s answer: what became of each message, in order.
+#[derive(Serialize)]
+pub struct BulkAnswer {
+    messages: Vec<Entry>,
+}
+
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Entry {
+    Accepted(Answer),
+    Refused {
+        #[serde(flatten)]
+        problem: Box<Problem>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        reference: Option<Value>,
+    },
+}
+
+/// `POST /send/bulk`: writes many texts down in one commit, and answers at once.
+pub async fn bulk(
+    State(app): State<Arc<App>>,
+    Tenant(tenant): Tenant,
+    Body(Bulk { messages }): Body<Bulk>,
+) -> Result<(StatusCode, Json<BulkAnswer>), Problem> {
+    if !(1..=MAX_BULK).contains(&messages.len()) {
+        let why = format!("messages: needs 1 to {MAX_BULK} of them");
+        return Err(Problem::bad_request("invalid_messages", why));
+    }
+    let session = session(&app, &tenant)?;
+    let (mut entries, mut submissions) = (Vec::with_capacity(messages.len()), Vec::new());
+    for message in messages {
+        let reference = message.get("reference").cloned();
+        let parsed = serde_path_to_error::deserialize::<_, Send>(message).map_err(|error| {
+            let (path, inner) = (error.path().to_string(), error.inner().to_string());
+            Problem::bad_request("invalid_body", if path == "." { inner } else { format!("{path}: {inner}") })
+        });
+        entries.push(match parsed.and_then(submission) {
+            Ok(submission) => {
+                submissions.push(submission);
+                Ok(reference)
+            }
+            Err(problem) => Err((problem, reference)),
+        });
+    }
+    let submitted = if submissions.is_empty() {
+        session.accepts()?;
+        Vec::new()
+    } else {
+        let submitting = app.manager.see_through(async move { session.submit(submissions).await });
+        submitting.await.map_err(|_| Problem::internal("Sending failed in an unforeseen way."))??
+    };
+    let mut submitted = submitted.into_iter();
+    let refused = |problem: Problem, reference| Entry::Refused { problem: problem.into(), reference };
+    let messages = entries.into_iter().map(|entry| match entry {
+        Err((problem, reference)) => refused(problem, reference),
+        Ok(reference) => match submitted.next() {
+            Some(Ok(Taken { message, .. })) => Entry::Accepted(accepted(message)),
+            Some(Err(not_taken)) => refused(not_taken.into(), reference),
+            None => refused(Problem::internal("Sending failed in an unforeseen way."), reference),
+        },
+    });
+    Ok((StatusCode::ACCEPTED, Json(BulkAnswer { messages: messages.collect() })))
+}
+
+fn session(app: &App, tenant: &TenantId) -> Result<Arc<Session>, Problem> {
+    app.manager.get(tenant).ok_or_else(|| Problem::session_not_found(StatusCode::CONFLICT))
+}
+
+/// Checks what a caller wants sent.
+fn submission(body: Send) -> Result<Submission, Problem> {
+    let Send { to, message, reference, expires_in, idempotency_key } = body;
+    let recipient = Recipient::parse(&to)?;
     if !(1..=MAX_MESSAGE).contains(&message.chars().count()) {
         let why = format!("`message` needs 1 to {MAX_MESSAGE} characters");
         return Err(Problem::bad_request("invalid_message", why));
     }
-    let session = app.manager.get(&tenant).ok_or(Problem::session_not_found(StatusCode::CONFLICT))?;
-    let limit = app.send_timeout;
-    // On a task of its own: a caller that hangs up must not stop a message halfway.
-    let sending = app.manager.sends.spawn(async move { session.send_text(&to, message, limit).await });
-    let sent = sending.await.map_err(|_| Problem::internal("Sending failed in an unforeseen way."))??;
-    Ok(Json(Sent { id: sent.id, timestamp: timestamp(sent.timestamp), to: sent.to }))
+    if reference.as_ref().is_some_and(|reference| reference.chars().count() > MAX_REFERENCE) {
+        let why = format!("`reference` has at most {MAX_REFERENCE} characters");
+        return Err(Problem::bad_request("invalid_reference", why));
+    }
+    let seconds = expires_in.unwrap_or(DEFAULT_EXPIRY);
+    if !(1..=MAX_EXPIRY).contains(&seconds) {
+        let why = format!("`expiresIn` is a number of seconds from 1 to {MAX_EXPIRY}");
+        return Err(Problem::bad_request("invalid_expires_in", why));
+    }
+    let idempotency = match idempotency_key {
+        Some(key) if !is_key(&key) => return Err(invalid_key()),
+        Some(key) => {
+            let call = serde_json::json!([to, message, reference, expires_in]);
+            Some(Idempotency { key, fingerprint: Sha256::digest(call.to_string()).into() })
+        }
+        None => None,
+    };
+    let expires_in = TimeDelta::seconds(seconds.cast_signed());
+    Ok(Submission { to: recipient, content: Content { text: message }, reference, expires_in, idempotency })
+}
+
+fn is_key(key: &str) -> bool {
+    (1..=MAX_KEY).contains(&key.len()) && key.bytes().all(|byte| byte.is_ascii_graphic())
+}
+
+fn invalid_key() -> Problem {
+    let why = format!("the idempotency key has 1 to {MAX_KEY} visible ASCII characters");
+    Problem::bad_request("invalid_idempotency_key", why)
+}
+
+/// `Prefer: respond-async` (RFC 7240).
+fn prefers_async(headers: &HeaderMap) -> bool {
+    let preferences = headers.get_all("prefer").iter().filter_map(|value| value.to_str().ok());
+    preferences.flat_map(|value| value.split(',')).any(|one| one.trim().eq_ignore_ascii_case("respond-async"))
+}
+
+/// The answer for a message as it is now. What has failed for good is an error, unless its caller did not want to wait
+/// for that.
+fn answer(message: Message, waited: bool) -> Result<Response, Problem> {
+    match message.status {
+        MessageStatus::Failed if waited => Err(Problem::failed(message)),
+        status if status >= MessageStatus::Sent => Ok(Json(accepted(message)).into_response()),
+        _ => Ok((StatusCode::ACCEPTED, Json(accepted(message))).into_response()),
+    }
+}
+
+fn accepted(message: Message) -> Answer {
+    let is_sent = message.status >= MessageStatus::Sent;
+    let taken_at = message.server_at.or(message.sent_at).filter(|_| is_sent);
+    Answer {
+        id: message.id,
+        timestamp: taken_at.map(timestamp),
+        to: message.number,
+        // The same answer to the same call, also when the message has come further since.
+        status: if is_sent { MessageStatus::Sent } else { message.status }.as_str(),
+        reference: message.reference,
+    }
 }

@@ -8,8 +8,9 @@ use axum::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::{App, problem::Problem, status::timestamp};
+use super::{App, problem::Problem};
 use crate::{
+    clock::timestamp,
     sessions::{State as SessionState, Status},
     tenant::TenantId,
 };

@@ -3,12 +3,14 @@
 use std::sync::Arc;
 
 use axum::{Json, extract};
-use chrono::{DateTime, SecondsFormat, Utc};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::{App, caller::Tenant};
-use crate::sessions::{Session, State, Status};
+use crate::{
+    clock::timestamp,
+    sessions::{ReachoutTimelock, Session, State, Status},
+};
 
 /// What `/status` and `/session` answer. The contract's fields first; the others are additions.
 #[derive(Serialize)]
@@ -54,6 +56,33 @@ struct Details {
     retry_at: Option<String>,
     messages_sent: u64,
     messages_received: u64,
+    /// Messages that wait to be sent, or for their acknowledgement.
+    pending: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reachout_timelock: Option<TimelockBody>,
+}
+
+/// What WhatsApp said of what the account may do.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct TimelockBody {
+    active: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    until: Option<String>,
+    #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
+    kind: Option<String>,
+    checked_at: String,
+}
+
+impl From<ReachoutTimelock> for TimelockBody {
+    fn from(timelock: ReachoutTimelock) -> Self {
+        Self {
+            active: timelock.active,
+            until: timelock.until.map(timestamp),
+            kind: timelock.kind,
+            checked_at: timestamp(timelock.checked_at),
+        }
+    }
 }
 
 impl StatusBody {
@@ -93,6 +122,8 @@ impl StatusBody {
                 retry_at: snapshot.retry_at.map(timestamp),
                 messages_sent,
                 messages_received,
+                pending: session.pending(),
+                reachout_timelock: session.reachout_timelock().map(TimelockBody::from),
             }),
         }
     }
@@ -101,11 +132,6 @@ impl StatusBody {
 /// The server's JSON as it came; as a text where it is none.
 fn verbatim(options: &str) -> Option<Box<RawValue>> {
     RawValue::from_string(options.into()).or_else(|_| serde_json::value::to_raw_value(options)).ok()
-}
-
-/// RFC 3339 with milliseconds, in UTC.
-pub fn timestamp(at: DateTime<Utc>) -> String {
-    at.to_rfc3339_opts(SecondsFormat::Millis, true)
 }
 
 /// `GET /status`.

@@ -8,10 +8,12 @@ use std::{
 use chrono::{DateTime, TimeDelta, Utc};
 use tokio::sync::{mpsc, oneshot};
 use whatsapp_rust::types::events::{
-    ConnectFailureReason, Event, EventHandler, EventInterest, EventKind, TempBanReason,
+    ConnectFailureReason, Event, EventHandler, EventInterest, EventKind, Receipt, TempBanReason,
 };
+use whatsapp_rust::types::presence::ReceiptType;
 
-use super::state::Signal;
+use super::{inbound::Inbound, state::Signal};
+use crate::store::MessageStatus;
 
 /// How long to wait when the server does not say how long a temporary ban lasts.
 const UNKNOWN_BAN: TimeDelta = TimeDelta::hours(24);
@@ -44,10 +46,11 @@ impl Mailbox {
         receiver
     }
 
-    fn acknowledge(&self, id: &str, ack: Ack) {
-        if let Some(waiting) = self.lock().remove(id) {
-            // The waiter may just have given up; then it has told its caller that the outcome is unknown.
-            let _ = waiting.send(ack);
+    /// Hands the word to the one who waits for it, or back if nobody does.
+    fn acknowledge(&self, id: &str, ack: Ack) -> Result<(), Ack> {
+        match self.lock().remove(id) {
+            Some(waiting) => waiting.send(ack),
+            None => Err(ack),
         }
     }
 
@@ -61,6 +64,7 @@ impl Mailbox {
 pub struct Listener {
     pub signals: mpsc::UnboundedSender<Heard>,
     pub mailbox: Arc<Mailbox>,
+    pub inbound: Inbound,
 }
 
 /// What the session has to act on.
@@ -72,14 +76,26 @@ pub enum Heard {
     PairSuccess { phone: String },
     /// Logged in, and messages flow: true once what led here is on disk.
     Connected,
+    /// The server's word on a message that nobody waits for any more.
+    LateAck { id: String, ack: Ack },
 }
 
 impl EventHandler for Listener {
     fn handle_event(&self, event: Arc<Event>) {
         let heard = match &*event {
             Event::ServerAck(ack) => {
-                if ack.class.as_deref() == Some("message") {
-                    self.mailbox.acknowledge(&ack.id, Ack { timestamp: ack.timestamp, error: ack.error.clone() });
+                if ack.class.as_deref() != Some("message") {
+                    return;
+                }
+                let word = Ack { timestamp: ack.timestamp, error: ack.error.clone() };
+                match self.mailbox.acknowledge(&ack.id, word) {
+                    Ok(()) => return,
+                    Err(word) => Heard::LateAck { id: ack.id.clone(), ack: word },
+                }
+            }
+            Event::Receipt(receipt) => {
+                if let Some(status) = status_of(receipt) {
+                    self.inbound.receipt(receipt.message_ids.clone(), status);
                 }
                 return;
             }
@@ -102,6 +118,7 @@ impl EventHandler for Listener {
     fn interest(&self) -> EventInterest {
         EventInterest::of(&[
             EventKind::ServerAck,
+            EventKind::Receipt,
             EventKind::Messages,
             EventKind::PairSuccess,
             EventKind::PairError,
@@ -124,6 +141,17 @@ impl EventHandler for Listener {
             EventKind::StreamReplaced,
             EventKind::ConnectFailure,
         ])
+    }
+}
+
+/// What a receipt says of the messages that it names. Those of one's own other devices say nothing. A device that has no
+/// name of its own yet calls its delivery receipts inactive.
+fn status_of(receipt: &Receipt) -> Option<MessageStatus> {
+    match receipt.r#type {
+        _ if receipt.source.is_from_me => None,
+        ReceiptType::Delivered | ReceiptType::Inactive => Some(MessageStatus::Delivered),
+        ReceiptType::Read | ReceiptType::Played => Some(MessageStatus::Read),
+        _ => None,
     }
 }
 
@@ -199,7 +227,7 @@ mod tests {
 
     fn listener() -> (Listener, mpsc::UnboundedReceiver<Heard>) {
         let (signals, heard) = mpsc::unbounded_channel();
-        (Listener { signals, mailbox: Arc::default() }, heard)
+        (Listener { signals, mailbox: Arc::default(), inbound: Inbound(std::sync::Weak::new()) }, heard)
     }
 
     fn qr(code: &str) -> Event {

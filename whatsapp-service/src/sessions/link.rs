@@ -7,8 +7,9 @@ use std::{
 };
 
 use tokio::sync::mpsc;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use whatsapp_rust::{
-    Client,
+    CacheConfig, Client,
     bot::{Bot, BotHandle},
     client::ConnectError,
     handshake::HandshakeError,
@@ -25,14 +26,19 @@ use whatsapp_rust::{
 
 use super::{
     events::{Heard, Listener, Mailbox},
+    inbound::Inbound,
+    lane::Pace,
     passkey::RemoteAuthenticator,
     state::Signal,
     transport::{Dial, WatchedTransport},
     version::{Version, VersionSource},
 };
+use crate::{config::Config, store::Store};
 
 /// How long a client may take to say goodbye and write down what it holds.
 const STOP_LIMIT: Duration = Duration::from_secs(15);
+/// How long a recipient's device may ask for a message again that it could not read: so long the library keeps it.
+const RESEND_LIMIT: Duration = Duration::from_secs(7 * 24 * 3600);
 /// How long a verdict on the server's certificate is good for all sessions.
 const VERDICT_LIFETIME: Duration = Duration::from_secs(30);
 
@@ -46,13 +52,38 @@ pub struct Surroundings {
     pub http: UreqHttpClient,
     /// Which version of WhatsApp Web to say we are.
     pub version: VersionSource,
+    /// Messages, their fates, and the event log.
+    pub store: Arc<Store>,
+    /// Attempts to send that are under way. They go on when their caller hangs up, and are waited for at the end.
+    pub sends: TaskTracker,
+    /// Cancelled when the process is about to end: nothing new is begun.
+    pub stopping: CancellationToken,
+    /// How many messages of a tenant may wait.
+    pub outbox_limit: usize,
+    /// How long one attempt to send may take.
+    pub attempt_limit: Duration,
+    /// How fast a tenant's messages leave.
+    pub pace: Pace,
     verdict: tokio::sync::Mutex<Option<(Instant, Signal)>>,
 }
 
 impl Surroundings {
     /// Shared by all sessions of a process.
-    pub fn new(whatsapp_url: Option<String>, device_name: String, version: VersionSource) -> Self {
-        Self { whatsapp_url, device_name, http: http_client(), version, verdict: tokio::sync::Mutex::default() }
+    pub fn new(config: &Config, version: VersionSource, store: Arc<Store>) -> Self {
+        Self {
+            whatsapp_url: config.whatsapp_url.clone().filter(|url| !url.is_empty()),
+            device_name: config.device_name.clone(),
+            http: http_client(),
+            version,
+            store,
+            sends: TaskTracker::new(),
+            stopping: CancellationToken::new(),
+            outbox_limit: config.outbox_max_per_tenant,
+            // A little less than a caller waits, so that its answer can say what came of the attempt.
+            attempt_limit: config.send_timeout.mul_f64(0.9),
+            pace: Pace { interval: config.send_min_interval, jitter: config.send_jitter },
+            verdict: tokio::sync::Mutex::default(),
+        }
     }
 
     /// The version of WhatsApp Web to say we are.
@@ -127,6 +158,7 @@ impl Link {
         around: &Arc<Surroundings>,
         backend: Arc<dyn Backend>,
         mailbox: Arc<Mailbox>,
+        inbound: Inbound,
     ) -> Result<(Self, mpsc::UnboundedReceiver<Heard>), String> {
         let (signals, heard) = mpsc::unbounded_channel();
         let transport = WatchedTransport::new(around.whatsapp_url.as_deref(), report_dials(around, signals.clone()));
@@ -138,7 +170,9 @@ impl Link {
             .with_runtime(TokioRuntime)
             .with_version(around.version().await)
             .with_device_props(props)
-            .with_event_handler(Listener { signals, mailbox })
+            .with_event_handler(Listener { signals, mailbox, inbound: inbound.clone() })
+            .with_inbound_durability_hook(inbound)
+            .with_cache_config(CacheConfig { sent_message_ttl_secs: RESEND_LIMIT.as_secs(), ..CacheConfig::default() })
             .skip_history_sync()
             .build()
             .await

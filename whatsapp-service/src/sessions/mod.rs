@@ -1,14 +1,18 @@
 //! The WhatsApp manager: one session for each tenant, and what they all share.
 
 mod events;
+mod inbound;
+mod lane;
 mod link;
 mod numbers;
 mod outbound;
+mod outbox;
 mod passkey;
 mod recipient;
 mod session;
 mod state;
 mod transport;
+mod upkeep;
 mod version;
 
 use std::{
@@ -22,12 +26,12 @@ use std::{
     time::Duration,
 };
 
+use chrono::TimeDelta;
 use tokio::{sync::Semaphore, task::JoinSet};
-use tokio_util::task::TaskTracker;
 
-use self::{link::Surroundings, version::VersionSource};
+use self::{link::Surroundings, upkeep::Retention, version::VersionSource};
 pub use self::{
-    outbound::{SendFailure, Sent},
+    outbox::{NotTaken, ReachoutTimelock, Refused, Submission, Taken},
     passkey::AssertionRefused,
     recipient::{InvalidRecipient, Recipient},
     session::{OpenRefused, PasskeyRefused, Session, Unlinked},
@@ -37,7 +41,7 @@ pub use self::{
 use crate::{
     Trust,
     config::Config,
-    store::{DataDir, StoreError, Tenants},
+    store::{DataDir, Failure, Rules, Store, StoreError, Tenants},
     tenant::TenantId,
 };
 
@@ -53,8 +57,7 @@ pub struct Manager {
     closing: AtomicBool,
     /// Folders that can't be read, and why.
     damaged: RwLock<Vec<(PathBuf, String)>>,
-    /// Sends go on when their caller hangs up, and are waited for at the end.
-    pub sends: TaskTracker,
+    retention: Retention,
 }
 
 impl Manager {
@@ -62,30 +65,38 @@ impl Manager {
     pub fn new(config: &Config, trust: Trust) -> Result<Self, StoreError> {
         let data = DataDir::open(&config.data_dir, trust)?;
         let version = VersionSource::new(config.whatsapp_version, data.version_file());
-        let around = Surroundings::new(
-            config.whatsapp_url.clone().filter(|url| !url.is_empty()),
-            config.device_name.clone(),
-            version,
-        );
+        let rules = Rules { keep_bodies: config.keep_bodies, webhook_for_all: config.webhook_for_all().is_some() };
+        let store = Arc::new(Store::open(&data.database(), rules)?);
         Ok(Self {
             data,
-            around: Arc::new(around),
+            around: Arc::new(Surroundings::new(config, version, store)),
             sessions: RwLock::default(),
             closing: AtomicBool::new(false),
             damaged: RwLock::default(),
             connect_concurrency: config.connect_concurrency.into(),
-            sends: TaskTracker::new(),
+            retention: Retention {
+                messages: TimeDelta::days(config.message_retention.into()),
+                events: TimeDelta::days(config.event_retention.into()),
+            },
         })
     }
 
-    /// Brings every linked session back. All are known at once; they connect a few at a time.
-    pub fn restore(&self) -> Result<(), StoreError> {
+    /// Messages, their fates, and the event log.
+    pub fn store(&self) -> &Arc<Store> {
+        &self.around.store
+    }
+
+    /// Brings every linked session back, and what waits to be sent. All are known at once; they connect a few at a time.
+    pub async fn restore(&self) -> Result<(), StoreError> {
         let Tenants { paired: tenants, damaged } = self.data.tenants()?;
         *self.damaged.write().unwrap_or_else(PoisonError::into_inner) = damaged;
-        let turns = Arc::new(Semaphore::new(self.connect_concurrency));
         tracing::info!(sessions = tenants.len(), "restoring");
-        for tenant in tenants {
-            let (session, turns) = (self.get_or_create(&tenant), turns.clone());
+        let sessions: Vec<_> = tenants.iter().map(|tenant| self.get_or_create(tenant)).collect();
+        sessions.iter().for_each(|session| session.know_linked());
+        self.resume().await?;
+        let turns = Arc::new(Semaphore::new(self.connect_concurrency));
+        for session in sessions {
+            let turns = turns.clone();
             tokio::spawn(async move {
                 let Ok(_turn) = turns.acquire_owned().await else { return };
                 // Gone means that it was deleted or that the process stops: nothing to restore.
@@ -95,6 +106,42 @@ impl Manager {
             });
         }
         Ok(())
+    }
+
+    /// Gives the sessions what an earlier process left to be sent.
+    async fn resume(&self) -> Result<(), StoreError> {
+        let pending = self.store().recover().await?;
+        tracing::info!(messages = pending.len(), "resuming");
+        for message in pending {
+            match (self.get(&message.tenant), Recipient::parse(&message.recipient)) {
+                (Some(session), Ok(recipient)) => session.resume(&recipient, message.row),
+                _ => {
+                    let why = Failure::new("session_deleted", "The session is gone.", false);
+                    self.store().give_up(&message.tenant, message.row, why).await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Nothing new is begun from now on; resolves when what is under way is done.
+    pub async fn finish(&self) {
+        self.around.stopping.cancel();
+        self.around.sends.close();
+        self.around.sends.wait().await;
+    }
+
+    /// Runs `work` to its end, also if its caller goes. It is waited for when the process stops.
+    pub fn see_through<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = T> + Send + 'static,
+    ) -> tokio::task::JoinHandle<T> {
+        self.around.sends.spawn(work)
+    }
+
+    /// Resolves when the process is about to end.
+    pub async fn stopping(&self) {
+        self.around.stopping.cancelled().await;
     }
 
     /// The tenant's session, if there is one.
@@ -166,11 +213,12 @@ impl Manager {
         let mut stopping: JoinSet<()> =
             self.list(None, usize::MAX).into_iter().map(|session| async move { session.shut_down().await }).collect();
         while stopping.join_next().await.is_some() {}
+        self.store().close().await;
     }
 
     fn get_or_create(&self, tenant: &TenantId) -> Arc<Session> {
         let mut sessions = self.sessions.write().unwrap_or_else(PoisonError::into_inner);
-        let new = || Arc::new(Session::new(tenant.clone(), self.data.tenant(tenant), self.around.clone()));
+        let new = || Session::new(tenant.clone(), self.data.tenant(tenant), self.around.clone());
         sessions.entry(tenant.clone()).or_insert_with(new).clone()
     }
 

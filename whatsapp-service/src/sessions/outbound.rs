@@ -1,114 +1,102 @@
-//! Sending a message, and telling what became of it.
+//! One attempt to send one message, and what came of it. The only file that builds WhatsApp's messages.
 
-use std::{sync::atomic::Ordering, time::Duration};
+use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use tokio::time::{Instant, timeout_at};
 use whatsapp_rust::{
-    Client, Jid, NodeFilter, send::SendOptions, wacore::proto_helpers::MessageBuilderExt, wacore_binary::Node,
-    waproto::whatsapp as wa,
+    Client, Jid, NodeFilter, cache::Freshness, send::SendOptions, wacore::proto_helpers::MessageBuilderExt,
+    wacore_binary::Node, waproto::whatsapp as wa,
 };
 
-use super::{events::Ack, recipient::Recipient, session::Session, state::State};
+use super::{events::Ack, recipient::Recipient, session::Session};
 
 /// A message that the server acknowledged.
 #[derive(Clone, Debug)]
 pub struct Sent {
-    /// WhatsApp's id of the message.
-    pub id: String,
     /// When the server took it, by its own clock.
     pub timestamp: DateTime<Utc>,
     /// The number that WhatsApp knows the recipient by.
     pub to: String,
 }
 
-/// Why a message was not sent, or is not known to be.
-#[derive(Debug, thiserror::Error)]
-pub enum SendFailure {
-    /// The session can't send now. Nothing was sent.
-    #[error("the session is {}", .0.as_str())]
-    NotReady(State),
-    /// Nobody is registered under this number. Nothing was sent.
-    #[error("this number is not on WhatsApp")]
+/// Why an attempt did not end with the server's acknowledgement.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Unsent {
+    /// It did not leave, because the session can't send now.
+    NotReady,
+    /// It did not leave. Another attempt may succeed.
+    NotSent,
+    /// Nobody is registered under this number.
     NotOnWhatsApp,
-    /// The server did not say whether the number is registered. Nothing was sent.
-    #[error("the number could not be looked up: {0}")]
-    LookupFailed(String),
-    /// The message did not leave this process.
-    #[error("the message was not sent: {0}")]
-    NotSent(String),
     /// It left, but encrypted for none of the recipient's devices.
-    #[error("the message could not be encrypted for any device of the recipient")]
-    ReachedNobody {
-        /// The message's id.
-        id: String,
-    },
+    ReachedNobody { to: String },
     /// The server refused it with this code.
-    #[error("WhatsApp refused the message with code {code}")]
-    Rejected {
-        /// The message's id.
-        id: String,
-        /// WhatsApp's code.
-        code: String,
-    },
-    /// It may or may not have been sent.
-    #[error("WhatsApp did not acknowledge the message in time")]
-    Unknown {
-        /// The message's id.
-        id: String,
-    },
+    Rejected { to: String, code: String },
+    /// It may or may not have left, and the server has not said a word.
+    Unknown,
 }
 
 impl Session {
-    /// Sends a text and waits, at most `limit` in all, for the server to acknowledge it.
-    pub async fn send_text(&self, to: &Recipient, text: String, limit: Duration) -> Result<Sent, SendFailure> {
+    /// Sends a text under this id, and waits for the server to acknowledge it: at most for `limit`, and no longer than
+    /// the connection lasts. `fresh` asks the server for the recipient's devices anew.
+    pub(super) async fn attempt(
+        &self,
+        id: &str,
+        to: &Recipient,
+        text: &str,
+        fresh: bool,
+        limit: Duration,
+    ) -> Result<Sent, Unsent> {
         let deadline = Instant::now() + limit;
-        let client = self.ready_client().ok_or_else(|| SendFailure::NotReady(self.snapshot().state))?;
-        let jid = match timeout_at(deadline, self.find(&client, to)).await {
-            Ok(found) => found?,
-            Err(_) => return Err(SendFailure::LookupFailed("no answer in time".into())),
+        let client = self.ready_client().ok_or(Unsent::NotReady)?;
+        let lost = self.connection_lost();
+        tokio::pin!(lost);
+        let found = tokio::select! {
+            found = timeout_at(deadline, self.find(&client, to)) => found,
+            () = &mut lost => return Err(Unsent::NotReady),
         };
-        let id = client.generate_message_id();
+        let jid = found.unwrap_or(Err(Unsent::NotSent))?;
+        let number = || if jid.is_pn() { jid.user.to_string() } else { to.digits().into() };
         // Both are asked for before the message goes, because the answers may come at once.
-        let ack = self.mailbox.expect_ack(&id);
-        let mut written = client.wait_for_sent_node(NodeFilter::tag("message").attr("id", &id));
-        let options = SendOptions::default().with_message_id(&id);
+        let ack = self.mailbox.expect_ack(id);
+        let mut written = client.wait_for_sent_node(NodeFilter::tag("message").attr("id", id));
+        let freshness = if fresh { Freshness::Refresh } else { Freshness::CachePreferred };
+        let options = SendOptions::default().with_message_id(id).with_device_freshness(freshness);
         let sending = async {
             let message = wa::Message::text(text);
-            client.send_message_with_options(jid.clone(), message, options).await.map_err(|error| error.to_string())?;
-            Ok(ack.await.ok())
+            // What the library says of a failure is not repeated: it may name people.
+            client.send_message_with_options(jid.clone(), message, options).await.map_err(drop)?;
+            Ok::<_, ()>(ack.await.ok())
         };
-        let outcome = timeout_at(deadline, sending).await;
+        let outcome = tokio::select! {
+            outcome = timeout_at(deadline, sending) => outcome.ok(),
+            () = &mut lost => None,
+        };
         // Only now, when nothing can make the stanza any more, its absence means that there was none.
         let stanza = written.try_recv();
         match outcome {
-            Ok(Ok(Some(Ack { error: Some(code), .. }))) => Err(SendFailure::Rejected { id, code }),
-            Ok(Ok(Some(_))) if matches!(&stanza, Ok(Some(stanza)) if !is_for(stanza, &client, &jid)) => {
-                Err(SendFailure::ReachedNobody { id })
+            Some(Ok(Some(Ack { error: Some(code), .. }))) => Err(Unsent::Rejected { to: number(), code }),
+            Some(Ok(Some(_))) if matches!(&stanza, Ok(Some(stanza)) if !is_for(stanza, &client, &jid)) => {
+                Err(Unsent::ReachedNobody { to: number() })
             }
-            Ok(Ok(Some(Ack { timestamp, .. }))) => {
-                self.sent.fetch_add(1, Ordering::Relaxed);
-                Ok(Sent {
-                    id,
-                    timestamp: timestamp.unwrap_or_else(Utc::now),
-                    to: if jid.is_pn() { jid.user.to_string() } else { to.digits().into() },
-                })
+            Some(Ok(Some(Ack { timestamp, .. }))) => {
+                Ok(Sent { timestamp: timestamp.unwrap_or_else(Utc::now), to: number() })
             }
             // From here on all depends on whether the stanza was made: only then can it have reached the wire. When a
             // connection ends, the library forgets who waits to see a stanza, and may make it all the same.
-            Ok(Err(why)) if matches!(stanza, Ok(None)) => Err(SendFailure::NotSent(why)),
-            Err(_) if matches!(stanza, Ok(None)) => Err(SendFailure::NotSent("WhatsApp was too slow".into())),
-            Ok(Ok(None) | Err(_)) | Err(_) => Err(SendFailure::Unknown { id }),
+            Some(Err(())) | None if matches!(stanza, Ok(None)) => Err(Unsent::NotSent),
+            _ => Err(Unsent::Unknown),
         }
     }
 
-    async fn find(&self, client: &Client, to: &Recipient) -> Result<Jid, SendFailure> {
-        let found = self.numbers.resolve(client, to).await.map_err(SendFailure::LookupFailed)?;
-        let jid = found.ok_or(SendFailure::NotOnWhatsApp)?;
+    async fn find(&self, client: &Client, to: &Recipient) -> Result<Jid, Unsent> {
+        let found = self.numbers.resolve(client, to).await.map_err(|_| Unsent::NotSent)?;
+        let jid = found.ok_or(Unsent::NotOnWhatsApp)?;
         // An account without devices would be sent nothing, and the server would acknowledge that.
         let devices = client.signal().get_user_devices(std::slice::from_ref(&jid)).await;
-        match devices.map_err(|error| SendFailure::LookupFailed(error.to_string()))?.as_slice() {
-            [] => Err(SendFailure::NotOnWhatsApp),
+        match devices.map_err(|_| Unsent::NotSent)?.as_slice() {
+            [] => Err(Unsent::NotOnWhatsApp),
             _ => Ok(jid),
         }
     }

@@ -2,13 +2,15 @@
 
 use std::{
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, PoisonError, Weak,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
 };
 
 use chrono::{DateTime, Utc};
+use serde::Serialize;
+use serde_json::json;
 use tokio::{
     sync::{mpsc, watch},
     task::JoinHandle,
@@ -18,14 +20,18 @@ use whatsapp_rust::{Client, pair_code::PairCodeOptions, wacore::iq::devices::Rem
 
 use super::{
     events::{Heard, Mailbox},
+    inbound::Inbound,
+    lane::Lane,
     link::{Link, Surroundings},
     numbers::Numbers,
+    outbox::ReachoutTimelock,
     passkey::{AssertionRefused, RemoteAuthenticator},
     recipient::Recipient,
-    state::{Signal, Snapshot, State},
+    state::{Signal, Snapshot, State, Status},
 };
 use crate::{
-    store::{Hold, Record, StoreError, TenantDir},
+    clock::timestamp,
+    store::{Failure, Hold, Record, StoreError, TenantDir},
     tenant::TenantId,
 };
 
@@ -40,8 +46,9 @@ const UNLINK_LIMIT: Duration = Duration::from_secs(5);
 pub struct Session {
     /// Whose it is.
     pub tenant: TenantId,
+    me: Weak<Self>,
     dir: TenantDir,
-    around: Arc<Surroundings>,
+    pub(super) around: Arc<Surroundings>,
     snapshot: watch::Sender<Snapshot>,
     /// The client that runs now, if one does.
     live: Mutex<Option<Live>>,
@@ -52,6 +59,8 @@ pub struct Session {
     pub(super) mailbox: Arc<Mailbox>,
     pub(super) numbers: Numbers,
     pub(super) sent: AtomicU64,
+    pub(super) lane: Mutex<Lane>,
+    pub(super) timelock: Mutex<Option<ReachoutTimelock>>,
 }
 
 #[derive(Default)]
@@ -108,9 +117,12 @@ pub enum PasskeyRefused {
 
 impl Session {
     /// A session that has not been opened yet.
-    pub fn new(tenant: TenantId, dir: TenantDir, around: Arc<Surroundings>) -> Self {
-        Self {
+    pub fn new(tenant: TenantId, dir: TenantDir, around: Arc<Surroundings>) -> Arc<Self> {
+        Arc::new_cyclic(|me| Self {
             tenant,
+            me: me.clone(),
+            lane: Mutex::new(Lane::new(around.pace)),
+            timelock: Mutex::default(),
             dir,
             around,
             snapshot: watch::Sender::new(Snapshot::new(Utc::now())),
@@ -120,6 +132,22 @@ impl Session {
             mailbox: Arc::default(),
             numbers: Numbers::default(),
             sent: AtomicU64::new(0),
+        })
+    }
+
+    /// Takes for granted what an earlier process wrote down: that it is linked.
+    pub(super) fn know_linked(&self) {
+        self.apply(Signal::Linked);
+    }
+
+    /// Resolves when the connection that is there now is lost.
+    pub(super) fn connection_lost(&self) -> impl Future<Output = ()> + Send + use<> {
+        let mut changes = self.snapshot.subscribe();
+        let connected_at = changes.borrow_and_update().connected_at;
+        async move {
+            let lost = |snapshot: &Snapshot| snapshot.state != State::Ready || snapshot.connected_at != connected_at;
+            // A session that is gone has lost its connection too.
+            let _ = changes.wait_for(lost).await;
         }
     }
 
@@ -166,7 +194,11 @@ impl Session {
             }
             stop(&mut lifecycle).await;
             *lock(&self.code_for) = phone.map(|phone| (phone, false));
+            let known = snapshot.is_paired() && snapshot.state != State::LoggedOut;
             self.snapshot.send_replace(Snapshot::new(Utc::now()));
+            if known {
+                self.know_linked();
+            }
             let cancel = CancellationToken::new();
             let forget_old_link = snapshot.state == State::LoggedOut;
             let task = tokio::spawn(self.clone().run(cancel.clone(), forget_old_link));
@@ -197,6 +229,10 @@ impl Session {
         stop(&mut lifecycle).await;
         self.dir.delete()?;
         lifecycle.ended = true;
+        lock(&self.lane).clear();
+        let why = Failure::new("session_deleted", "The session was deleted before the message was sent.", false);
+        self.around.store.give_up_all(&self.tenant, why).await?;
+        self.tell(json!({"state": "deleted", "status": Status::NotFound, "since": timestamp(Utc::now())}));
         Ok(Some(unlinked))
     }
 
@@ -266,7 +302,7 @@ impl Session {
         if !was_paired {
             self.record(Record::default()).await.map_err(|error| error.to_string())?;
         }
-        let (link, heard) = Link::start(&self.around, backend, self.mailbox.clone()).await?;
+        let (link, heard) = Link::start(&self.around, backend, self.mailbox.clone(), Inbound(self.me.clone())).await?;
         let phone = link.client.pn().map(|jid| jid.user.to_string());
         if was_paired && phone.is_none() {
             link.stop().await;
@@ -353,6 +389,11 @@ impl Session {
                 Err(why) => self.apply(Signal::StorageFailed(why)),
             },
             Heard::Connected => {}
+            Heard::LateAck { id, ack } => {
+                if let Some(session) = self.me.upgrade() {
+                    tokio::spawn(async move { session.late_ack(&id, ack).await });
+                }
+            }
         }
     }
 
@@ -405,14 +446,62 @@ impl Session {
     }
 
     fn apply(&self, signal: Signal) {
+        let mut entered = None;
         self.snapshot.send_modify(|snapshot| {
             let before = snapshot.state;
             snapshot.apply(signal, Utc::now());
             if snapshot.state != before {
                 let reason = snapshot.reason.as_ref().map(|reason| reason.code.as_str());
                 tracing::info!(tenant = %self.tenant, state = snapshot.state.as_str(), reason, "session");
+                self.tell(json!(SessionState::of(snapshot)));
+                entered = Some(snapshot.state);
             }
         });
+        if entered == Some(State::Ready)
+            && let Some(session) = self.me.upgrade()
+        {
+            // What waited for a connection waits no longer.
+            lock(&self.lane).hurry_all();
+            session.pump();
+        }
+    }
+
+    /// Puts the session's state into the event log.
+    fn tell(&self, state: serde_json::Value) {
+        let written = self.around.store.session_state(&self.tenant, state);
+        let tenant = self.tenant.clone();
+        tokio::spawn(async move {
+            if let Err(error) = written.await {
+                tracing::warn!(%tenant, %error, "a session's state could not be put into the event log");
+            }
+        });
+    }
+}
+
+/// What the event log says of a session's state.
+#[derive(Serialize)]
+struct SessionState<'a> {
+    state: State,
+    status: Status,
+    since: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    message: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    phone: Option<&'a str>,
+}
+
+impl<'a> SessionState<'a> {
+    fn of(snapshot: &'a Snapshot) -> Self {
+        Self {
+            state: snapshot.state,
+            status: snapshot.state.status(),
+            since: timestamp(snapshot.since),
+            reason: snapshot.reason.as_ref().map(|reason| reason.code.as_str()),
+            message: snapshot.reason.as_ref().map(|reason| reason.message.as_str()),
+            phone: snapshot.phone.as_deref(),
+        }
     }
 }
 
@@ -445,6 +534,6 @@ fn jittered(at: DateTime<Utc>) -> Duration {
     wait + wait.mul_f64(rand::random_range(0.0..0.1))
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -88,6 +88,8 @@ impl State {
 /// A fact about a session. The facts of the library's client come from `events`, those of the wire from `transport`.
 #[derive(Clone, Debug)]
 pub enum Signal {
+    /// An earlier process, or an earlier client of this one, has linked it.
+    Linked,
     /// A client starts on this store; `paired` with this phone, or not yet with any.
     Started { phone: Option<String> },
     /// An earlier process was told not to dial yet.
@@ -194,6 +196,8 @@ pub struct Snapshot {
     pub retry_at: Option<DateTime<Utc>>,
     /// Since when QR codes are shown, over all connections.
     pairing_since: Option<DateTime<Utc>>,
+    /// Whether it was linked before, although its number is not known yet.
+    linked: bool,
     /// Whether a login was refused as if the device were unlinked, and that is yet to be confirmed.
     logout_suspected: bool,
 }
@@ -226,6 +230,7 @@ impl Snapshot {
             connected_at: None,
             retry_at: None,
             pairing_since: None,
+            linked: false,
             logout_suspected: false,
         }
     }
@@ -233,8 +238,9 @@ impl Snapshot {
     /// Takes in a fact that became known at `now`.
     pub fn apply(&mut self, signal: Signal, now: DateTime<Utc>) {
         match signal {
+            Signal::Linked => self.linked = true,
             Signal::Started { phone } => {
-                self.phone = phone;
+                (self.phone, self.linked) = (phone, false);
                 self.retry_at = None;
                 let state = if self.connected_at.is_some() { State::Reconnecting } else { State::Connecting };
                 self.enter(state, None, now);
@@ -362,7 +368,7 @@ impl Snapshot {
 
     /// Whether it is linked to an account.
     pub fn is_paired(&self) -> bool {
-        self.phone.is_some()
+        self.phone.is_some() || self.linked
     }
 
     /// Whether the client has nothing left to do in this state and is to be stopped.

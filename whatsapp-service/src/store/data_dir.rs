@@ -1,8 +1,9 @@
-//! What is kept on disk: one folder for each tenant, with its name and the library's store.
+//! The data directory: the database, and one folder for each tenant with its name and the library's store.
 //!
 //! ```text
 //! DATA_DIR/lock                          held by the one process that uses this folder
 //! DATA_DIR/sandbox                       there only if the sandbox has used this folder
+//! DATA_DIR/service.db                    messages, events, webhooks: see the schema beside this file
 //! DATA_DIR/whatsapp-version              the last good version of WhatsApp Web
 //! DATA_DIR/tenants/<digest>/tenant.json  which tenant it is, whether it is linked, and whether it is banned
 //! DATA_DIR/tenants/<digest>/whatsapp.db  keys, ratchets, contacts: the library's
@@ -22,34 +23,8 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use whatsapp_rust::store::{Backend, SqliteStore, SqliteStoreConfig, Synchronous};
 
+use super::StoreError;
 use crate::{Trust, sessions::State, tenant::TenantId};
-
-/// Why something on disk can't be used.
-#[derive(Debug, thiserror::Error)]
-pub enum StoreError {
-    /// Another process holds the data directory.
-    #[error("another process uses the data directory {0}")]
-    InUse(PathBuf),
-    /// The sandbox has used the data directory.
-    #[error(
-        "the sandbox has used the data directory {0}: a device that it linked takes the simulator for WhatsApp without \
-         looking at its certificate again. Use another directory"
-    )]
-    UsedBySandbox(PathBuf),
-    /// A file or folder can't be read or written.
-    #[error("{doing} {path}: {source}")]
-    Io {
-        /// What was tried.
-        doing: &'static str,
-        /// On what.
-        path: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
-    /// The tenant's store is not what it was when it was linked.
-    #[error("the store is damaged: {0}")]
-    Damaged(String),
-}
 
 /// The data directory. One process at a time: the lock goes when this does, or when the process ends.
 #[derive(Debug)]
@@ -133,6 +108,11 @@ impl DataDir {
             Trust::WhatsAppOnly => {}
         }
         Ok(Self { root: root.into(), _lock: lock })
+    }
+
+    /// The database.
+    pub fn database(&self) -> PathBuf {
+        self.root.join("service.db")
     }
 
     /// The file that remembers WhatsApp Web's version.
@@ -264,11 +244,16 @@ fn create_private_dir(path: &Path) -> Result<(), StoreError> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(io_error("create", path))
 }
 
+/// Creates the file, if it is not there, so that only this user can read it.
+pub fn create_private_file(path: &Path) -> Result<(), StoreError> {
+    private_file(path).map(drop).map_err(io_error("create", path))
+}
+
 fn private_file(path: &Path) -> io::Result<File> {
     File::options().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)
 }
 
 fn io_error(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StoreError {
     let path = path.to_path_buf();
-    move |source| StoreError::Io { doing, path, source }
+    move |source| StoreError::Io { doing, path, source: source.into() }
 }

@@ -1,0 +1,103 @@
+//! `GET /messages`, `GET /messages/{id}` and `DELETE /messages/{id}`: what became of what was sent.
+
+use std::sync::Arc;
+
+use axum::{
+    Json,
+    extract::{Path, Query, State, rejection::QueryRejection},
+    http::StatusCode,
+};
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+
+use super::{App, caller::Tenant, problem::Problem};
+use crate::store::{Filter, Message, MessageStatus};
+
+const DEFAULT_LIMIT: usize = 100;
+const MAX_LIMIT: usize = 1000;
+
+/// Which messages.
+#[derive(Deserialize)]
+pub struct Page {
+    status: Option<String>,
+    since: Option<String>,
+    limit: Option<usize>,
+    cursor: Option<String>,
+}
+
+/// A page of messages, the newest first.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Messages {
+    messages: Vec<Message>,
+    /// Give this as `cursor` to get the next page; absent on the last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next_cursor: Option<String>,
+}
+
+/// `GET /messages?status=&since=&limit=&cursor=`.
+pub async fn list(
+    State(app): State<Arc<App>>,
+    Tenant(tenant): Tenant,
+    page: Result<Query<Page>, QueryRejection>,
+) -> Result<Json<Messages>, Problem> {
+    let Query(page) = page.map_err(|error| Problem::bad_request("invalid_query", error.body_text()))?;
+    let invalid = |why: String| Problem::bad_request("invalid_query", why);
+    let limit = page.limit.unwrap_or(DEFAULT_LIMIT);
+    if !(1..=MAX_LIMIT).contains(&limit) {
+        return Err(invalid(format!("limit: must be from 1 to {MAX_LIMIT}")));
+    }
+    let status = page.status.map(|word| {
+        let known = || MessageStatus::ALL.map(MessageStatus::as_str).join(", ");
+        MessageStatus::parse(&word).ok_or_else(|| invalid(format!("status: must be one of {}", known())))
+    });
+    let since = page.since.map(|text| {
+        let parsed = DateTime::parse_from_rfc3339(&text).map(|at| at.with_timezone(&Utc));
+        parsed.map_err(|_| invalid("since: must be a time like 2026-01-31T10:30:00Z".into()))
+    });
+    let before = page.cursor.map(|cursor| cursor.parse());
+    let before = before.transpose().map_err(|_| invalid("cursor: not one that this service gave".into()))?;
+    let filter = Filter { status: status.transpose()?, since: since.transpose()?, before, limit: limit + 1 };
+    let mut messages = app.manager.store().messages(&tenant, filter).await?;
+    let more = messages.len() > limit;
+    messages.truncate(limit);
+    let next_cursor = messages.last().filter(|_| more).map(|message| message.row.to_string());
+    Ok(Json(Messages { messages, next_cursor }))
+}
+
+/// `GET /messages/{id}`.
+pub async fn get(
+    State(app): State<Arc<App>>,
+    Tenant(tenant): Tenant,
+    Path(id): Path<String>,
+) -> Result<Json<Message>, Problem> {
+    Ok(Json(app.manager.store().message(&tenant, &id).await?.ok_or_else(not_found)?))
+}
+
+/// `DELETE /messages/{id}`: cancels a message that has not left.
+pub async fn cancel(
+    State(app): State<Arc<App>>,
+    Tenant(tenant): Tenant,
+    Path(id): Path<String>,
+) -> Result<Json<Message>, Problem> {
+    let cancelled = match app.manager.get(&tenant) {
+        Some(session) => session.cancel(&id).await?,
+        // Nothing of a tenant without a session waits to be sent.
+        None => app.manager.store().message(&tenant, &id).await?.map(Err),
+    };
+    match cancelled.ok_or_else(not_found)? {
+        Ok(message) => Ok(Json(message)),
+        Err(message) => {
+            let why = match message.status {
+                MessageStatus::Queued => "the message is on its way just now".to_owned(),
+                status => format!("the message is {} already", status.as_str()),
+            };
+            Err(Problem::new(StatusCode::CONFLICT, "Not cancellable", "not_cancellable", why))
+        }
+    }
+}
+
+fn not_found() -> Problem {
+    let message = "This tenant has no message of this id, or it was forgotten since.";
+    Problem::new(StatusCode::NOT_FOUND, "Message not found", "message_not_found", message)
+}

@@ -1,0 +1,120 @@
+//! `PUT`, `GET` and `DELETE /webhook`, and `POST /webhook/retry`.
+
+use std::sync::Arc;
+
+use axum::{Json, extract::State, http::StatusCode};
+use chrono::Utc;
+use serde::{Deserialize, Serialize};
+
+use super::{
+    App,
+    caller::{Body, Tenant},
+    problem::Problem,
+};
+use crate::{clock::timestamp, store::EventKind, tenant::TenantId};
+
+/// `PUT /webhook`'s body.
+#[derive(Deserialize)]
+pub struct Put {
+    url: String,
+    secret: Option<String>,
+    events: Option<Vec<EventKind>>,
+}
+
+/// The webhook that counts for a tenant, and how it goes.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct WebhookBody {
+    url: String,
+    /// Only when it was made just now.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    secret: Option<String>,
+    events: Vec<EventKind>,
+    /// `tenant` for one of its own, `all` for the one from the settings.
+    scope: &'static str,
+    state: &'static str,
+    /// Events that wait for it.
+    pending: u64,
+    /// Events that were given up.
+    dead: u64,
+    /// Attempts that failed in a row.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    failures: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next_attempt_at: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    last_error: Option<String>,
+}
+
+/// `PUT /webhook`: the tenant's events go there from now on.
+pub async fn put(
+    State(app): State<Arc<App>>,
+    Tenant(tenant): Tenant,
+    Body(Put { url, secret, events }): Body<Put>,
+) -> Result<Json<WebhookBody>, Problem> {
+    let generated = app.webhooks.put(&tenant, url, secret, events).await?;
+    let body = body(&app, &tenant).await?;
+    Ok(Json(WebhookBody { secret: generated, ..body }))
+}
+
+/// `GET /webhook`.
+pub async fn get(State(app): State<Arc<App>>, Tenant(tenant): Tenant) -> Result<Json<WebhookBody>, Problem> {
+    Ok(Json(body(&app, &tenant).await?))
+}
+
+/// `DELETE /webhook`'s answer.
+#[derive(Serialize)]
+pub struct Deleted {
+    /// Whether the webhook for all tenants counts now.
+    scope: &'static str,
+}
+
+/// `DELETE /webhook`: removes the tenant's own webhook.
+pub async fn delete(State(app): State<Arc<App>>, Tenant(tenant): Tenant) -> Result<Json<Deleted>, Problem> {
+    if !app.webhooks.delete(&tenant).await? {
+        return Err(not_found("This tenant has no webhook of its own."));
+    }
+    let left = app.webhooks.summary(&tenant).await?;
+    Ok(Json(Deleted { scope: if left.is_some() { "all" } else { "none" } }))
+}
+
+/// `POST /webhook/retry`'s answer.
+#[derive(Serialize)]
+pub struct Restarted {
+    /// How many events are offered again.
+    restarted: usize,
+}
+
+/// `POST /webhook/retry`: offers again what was given up.
+pub async fn retry(State(app): State<Arc<App>>, Tenant(tenant): Tenant) -> Result<Json<Restarted>, Problem> {
+    if app.webhooks.summary(&tenant).await?.is_none() {
+        return Err(not_found("There is no webhook for this tenant."));
+    }
+    Ok(Json(Restarted { restarted: app.webhooks.retry(&tenant).await? }))
+}
+
+async fn body(app: &App, tenant: &TenantId) -> Result<WebhookBody, Problem> {
+    let found = app.webhooks.summary(tenant).await?;
+    let (webhook, own, summary) = found.ok_or_else(|| not_found("There is no webhook for this tenant."))?;
+    let state = summary.state;
+    Ok(WebhookBody {
+        url: webhook.url,
+        secret: None,
+        events: webhook.events.unwrap_or_else(|| EventKind::ALL.to_vec()),
+        scope: if own { "tenant" } else { "all" },
+        state: match state.failures {
+            _ if state.stopped => "stopped",
+            0 => "active",
+            _ => "failing",
+        },
+        pending: summary.pending,
+        dead: summary.dead,
+        failures: Some(state.failures).filter(|failures| *failures > 0),
+        next_attempt_at: state.next_attempt_at.filter(|at| *at > Utc::now()).map(timestamp),
+        last_error: state.last_error,
+    })
+}
+
+fn not_found(message: &str) -> Problem {
+    Problem::new(StatusCode::NOT_FOUND, "Webhook not found", "webhook_not_found", message)
+}

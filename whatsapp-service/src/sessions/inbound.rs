@@ -1,0 +1,83 @@
+//! What comes in: written down before WhatsApp is told that it arrived.
+
+use std::sync::{Arc, Weak};
+
+use serde_json::{Value, json};
+use tokio::runtime::Handle;
+use whatsapp_rust::{
+    Client, InboundDurabilityHook, Jid, anyhow, async_trait, types::events::InboundMessage,
+    wacore::proto_helpers::MessageExt, waproto::whatsapp as wa,
+};
+
+use super::session::Session;
+use crate::{
+    clock::timestamp,
+    store::{MessageStatus, Received},
+};
+
+/// Takes what one client receives into the event log of its session.
+#[derive(Clone)]
+pub struct Inbound(pub Weak<Session>);
+
+impl Inbound {
+    /// Takes in that a recipient has these messages. The library tells the server so as soon as this returns: it does
+    /// when it is on the disk.
+    pub fn receipt(&self, ids: Vec<String>, status: MessageStatus) {
+        if let Some(session) = self.0.upgrade() {
+            tokio::task::block_in_place(|| Handle::current().block_on(session.receipt(ids, status)));
+        }
+    }
+}
+
+#[async_trait]
+impl InboundDurabilityHook for Inbound {
+    async fn on_messages(&self, _: Arc<Client>, batch: &[InboundMessage]) -> anyhow::Result<()> {
+        let Some(session) = self.0.upgrade() else { anyhow::bail!("the session is gone") };
+        let messages: Vec<_> = batch.iter().filter_map(received).collect();
+        if messages.is_empty() {
+            return Ok(());
+        }
+        Ok(session.around.store.received(&session.tenant, messages).await?)
+    }
+}
+
+/// What is told of a message; `None` for what people don't see, and for what was written on the account's own phone.
+fn received(InboundMessage { message, info, .. }: &InboundMessage) -> Option<Received> {
+    let source = &info.source;
+    if source.is_from_me || is_technical(message) {
+        return None;
+    }
+    let both = [Some(&source.sender), source.sender_alt.as_ref()];
+    let user =
+        |kind: fn(&Jid) -> bool| both.into_iter().flatten().find(|jid| kind(jid)).map(|jid| jid.user.to_string());
+    let mut data = json!({
+        "id": info.id,
+        "chat": source.chat.to_non_ad().to_string(),
+        "timestamp": timestamp(info.timestamp),
+        "offline": info.is_offline,
+    });
+    let mut tell = |name: &str, value: Option<Value>| {
+        if let (Some(value), Some(data)) = (value, data.as_object_mut()) {
+            data.insert(name.into(), value);
+        }
+    };
+    let text = message.text_content();
+    tell("kind", Some(if text.is_some() { "text" } else { "unsupported" }.into()));
+    tell("text", text.map(Value::from));
+    tell("from", user(Jid::is_pn).map(Value::from));
+    tell("fromLid", user(Jid::is_lid).map(Value::from));
+    tell("fromName", Some(info.push_name.as_str()).filter(|name| !name.is_empty()).map(Value::from));
+    Some(Received { identity: [source.chat.to_string(), source.sender.to_string(), info.id.clone()], data })
+}
+
+/// Whether a message is between devices only: keys, settings, synchronisation.
+fn is_technical(message: &wa::Message) -> bool {
+    let base = message.get_base_message();
+    let content = wa::Message {
+        protocol_message: Default::default(),
+        sender_key_distribution_message: Default::default(),
+        message_context_info: Default::default(),
+        ..base.clone()
+    };
+    content == wa::Message::default()
+}

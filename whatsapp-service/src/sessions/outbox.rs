@@ -1,0 +1,414 @@
+//! What a tenant wants sent: written down first, then sent, until its fate is known.
+
+use std::{sync::Arc, sync::atomic::Ordering, time::Duration};
+
+use chrono::{DateTime, TimeDelta, Utc};
+use tokio::time::Instant;
+use whatsapp_rust::wacore::request::RequestUtils;
+
+use super::{
+    events::Ack,
+    lane::{After, Next},
+    outbound::{Sent, Unsent},
+    recipient::Recipient,
+    session::{Session, lock},
+    state::State,
+};
+use crate::store::{Accepted, Content, Draft, Failure, Idempotency, Message, MessageStatus, StoreError, Waiting};
+
+/// How long to wait before the next attempt, by the number of those that were made. A connection that comes back ends
+/// the wait.
+const PAUSES: [u64; 6] = [1, 5, 15, 60, 120, 300];
+/// How long to wait before something is written again that could not be.
+const WRITE_PAUSE: Duration = Duration::from_secs(1);
+/// How long WhatsApp may take to say what an account is restricted to.
+const TIMELOCK_LIMIT: Duration = Duration::from_secs(10);
+
+/// What WhatsApp's servers say of messages, as codes of their acknowledgements.
+mod nack {
+    /// The list of the recipient's devices, or of a group's members, was out of date.
+    pub const STALE: [&str; 2] = ["479", "421"];
+    /// The account may not write to this person, or may not open any more chats.
+    pub const RESTRICTED: [&str; 2] = ["463", "475"];
+}
+
+/// A message that somebody wants to be sent.
+pub struct Submission {
+    /// To whom.
+    pub to: Recipient,
+    /// What it says.
+    pub content: Content,
+    /// The caller's own name for it.
+    pub reference: Option<String>,
+    /// After how long it is given up.
+    pub expires_in: TimeDelta,
+    /// What makes a repetition of the call the same call.
+    pub idempotency: Option<Idempotency>,
+}
+
+/// A message that was accepted, and how to learn more.
+pub struct Taken {
+    /// The message as it was written down, or as it is by now.
+    pub message: Message,
+    /// Resolves when it is settled.
+    pub waiting: Waiting,
+}
+
+/// Why messages are not accepted at all.
+#[derive(Debug, thiserror::Error)]
+pub enum Refused {
+    /// The session can't send, and will not without a person, or not for long.
+    #[error("the session is {}", .state.as_str())]
+    NotReady {
+        /// Its state.
+        state: State,
+        /// The reason's identifier.
+        reason: Option<String>,
+    },
+    /// The process is about to end.
+    #[error("the service is stopping")]
+    Stopping,
+    /// It could not be written down.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Why one message is not accepted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NotTaken {
+    /// Too many wait already.
+    #[error("too many messages of this tenant wait to be sent")]
+    QueueFull,
+    /// The key was used for something else.
+    #[error("this Idempotency-Key was used with another body")]
+    Conflict,
+}
+
+/// A restriction that WhatsApp put on an account: no messages to people who have not written first.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReachoutTimelock {
+    /// Whether it is in force.
+    pub active: bool,
+    /// Until when.
+    pub until: Option<DateTime<Utc>>,
+    /// Its kind, in WhatsApp's words.
+    pub kind: Option<String>,
+    /// When WhatsApp was asked.
+    pub checked_at: DateTime<Utc>,
+}
+
+impl Session {
+    /// How many messages wait to be sent, those on their way included.
+    pub fn pending(&self) -> usize {
+        lock(&self.lane).len()
+    }
+
+    /// Writes messages down, all in one commit, and sends them as soon as they may go. Runs to its end only if it is
+    /// polled to its end: put it on a task that nobody drops.
+    pub async fn submit(
+        self: &Arc<Self>,
+        submissions: Vec<Submission>,
+    ) -> Result<Vec<Result<Taken, NotTaken>>, Refused> {
+        self.accepts()?;
+        let room = self.around.outbox_limit.saturating_sub(self.pending());
+        let recipients: Vec<_> = submissions.iter().map(|submission| submission.to.clone()).collect();
+        // A single message with nothing before it is written down as already on its way: one commit instead of two.
+        let direct = match &recipients[..] {
+            [to] if room > 0 && self.may_send() => lock(&self.lane).reserve(to, Instant::now()),
+            _ => false,
+        };
+        let account = self.snapshot().phone;
+        let drafts = submissions.into_iter().map(|submission| draft(submission, account.clone(), direct));
+        let accepted = self.around.store.accept(&self.tenant, drafts.collect(), room).await;
+        if direct && !matches!(accepted.as_deref(), Ok([Accepted::New(_)])) {
+            lock(&self.lane).release(&recipients[0]);
+        }
+        let mut answers = Vec::with_capacity(recipients.len());
+        for (to, accepted) in recipients.into_iter().zip(accepted?) {
+            answers.push(match accepted {
+                Accepted::New(message) => {
+                    let waiting = self.around.store.wait_for(&self.tenant, &message.id);
+                    if direct {
+                        lock(&self.lane).fill(&to, message.row);
+                        self.set_off(to, message.row, Some(*message.clone()));
+                    } else {
+                        lock(&self.lane).push(&to, message.row);
+                    }
+                    Ok(Taken { message: *message, waiting })
+                }
+                Accepted::Known(message) => {
+                    let waiting = self.around.store.wait_for(&self.tenant, &message.id);
+                    // It may have been settled between the look at it and the waiting.
+                    let now = self.around.store.message(&self.tenant, &message.id).await?;
+                    Ok(Taken { message: now.unwrap_or(*message), waiting })
+                }
+                Accepted::Conflict => Err(NotTaken::Conflict),
+                Accepted::Full => Err(NotTaken::QueueFull),
+            });
+        }
+        self.pump();
+        Ok(answers)
+    }
+
+    /// Whether messages are taken now: the session can send them, or will by itself before long.
+    pub fn accepts(&self) -> Result<(), Refused> {
+        if self.around.stopping.is_cancelled() {
+            return Err(Refused::Stopping);
+        }
+        let snapshot = self.snapshot();
+        match snapshot.state {
+            State::Ready => Ok(()),
+            State::Connecting | State::Reconnecting if snapshot.is_paired() => Ok(()),
+            state => Err(Refused::NotReady { state, reason: snapshot.reason.map(|reason| reason.code) }),
+        }
+    }
+
+    /// Puts what an earlier process left back in its place.
+    pub(super) fn resume(&self, recipient: &Recipient, row: i64) {
+        lock(&self.lane).push(recipient, row);
+    }
+
+    /// Cancels a message that is not on its way yet: `None` if there is none of this id, `Err` with the message as it
+    /// is if it is too late.
+    pub async fn cancel(self: &Arc<Self>, id: &str) -> Result<Option<Result<Message, Message>>, StoreError> {
+        let cancelled = self.around.store.cancel(&self.tenant, id).await?;
+        if let Some(Ok(message)) = &cancelled
+            && let Ok(recipient) = Recipient::parse(&message.recipient)
+        {
+            self.given_up(&recipient, message.row);
+        }
+        Ok(cancelled)
+    }
+
+    /// A message was given up by somebody else.
+    pub(super) fn given_up(self: &Arc<Self>, recipient: &Recipient, row: i64) {
+        lock(&self.lane).remove(recipient, row);
+        self.pump();
+    }
+
+    /// Sends what may go now, and looks again when more may.
+    pub(super) fn pump(self: &Arc<Self>) {
+        while self.may_send() {
+            let next = lock(&self.lane).next(Instant::now());
+            match next {
+                Next::Start(recipient, row) => self.set_off(recipient, row, None),
+                Next::At(at) => return self.look_again(at),
+                Next::Nothing => return,
+            }
+        }
+    }
+
+    fn may_send(&self) -> bool {
+        !self.around.stopping.is_cancelled() && self.ready_client().is_some()
+    }
+
+    fn look_again(self: &Arc<Self>, at: Instant) {
+        let earlier = lock(&self.lane).alarm.replace(at);
+        if earlier.is_some_and(|earlier| earlier <= at && earlier > Instant::now()) {
+            lock(&self.lane).alarm = earlier;
+            return;
+        }
+        let session = Arc::downgrade(self);
+        tokio::spawn(async move {
+            tokio::time::sleep_until(at).await;
+            if let Some(session) = session.upgrade() {
+                lock(&session.lane).alarm.take_if(|alarm| *alarm <= at);
+                session.pump();
+            }
+        });
+    }
+
+    /// Starts an attempt; the lane knows that it is on its way.
+    fn set_off(self: &Arc<Self>, recipient: Recipient, row: i64, message: Option<Message>) {
+        let mut departure = Departure { session: self.clone(), recipient, row, after: soon() };
+        self.around.sends.spawn(async move {
+            departure.after = departure.run(message).await;
+            drop(departure);
+        });
+    }
+
+    /// What the server said of a message that nobody waited for any more.
+    pub(super) async fn late_ack(self: &Arc<Self>, id: &str, ack: Ack) {
+        let (store, tenant) = (&self.around.store, &self.tenant);
+        let Ok(Some(message)) = store.message(tenant, id).await else { return };
+        if message.status >= MessageStatus::Sent {
+            return;
+        }
+        let recorded = match ack.error {
+            None => store.sent(tenant, id, ack.timestamp.unwrap_or_else(Utc::now), None).await,
+            Some(code) => store.failed(tenant, id, rejected(code), None).await.map(|()| false),
+        };
+        match recorded {
+            Ok(settled) => self.sent.fetch_add(settled.into(), Ordering::Relaxed),
+            // It is sent again, and acknowledged again.
+            Err(error) => return tracing::warn!(%tenant, %error, "a late acknowledgement could not be written down"),
+        };
+        self.no_longer_waits(&message.recipient);
+    }
+
+    /// Devices of the recipient have these messages, or show that they were read. Returns when that is on the disk.
+    pub(super) async fn receipt(self: &Arc<Self>, ids: Vec<String>, status: MessageStatus) {
+        match self.around.store.receipt(&self.tenant, ids, status).await {
+            Ok(settled) => {
+                self.sent.fetch_add(settled.len() as u64, Ordering::Relaxed);
+                settled.iter().for_each(|recipient| self.no_longer_waits(recipient));
+            }
+            Err(error) => tracing::warn!(tenant = %self.tenant, %error, "a receipt could not be written down"),
+        }
+    }
+
+    fn no_longer_waits(self: &Arc<Self>, recipient: &str) {
+        if let Ok(recipient) = Recipient::parse(recipient) {
+            lock(&self.lane).hurry(&recipient);
+            self.pump();
+        }
+    }
+
+    /// What WhatsApp said last of what the account may do.
+    pub fn reachout_timelock(&self) -> Option<ReachoutTimelock> {
+        lock(&self.timelock).clone()
+    }
+
+    /// Asks WhatsApp what the account may do.
+    fn ask_for_timelock(self: &Arc<Self>) {
+        let Some(client) = self.ready_client() else { return };
+        let session = self.clone();
+        tokio::spawn(async move {
+            let mex = client.mex();
+            let asked = tokio::time::timeout(TIMELOCK_LIMIT, mex.fetch_reachout_timelock()).await;
+            let Ok(Ok(lock_now)) = asked else {
+                return tracing::warn!(tenant = %session.tenant, "WhatsApp does not say what the account is restricted to");
+            };
+            let until = lock_now.time_enforcement_ends.and_then(|seconds| seconds.parse().ok());
+            *lock(&session.timelock) = Some(ReachoutTimelock {
+                active: lock_now.is_active.unwrap_or_default(),
+                until: until.and_then(|seconds| DateTime::from_timestamp(seconds, 0)),
+                kind: lock_now.enforcement_type,
+                checked_at: Utc::now(),
+            });
+        });
+    }
+
+    /// Writes until it is written: what happened does not unhappen because the disk is full. `None` when the process is
+    /// about to end.
+    async fn persist<T, F: Future<Output = Result<T, StoreError>>>(&self, write: impl Fn() -> F) -> Option<T> {
+        loop {
+            match write().await {
+                Ok(written) => return Some(written),
+                Err(StoreError::Closed) => return None,
+                Err(error) => {
+                    tracing::warn!(tenant = %self.tenant, %error, "a message's fate could not be written down yet");
+                    tokio::time::sleep(WRITE_PAUSE).await;
+                }
+            }
+        }
+    }
+}
+
+/// A message on its way. However the attempt ends, the lane learns of it.
+struct Departure {
+    session: Arc<Session>,
+    recipient: Recipient,
+    row: i64,
+    after: After,
+}
+
+impl Drop for Departure {
+    fn drop(&mut self) {
+        lock(&self.session.lane).finished(&self.recipient, self.row, self.after);
+        self.session.pump();
+    }
+}
+
+impl Departure {
+    async fn run(&self, message: Option<Message>) -> After {
+        let (session, store, tenant) = (&self.session, &self.session.around.store, &self.session.tenant);
+        let claimed = match message {
+            Some(message) => Ok(Some(message)),
+            None => store.claim(self.row).await,
+        };
+        let message = match claimed {
+            Ok(Some(message)) => message,
+            Ok(None) => return After::Done,
+            Err(_) => return soon(),
+        };
+        let of_another_account = message.account.is_some() && message.account != session.snapshot().phone;
+        let content = message.content.as_ref().and_then(|content| serde_json::from_str::<Content>(content.get()).ok());
+        let impossible = match &content {
+            _ if of_another_account => Some(Failure::new(
+                "account_changed",
+                "The tenant is linked with another account than the one that it was to be sent from.",
+                false,
+            )),
+            None => Some(Failure::new("content_unreadable", "What it says can't be read any more.", false)),
+            Some(_) => None,
+        };
+        if let Some(failure) = impossible {
+            session.persist(|| store.give_up(tenant, self.row, failure.clone())).await;
+            return After::Done;
+        }
+        let text = content.map(|content| content.text).unwrap_or_default();
+        let limit = session.around.attempt_limit;
+        let mut outcome = session.attempt(&message.id, &self.recipient, &text, false, limit).await;
+        if matches!(&outcome, Err(Unsent::Rejected { code, .. }) if nack::STALE.contains(&code.as_str())) {
+            outcome = session.attempt(&message.id, &self.recipient, &text, true, limit).await;
+        }
+        self.record(&message, outcome).await
+    }
+
+    async fn record(&self, message: &Message, outcome: Result<Sent, Unsent>) -> After {
+        let (session, store, tenant) = (&self.session, &self.session.around.store, &self.session.tenant);
+        let (failure, number) = match outcome {
+            Ok(Sent { timestamp, to }) => {
+                let settled = session.persist(|| store.sent(tenant, &message.id, timestamp, Some(to.clone()))).await;
+                session.sent.fetch_add(settled.unwrap_or_default().into(), Ordering::Relaxed);
+                return After::Done;
+            }
+            Err(unsent @ (Unsent::NotReady | Unsent::NotSent | Unsent::Unknown)) => {
+                let left = unsent == Unsent::Unknown;
+                session.persist(|| store.put_back(tenant, self.row, left)).await;
+                let pause = PAUSES[(message.attempts as usize).min(PAUSES.len() - 1)];
+                return After::Again(Instant::now() + Duration::from_secs(pause));
+            }
+            Err(Unsent::NotOnWhatsApp) => {
+                let why = "This number is not on WhatsApp.";
+                (Failure::new("recipient_not_on_whatsapp", why, false), None)
+            }
+            Err(Unsent::ReachedNobody { to }) => {
+                let why = "The message could not be encrypted for any device of the recipient.";
+                (Failure::new("recipient_unreachable", why, false), Some(to))
+            }
+            Err(Unsent::Rejected { to, code }) => {
+                if nack::RESTRICTED.contains(&code.as_str()) {
+                    session.ask_for_timelock();
+                }
+                (rejected(code), Some(to))
+            }
+        };
+        session.persist(|| store.failed(tenant, &message.id, failure.clone(), number.clone())).await;
+        After::Done
+    }
+}
+
+fn draft(submission: Submission, account: Option<String>, tried: bool) -> Draft {
+    let now = Utc::now();
+    Draft {
+        id: RequestUtils::message_id_at(None, now.timestamp().unsigned_abs()),
+        recipient: submission.to.digits().into(),
+        account,
+        content: submission.content,
+        reference: submission.reference,
+        expires_at: now + submission.expires_in,
+        tried,
+        idempotency: submission.idempotency,
+    }
+}
+
+fn rejected(code: String) -> Failure {
+    let why = format!("WhatsApp refused the message with code {code}.");
+    Failure { whatsapp_code: Some(code), ..Failure::new("message_rejected", &why, false) }
+}
+
+fn soon() -> After {
+    After::Again(Instant::now() + WRITE_PAUSE)
+}

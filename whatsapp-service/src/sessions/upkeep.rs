@@ -1,0 +1,82 @@
+//! What has to be done from time to time: giving up what has passed its deadline, and forgetting what is old.
+
+use std::{sync::Arc, time::Duration};
+
+use chrono::{TimeDelta, Utc};
+use tokio::time::{MissedTickBehavior, interval};
+
+use super::{Manager, recipient::Recipient};
+use crate::store::StoreError;
+
+/// How often deadlines are looked at.
+const DEADLINES: Duration = Duration::from_secs(1);
+/// How often old rows are looked for.
+const FORGETTING: Duration = Duration::from_secs(60);
+/// The pause between two steps of forgetting, so that those who send don't have to wait for it.
+const STEP: Duration = Duration::from_millis(50);
+/// How long a caller's key is remembered.
+const KEYS: TimeDelta = TimeDelta::hours(24);
+
+/// How long things are kept.
+#[derive(Clone, Copy)]
+pub struct Retention {
+    /// Messages and their fates, from their acceptance on.
+    pub messages: TimeDelta,
+    /// The event log.
+    pub events: TimeDelta,
+}
+
+impl Manager {
+    /// Never ends.
+    pub async fn upkeep(self: Arc<Self>) {
+        let (mut deadlines, mut forgetting) = (interval(DEADLINES), interval(FORGETTING));
+        deadlines.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        forgetting.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let expiring = async {
+            loop {
+                deadlines.tick().await;
+                report(self.expire().await);
+            }
+        };
+        let forgetting = async {
+            loop {
+                forgetting.tick().await;
+                report(self.forget_old().await);
+            }
+        };
+        tokio::join!(expiring, forgetting);
+    }
+
+    async fn expire(&self) -> Result<(), StoreError> {
+        loop {
+            let expired = self.store().expire().await?;
+            if expired.is_empty() {
+                return Ok(());
+            }
+            for message in expired {
+                if let (Some(session), Ok(recipient)) =
+                    (self.get(&message.tenant), Recipient::parse(&message.recipient))
+                {
+                    session.given_up(&recipient, message.row);
+                }
+            }
+        }
+    }
+
+    async fn forget_old(&self) -> Result<(), StoreError> {
+        let now = Utc::now();
+        while self.store().forget_messages(now - self.retention.messages, now - KEYS).await? {
+            tokio::time::sleep(STEP).await;
+        }
+        while self.store().forget_events(now - self.retention.events).await? {
+            tokio::time::sleep(STEP).await;
+        }
+        Ok(())
+    }
+}
+
+fn report(done: Result<(), StoreError>) {
+    if let Err(error) = done {
+        tracing::warn!(%error, "the database could not be kept up");
+    }
+}

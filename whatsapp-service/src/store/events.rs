@@ -1,0 +1,174 @@
+//! The event log: what happened to a tenant, numbered without gaps.
+
+use chrono::{DateTime, Utc};
+use rusqlite::{Connection, Row, params};
+use serde::{Deserialize, Serialize};
+use serde_json::value::{RawValue, to_raw_value};
+use sha2::{Digest, Sha256};
+
+use super::{
+    Store, StoreError,
+    news::Told,
+    tx::{Tx, millis, time},
+};
+use crate::{clock, tenant::TenantId};
+
+/// What kind of thing happened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum EventKind {
+    /// A message came in.
+    #[serde(rename = "message.received")]
+    MessageReceived,
+    /// A message that was sent from here has come further.
+    #[serde(rename = "message.status")]
+    MessageStatus,
+    /// The session is in another state.
+    #[serde(rename = "session.state")]
+    SessionState,
+}
+
+impl EventKind {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::MessageReceived, Self::MessageStatus, Self::SessionState];
+
+    /// The word as it stands in events.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::MessageReceived => "message.received",
+            Self::MessageStatus => "message.status",
+            Self::SessionState => "session.state",
+        }
+    }
+
+    fn parse(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.as_str() == word)
+    }
+}
+
+/// Something that happened. It serialises to the envelope that webhooks and streams carry.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Event {
+    /// Its id: the same at every delivery, and no other event's.
+    pub id: String,
+    /// What kind of thing.
+    #[serde(rename = "type")]
+    pub kind: EventKind,
+    /// When it was written down.
+    #[serde(serialize_with = "clock::serialize")]
+    pub timestamp: DateTime<Utc>,
+    /// To whom.
+    pub tenant_id: String,
+    /// Its number: 1, 2, 3, … for each tenant.
+    pub sequence: i64,
+    /// The rest, by kind.
+    pub data: Box<RawValue>,
+}
+
+/// An incoming message, for the log.
+pub struct Received {
+    /// Who wrote it where, and its id there: what makes it this message.
+    pub identity: [String; 3],
+    /// What is told of it.
+    pub data: serde_json::Value,
+}
+
+impl Store {
+    /// Puts incoming messages into the log, all in one commit, each once: WhatsApp may hand one over again.
+    pub async fn received(&self, tenant: &TenantId, messages: Vec<Received>) -> Result<(), StoreError> {
+        let (tenant, now) = (tenant.clone(), Utc::now());
+        self.write(move |tx| {
+            let key = tx.tenant(&tenant)?;
+            for Received { identity, data } in messages {
+                let digest = Sha256::digest(identity.join("\n"));
+                let sql = "INSERT OR IGNORE INTO received (tenant, message, at) VALUES (?, ?, ?)";
+                if tx.execute(sql, params![key, &digest[..16], millis(now)])? == 1 {
+                    tx.append(&tenant, EventKind::MessageReceived, &data)?;
+                }
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    /// Puts a session's new state into the log, after what was written before this call.
+    pub fn session_state(
+        &self,
+        tenant: &TenantId,
+        data: serde_json::Value,
+    ) -> impl Future<Output = Result<(), StoreError>> + Send + use<> {
+        let tenant = tenant.clone();
+        self.write(move |tx| tx.append(&tenant, EventKind::SessionState, &data))
+    }
+
+    /// A tenant's events after this number, in order.
+    pub async fn events(&self, tenant: &TenantId, after: i64, limit: usize) -> Result<Vec<Event>, StoreError> {
+        let (tenant, instance) = (tenant.clone(), self.instance.clone());
+        self.read(move |connection| {
+            let sql = "SELECT * FROM events WHERE tenant = (SELECT key FROM tenants WHERE name = ?) AND sequence > ? \
+                       ORDER BY sequence LIMIT ?";
+            let mut statement = connection.prepare_cached(sql)?;
+            let params = params![tenant.as_str(), after, limit as i64];
+            statement.query_map(params, |row| event(row, &tenant, &instance))?.collect()
+        })
+        .await
+    }
+
+    /// The number of the tenant's newest event; 0 without any.
+    pub async fn last_sequence(&self, tenant: &TenantId) -> Result<i64, StoreError> {
+        let tenant = tenant.clone();
+        self.read(move |connection| last_sequence(connection, &tenant)).await
+    }
+
+    /// Forgets, at most a few hundred rows at a time, what is older than this and not waiting for a webhook. Says
+    /// whether there may be more.
+    pub async fn forget_events(&self, before: DateTime<Utc>) -> Result<bool, StoreError> {
+        const STEP: usize = 500;
+        self.write(move |tx| {
+            let sql = "DELETE FROM events WHERE (tenant, sequence) IN \
+                       (SELECT tenant, sequence FROM events WHERE at < ? AND delivery IS NOT 0 LIMIT 500)";
+            let events = tx.execute(sql, [millis(before)])?;
+            let sql = "DELETE FROM received WHERE (tenant, message) IN \
+                       (SELECT tenant, message FROM received WHERE at < ? LIMIT 500)";
+            let received = tx.execute(sql, [millis(before)])?;
+            Ok(events == STEP || received == STEP)
+        })
+        .await
+    }
+}
+
+impl Tx<'_> {
+    /// Adds an event to the log, and to what the tenant's webhook is to get.
+    pub fn append(&mut self, tenant: &TenantId, kind: EventKind, data: &impl Serialize) -> rusqlite::Result<()> {
+        let data = to_raw_value(data).map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))?;
+        let key = self.tenant(tenant)?;
+        let delivery = self.delivery(key, kind)?;
+        let sql = "UPDATE tenants SET last_sequence = last_sequence + 1 WHERE key = ? RETURNING last_sequence";
+        let sequence: i64 = self.find(sql, [key], |row| row.get(0))?.ok_or(rusqlite::Error::QueryReturnedNoRows)?;
+        self.execute(
+            "INSERT INTO events (tenant, sequence, kind, at, data, delivery) VALUES (?, ?, ?, ?, ?, ?)",
+            params![key, sequence, kind.as_str(), millis(Utc::now()), data.get(), delivery],
+        )?;
+        self.tell(Told::Event { tenant: tenant.clone(), sequence, due: delivery == Some(0) });
+        Ok(())
+    }
+}
+
+fn last_sequence(connection: &Connection, tenant: &TenantId) -> rusqlite::Result<i64> {
+    let sql = "SELECT coalesce(max(last_sequence), 0) FROM tenants WHERE name = ?";
+    connection.prepare_cached(sql)?.query_row([tenant.as_str()], |row| row.get(0))
+}
+
+/// An event from its row.
+pub fn event(row: &Row<'_>, tenant: &TenantId, instance: &str) -> rusqlite::Result<Event> {
+    let (key, sequence): (i64, i64) = (row.get("tenant")?, row.get("sequence")?);
+    let damaged = |what: &str| rusqlite::Error::InvalidColumnName(format!("an event's {what} is damaged"));
+    Ok(Event {
+        id: format!("evt_{instance}_{key}_{sequence}"),
+        kind: EventKind::parse(&row.get::<_, String>("kind")?).ok_or_else(|| damaged("kind"))?,
+        timestamp: time(row, "at")?,
+        tenant_id: tenant.to_string(),
+        sequence,
+        data: RawValue::from_string(row.get("data")?).map_err(|_| damaged("data"))?,
+    })
+}

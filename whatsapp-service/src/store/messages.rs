@@ -1,0 +1,675 @@
+//! Messages that are to be sent, and what became of them.
+
+use chrono::{DateTime, Utc};
+use rusqlite::{Row, params};
+use serde::{Deserialize, Serialize};
+use serde_json::value::{RawValue, to_raw_value};
+
+use super::{
+    EventKind, Store, StoreError,
+    news::Told,
+    tx::{Tx, maybe_time, millis, tenant_name, time},
+};
+use crate::{clock, tenant::TenantId};
+
+/// How far a message has come. It only ever moves on, in this order: a proof that it arrived counts for more than a
+/// refusal, as the one may be about its first copy and the other about a repetition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MessageStatus {
+    /// Written down here; it has not left, as far as anybody knows.
+    Queued,
+    /// It was handed to the wire, and the server has not said a word about it.
+    Unknown,
+    /// It will not be sent.
+    Failed,
+    /// The server has acknowledged it.
+    Sent,
+    /// A device of the recipient has it.
+    Delivered,
+    /// The recipient has seen it.
+    Read,
+}
+
+impl MessageStatus {
+    /// All of them.
+    pub const ALL: [Self; 6] = [Self::Queued, Self::Unknown, Self::Failed, Self::Sent, Self::Delivered, Self::Read];
+
+    /// The word as it stands in answers.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Queued => "queued",
+            Self::Unknown => "unknown",
+            Self::Failed => "failed",
+            Self::Sent => "sent",
+            Self::Delivered => "delivered",
+            Self::Read => "read",
+        }
+    }
+
+    /// The status of this name.
+    pub fn parse(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|status| status.as_str() == word)
+    }
+}
+
+/// What a message says. It is kept as JSON, so that other kinds can follow.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Content {
+    /// The text.
+    pub text: String,
+}
+
+/// Why a message failed, or why nothing more is done for one whose outcome is unknown.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Failure {
+    /// A stable identifier.
+    pub code: String,
+    /// A sentence for a person; holds no one's data.
+    #[serde(rename = "message")]
+    pub reason: String,
+    /// Whether the same message may be sent again, as a new one.
+    pub retryable: bool,
+    /// WhatsApp's own code.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub whatsapp_code: Option<String>,
+}
+
+impl Failure {
+    /// A failure that WhatsApp has no code for.
+    pub fn new(code: &str, reason: &str, retryable: bool) -> Self {
+        Self { code: code.into(), reason: reason.into(), retryable, whatsapp_code: None }
+    }
+}
+
+/// A message and its fate. It serialises to what `GET /messages/{id}` answers.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Message {
+    /// Where it stands in the order of acceptance, over all tenants.
+    #[serde(skip)]
+    pub row: i64,
+    /// WhatsApp's id of it.
+    pub id: String,
+    /// The digits that the caller gave.
+    #[serde(skip)]
+    pub recipient: String,
+    /// The number that WhatsApp knows the recipient by, once that is known; before it, what the caller gave.
+    #[serde(rename = "to")]
+    pub number: String,
+    /// The caller's own name for it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reference: Option<String>,
+    /// How far it has come.
+    pub status: MessageStatus,
+    /// Whether there is still something to do for it.
+    #[serde(skip)]
+    pub pending: bool,
+    /// Whether it may have left already.
+    #[serde(skip)]
+    pub tried: bool,
+    /// How often it was tried.
+    pub attempts: u32,
+    /// The number that it is to be sent from, where that was known.
+    #[serde(skip)]
+    pub account: Option<String>,
+    /// When it was written down.
+    #[serde(serialize_with = "clock::serialize")]
+    pub accepted_at: DateTime<Utc>,
+    /// When it is given up.
+    #[serde(serialize_with = "clock::serialize")]
+    pub expires_at: DateTime<Utc>,
+    /// When its outcome became unknown, if it did.
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "clock::serialize_option")]
+    pub unknown_at: Option<DateTime<Utc>>,
+    /// When it was known that the server has it.
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "clock::serialize_option")]
+    pub sent_at: Option<DateTime<Utc>>,
+    /// When the server took it, by its own clock, in whole seconds.
+    #[serde(skip)]
+    pub server_at: Option<DateTime<Utc>>,
+    /// When it was known that a device of the recipient has it.
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "clock::serialize_option")]
+    pub delivered_at: Option<DateTime<Utc>>,
+    /// When it was known that the recipient has seen it.
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "clock::serialize_option")]
+    pub read_at: Option<DateTime<Utc>>,
+    /// When it failed.
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "clock::serialize_option")]
+    pub failed_at: Option<DateTime<Utc>>,
+    /// Why, where there is something to say.
+    #[serde(flatten)]
+    pub failure: Option<Failure>,
+    /// What it says, as JSON, while it is kept.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub content: Option<Box<RawValue>>,
+}
+
+impl Message {
+    /// Whether a caller that waits for it has waited enough: the server has it, or it was given up.
+    pub fn is_settled(&self) -> bool {
+        !self.pending
+    }
+
+    /// The message as it is told: what it says is nobody's business but the recipient's, unless it is kept on purpose.
+    fn without_content(&self) -> Self {
+        Self { content: None, ..self.clone() }
+    }
+}
+
+/// A message that is to be accepted.
+pub struct Draft {
+    /// WhatsApp's id of it, chosen now and never changed.
+    pub id: String,
+    /// The recipient's digits.
+    pub recipient: String,
+    /// The number that it is to be sent from, where that is known.
+    pub account: Option<String>,
+    /// What it says.
+    pub content: Content,
+    /// The caller's own name for it.
+    pub reference: Option<String>,
+    /// When it is to be given up.
+    pub expires_at: DateTime<Utc>,
+    /// Whether it goes to the wire as soon as it is written down.
+    pub tried: bool,
+    /// What makes a repetition of the call the same call.
+    pub idempotency: Option<Idempotency>,
+}
+
+/// The caller's key, and a digest of what came with it.
+#[derive(Clone)]
+pub struct Idempotency {
+    /// The key.
+    pub key: String,
+    /// A digest of the rest of the call.
+    pub fingerprint: [u8; 32],
+}
+
+/// What became of a draft.
+pub enum Accepted {
+    /// It was written down.
+    New(Box<Message>),
+    /// The same call was made before, and this came of it.
+    Known(Box<Message>),
+    /// The key was used for something else.
+    Conflict,
+    /// There was no room for it.
+    Full,
+}
+
+/// A message that an earlier process left to be sent.
+pub struct Pending {
+    /// Whose it is.
+    pub tenant: TenantId,
+    /// The recipient's digits.
+    pub recipient: String,
+    /// Its place in the order of acceptance.
+    pub row: i64,
+}
+
+/// Which messages to list.
+pub struct Filter {
+    /// Only those in this status.
+    pub status: Option<MessageStatus>,
+    /// Only those accepted at this time or later.
+    pub since: Option<DateTime<Utc>>,
+    /// Only those accepted before this one.
+    pub before: Option<i64>,
+    /// At most this many.
+    pub limit: usize,
+}
+
+const COLUMNS: &str = "row, id, recipient, number, account, content, reference, status, pending, tried, attempts, accepted_at, \
+                       expires_at, unknown_at, sent_at, server_at, delivered_at, read_at, failed_at, code, reason, \
+                       retryable, whatsapp_code";
+
+impl Store {
+    /// Writes messages down, all in one commit, but no more than there is `room` for. What comes back is in the same
+    /// order.
+    pub fn accept(
+        &self,
+        tenant: &TenantId,
+        drafts: Vec<Draft>,
+        mut room: usize,
+    ) -> impl Future<Output = Result<Vec<Accepted>, StoreError>> + Send + use<> {
+        let tenant = tenant.clone();
+        self.write(move |tx| {
+            let (key, now) = (tx.tenant(&tenant)?, Utc::now());
+            drafts.into_iter().map(|draft| tx.accept(key, draft, now, &mut room)).collect()
+        })
+    }
+
+    /// The message, to be sent now, if that is still to be done. From now on it counts as one that may have left.
+    pub async fn claim(&self, row: i64) -> Result<Option<Message>, StoreError> {
+        let sql = format!("UPDATE messages SET tried = 1 WHERE row = ? AND pending = 1 RETURNING {COLUMNS}");
+        self.write(move |tx| tx.find(&sql, [row], read)).await
+    }
+
+    /// An attempt came to nothing that anybody could see: it goes on later. `left` says whether the message may be out.
+    pub async fn put_back(&self, tenant: &TenantId, row: i64, left: bool) -> Result<(), StoreError> {
+        let tenant = tenant.clone();
+        let at = Utc::now();
+        self.write(move |tx| {
+            let sql = "UPDATE messages SET attempts = attempts + 1, tried = (status <> 'queued' OR ?2) WHERE row = ?1";
+            tx.execute(sql, params![row, left])?;
+            if left {
+                tx.advance(&tenant, Of::Row(row), MessageStatus::Unknown, at, |_| {})?;
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    /// The server acknowledged the message; `at` by its own clock. Says whether something was still to be done for it.
+    pub async fn sent(
+        &self,
+        tenant: &TenantId,
+        id: &str,
+        at: DateTime<Utc>,
+        number: Option<String>,
+    ) -> Result<bool, StoreError> {
+        let (tenant, id, now) = (tenant.clone(), id.to_owned(), Utc::now());
+        self.write(move |tx| {
+            tx.advance(&tenant, Of::Id(&id), MessageStatus::Sent, now, |message| {
+                message.attempts += 1;
+                message.server_at = Some(at);
+                if let Some(number) = number {
+                    message.number = number;
+                }
+            })
+            .map(|settled| settled.is_some())
+        })
+        .await
+    }
+
+    /// The recipient has the messages, or has read them. Says for which recipients something was still to be done.
+    pub async fn receipt(
+        &self,
+        tenant: &TenantId,
+        ids: Vec<String>,
+        status: MessageStatus,
+    ) -> Result<Vec<String>, StoreError> {
+        let (tenant, now) = (tenant.clone(), Utc::now());
+        self.write(move |tx| {
+            let mut settled = Vec::new();
+            for id in ids {
+                settled.extend(tx.advance(&tenant, Of::Id(&id), status, now, |_| {})?);
+            }
+            Ok(settled)
+        })
+        .await
+    }
+
+    /// The message is not sent, for this reason, and not tried again.
+    pub async fn failed(
+        &self,
+        tenant: &TenantId,
+        id: &str,
+        failure: Failure,
+        number: Option<String>,
+    ) -> Result<(), StoreError> {
+        let (tenant, id, now) = (tenant.clone(), id.to_owned(), Utc::now());
+        self.write(move |tx| {
+            tx.advance(&tenant, Of::Id(&id), MessageStatus::Failed, now, |message| {
+                message.attempts += 1;
+                message.failure = Some(failure);
+                if let Some(number) = number {
+                    message.number = number;
+                }
+            })
+            .map(drop)
+        })
+        .await
+    }
+
+    /// Nothing more is done for a message. It has failed, if it can't have left; otherwise its outcome stays unknown.
+    pub async fn give_up(&self, tenant: &TenantId, row: i64, failure: Failure) -> Result<(), StoreError> {
+        let (tenant, now) = (tenant.clone(), Utc::now());
+        self.write(move |tx| tx.give_up(&tenant, row, failure, now)).await
+    }
+
+    /// The same for all that is pending of a tenant.
+    pub async fn give_up_all(&self, tenant: &TenantId, failure: Failure) -> Result<(), StoreError> {
+        let (tenant, now) = (tenant.clone(), Utc::now());
+        self.write(move |tx| {
+            let sql = "SELECT row FROM messages WHERE tenant = ? AND pending = 1 AND status IN ('queued', 'unknown')";
+            for row in tx.all(sql, [tx.tenant(&tenant)?], |row| row.get::<_, i64>(0))? {
+                tx.give_up(&tenant, row, failure.clone(), now)?;
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    /// Cancels a message that has not been tried yet; `None` if there is no such message, and the message as it is, if
+    /// it can't be cancelled any more.
+    pub async fn cancel(&self, tenant: &TenantId, id: &str) -> Result<Option<Result<Message, Message>>, StoreError> {
+        let (tenant, id, now) = (tenant.clone(), id.to_owned(), Utc::now());
+        let failure = Failure::new("cancelled", "The message was cancelled before it left.", true);
+        self.write(move |tx| {
+            let Some(message) = tx.message(&tenant, &Of::Id(&id))? else { return Ok(None) };
+            if !message.pending || message.tried || message.status != MessageStatus::Queued {
+                return Ok(Some(Err(message)));
+            }
+            tx.give_up(&tenant, message.row, failure, now)?;
+            Ok(tx.message(&tenant, &Of::Id(&id))?.map(Ok))
+        })
+        .await
+    }
+
+    /// Gives up what has passed its deadline, some at a time, and says whose they were.
+    pub async fn expire(&self) -> Result<Vec<Pending>, StoreError> {
+        let now = Utc::now();
+        let due = self.read(move |connection| {
+            let sql = "SELECT tenants.name AS tenant, recipient, row FROM messages JOIN tenants ON key = tenant \
+                       WHERE pending = 1 AND expires_at <= ? LIMIT 200";
+            connection.prepare_cached(sql)?.query_map([millis(now)], pending)?.collect::<Result<Vec<_>, _>>()
+        });
+        let due = due.await?;
+        if due.is_empty() {
+            return Ok(due);
+        }
+        let failure = Failure::new("expired", "The message was not sent before its deadline.", true);
+        self.write(move |tx| {
+            for Pending { tenant, row, .. } in &due {
+                tx.give_up(tenant, *row, failure.clone(), now)?;
+            }
+            Ok(due)
+        })
+        .await
+    }
+
+    /// What earlier processes left to be done, in the order of acceptance. What may have left when the last one ended
+    /// becomes unknown.
+    pub async fn recover(&self) -> Result<Vec<Pending>, StoreError> {
+        let now = Utc::now();
+        self.write(move |tx| {
+            let sql = "SELECT tenants.name AS tenant, recipient, row FROM messages JOIN tenants ON key = tenant \
+                       WHERE pending = 1 AND tried = 1 AND status = 'queued' ORDER BY row";
+            for Pending { tenant, row, .. } in tx.all(sql, (), pending)? {
+                tx.advance(&tenant, Of::Row(row), MessageStatus::Unknown, now, |_| {})?;
+            }
+            let sql = "SELECT tenants.name AS tenant, recipient, row FROM messages JOIN tenants ON key = tenant \
+                       WHERE pending = 1 ORDER BY row";
+            tx.all(sql, (), pending)
+        })
+        .await
+    }
+
+    /// A tenant's message.
+    pub async fn message(&self, tenant: &TenantId, id: &str) -> Result<Option<Message>, StoreError> {
+        let (tenant, id, keep) = (tenant.clone(), id.to_owned(), self.rules.keep_bodies);
+        let sql = format!(
+            "SELECT {COLUMNS} FROM messages WHERE tenant = (SELECT key FROM tenants WHERE name = ?) AND id = ?"
+        );
+        self.read(move |connection| {
+            let mut statement = connection.prepare_cached(&sql)?;
+            let found = statement.query_map([tenant.as_str(), &id], read)?.next().transpose()?;
+            Ok(found.map(|message| if keep { message } else { message.without_content() }))
+        })
+        .await
+    }
+
+    /// A tenant's messages, the newest first.
+    pub async fn messages(&self, tenant: &TenantId, filter: Filter) -> Result<Vec<Message>, StoreError> {
+        let (tenant, keep) = (tenant.clone(), self.rules.keep_bodies);
+        let mut sql = format!(
+            "SELECT {COLUMNS} FROM messages WHERE tenant = (SELECT key FROM tenants WHERE name = ?1) \
+             AND row < ?2 AND accepted_at >= ?3"
+        );
+        if let Some(status) = filter.status {
+            // Written out, so that the index of the unsettled ones can be used.
+            sql += &format!(" AND status = '{}'", status.as_str());
+        }
+        sql += " ORDER BY row DESC LIMIT ?4";
+        self.read(move |connection| {
+            let (before, since) = (filter.before.unwrap_or(i64::MAX), filter.since.map_or(i64::MIN, millis));
+            let mut statement = connection.prepare_cached(&sql)?;
+            let found = statement.query_map(params![tenant.as_str(), before, since, filter.limit as i64], read)?;
+            found.map(|message| message.map(|m| if keep { m } else { m.without_content() })).collect()
+        })
+        .await
+    }
+
+    /// Forgets, at most a few hundred rows at a time, what is settled and older than this, and which keys were used
+    /// before `keys_before`. Says whether there may be more.
+    pub async fn forget_messages(&self, before: DateTime<Utc>, keys_before: DateTime<Utc>) -> Result<bool, StoreError> {
+        const STEP: usize = 500;
+        self.write(move |tx| {
+            let messages = tx.execute(
+                "DELETE FROM messages WHERE row IN \
+                 (SELECT row FROM messages WHERE pending = 0 AND accepted_at < ? LIMIT 500)",
+                [millis(before)],
+            )?;
+            let keys = tx.execute(
+                "DELETE FROM idempotency WHERE (tenant, key) IN (SELECT tenant, key FROM idempotency WHERE at < ? LIMIT 500)",
+                [millis(keys_before)],
+            )?;
+            Ok(messages == STEP || keys == STEP)
+        })
+        .await
+    }
+}
+
+/// Which message.
+enum Of<'a> {
+    Row(i64),
+    Id(&'a str),
+}
+
+impl Tx<'_> {
+    fn accept(
+        &mut self,
+        tenant: i64,
+        draft: Draft,
+        now: DateTime<Utc>,
+        room: &mut usize,
+    ) -> rusqlite::Result<Accepted> {
+        if let Some(Idempotency { key, fingerprint }) = &draft.idempotency {
+            let sql = format!(
+                "SELECT fingerprint, {COLUMNS} FROM idempotency JOIN messages ON row = message \
+                 WHERE idempotency.tenant = ? AND key = ?"
+            );
+            let known =
+                self.find(&sql, params![tenant, key], |row| Ok((row.get::<_, Vec<u8>>("fingerprint")?, read(row)?)))?;
+            match known {
+                Some((known, _)) if known != fingerprint => return Ok(Accepted::Conflict),
+                Some((_, message)) => return Ok(Accepted::Known(message.into())),
+                None => {}
+            }
+        }
+        match room.checked_sub(1) {
+            Some(left) => *room = left,
+            None => return Ok(Accepted::Full),
+        }
+        let content =
+            to_raw_value(&draft.content).map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))?;
+        self.execute(
+            "INSERT INTO messages (tenant, id, recipient, account, content, reference, status, pending, tried, accepted_at, \
+             expires_at) VALUES (?, ?, ?, ?, ?, ?, 'queued', 1, ?, ?, ?)",
+            params![
+                tenant,
+                draft.id,
+                draft.recipient,
+                draft.account,
+                content.get(),
+                draft.reference,
+                draft.tried,
+                millis(now),
+                millis(draft.expires_at)
+            ],
+        )?;
+        let row = self.last_row();
+        if let Some(Idempotency { key, fingerprint }) = draft.idempotency {
+            self.execute(
+                "INSERT OR REPLACE INTO idempotency (tenant, key, fingerprint, message, at) VALUES (?, ?, ?, ?, ?)",
+                params![tenant, key, fingerprint, row, millis(now)],
+            )?;
+        }
+        Ok(Accepted::New(Box::new(Message {
+            row,
+            id: draft.id,
+            number: draft.recipient.clone(),
+            recipient: draft.recipient,
+            reference: draft.reference,
+            status: MessageStatus::Queued,
+            pending: true,
+            tried: draft.tried,
+            attempts: 0,
+            account: draft.account,
+            accepted_at: now,
+            expires_at: draft.expires_at,
+            unknown_at: None,
+            sent_at: None,
+            server_at: None,
+            delivered_at: None,
+            read_at: None,
+            failed_at: None,
+            failure: None,
+            content: Some(content),
+        })))
+    }
+
+    fn message(&self, tenant: &TenantId, of: &Of<'_>) -> rusqlite::Result<Option<Message>> {
+        match of {
+            Of::Row(row) => self.find(&format!("SELECT {COLUMNS} FROM messages WHERE row = ?"), [row], read),
+            Of::Id(id) => {
+                let sql = format!("SELECT {COLUMNS} FROM messages WHERE tenant = ? AND id = ?");
+                self.find(&sql, params![self.tenant(tenant)?, id], read)
+            }
+        }
+    }
+
+    /// Moves a message on, unless it is there already or further, and puts that into the event log. Returns the
+    /// recipient if there was still something to do for the message before.
+    fn advance(
+        &mut self,
+        tenant: &TenantId,
+        of: Of<'_>,
+        status: MessageStatus,
+        at: DateTime<Utc>,
+        change: impl FnOnce(&mut Message),
+    ) -> rusqlite::Result<Option<String>> {
+        let Some(mut message) = self.message(tenant, &of)? else { return Ok(None) };
+        let was_pending = message.pending;
+        if status <= message.status {
+            return Ok(None);
+        }
+        change(&mut message);
+        message.status = status;
+        match status {
+            MessageStatus::Queued => {}
+            MessageStatus::Unknown => message.unknown_at = Some(at),
+            MessageStatus::Failed => message.failed_at = Some(at),
+            // What is further implies what is before it.
+            MessageStatus::Sent | MessageStatus::Delivered | MessageStatus::Read => {
+                message.failure = None;
+                message.sent_at.get_or_insert(at);
+                if status >= MessageStatus::Delivered {
+                    message.delivered_at.get_or_insert(at);
+                }
+                if status == MessageStatus::Read {
+                    message.read_at = Some(at);
+                }
+            }
+        }
+        message.pending = status == MessageStatus::Unknown;
+        self.save(tenant, &message)?;
+        Ok(was_pending.then_some(message.recipient))
+    }
+
+    fn give_up(&mut self, tenant: &TenantId, row: i64, failure: Failure, now: DateTime<Utc>) -> rusqlite::Result<()> {
+        let Some(mut message) = self.message(tenant, &Of::Row(row))?.filter(|message| message.pending) else {
+            return Ok(());
+        };
+        message.pending = false;
+        message.failure = Some(if message.tried {
+            let reason = format!("It may have arrived: it left, and was never acknowledged. {}", failure.reason);
+            Failure { reason, retryable: false, ..failure }
+        } else {
+            failure
+        });
+        if !message.tried {
+            message.status = MessageStatus::Failed;
+            message.failed_at = Some(now);
+        } else if message.status == MessageStatus::Queued {
+            message.status = MessageStatus::Unknown;
+            message.unknown_at = Some(now);
+        }
+        self.save(tenant, &message)
+    }
+
+    fn save(&mut self, tenant: &TenantId, message: &Message) -> rusqlite::Result<()> {
+        let failure = message.failure.as_ref();
+        self.execute(
+            "UPDATE messages SET number = ?, status = ?, pending = ?, attempts = ?, unknown_at = ?, sent_at = ?, \
+             server_at = ?, delivered_at = ?, read_at = ?, failed_at = ?, code = ?, reason = ?, retryable = ?, \
+             whatsapp_code = ?, content = CASE WHEN ? THEN content END WHERE row = ?",
+            params![
+                message.number,
+                message.status.as_str(),
+                message.pending,
+                message.attempts,
+                message.unknown_at.map(millis),
+                message.sent_at.map(millis),
+                message.server_at.map(millis),
+                message.delivered_at.map(millis),
+                message.read_at.map(millis),
+                message.failed_at.map(millis),
+                failure.map(|failure| &failure.code),
+                failure.map(|failure| &failure.reason),
+                failure.map(|failure| failure.retryable),
+                failure.and_then(|failure| failure.whatsapp_code.as_ref()),
+                message.pending || self.rules().keep_bodies,
+                message.row,
+            ],
+        )?;
+        let told = message.without_content();
+        self.append(tenant, EventKind::MessageStatus, &told)?;
+        self.tell(Told::Message(tenant.clone(), told.into()));
+        Ok(())
+    }
+}
+
+fn pending(row: &Row<'_>) -> rusqlite::Result<Pending> {
+    Ok(Pending { tenant: tenant_name(row, "tenant")?, recipient: row.get("recipient")?, row: row.get("row")? })
+}
+
+fn read(row: &Row<'_>) -> rusqlite::Result<Message> {
+    let (recipient, code): (String, Option<String>) = (row.get("recipient")?, row.get("code")?);
+    let status: String = row.get("status")?;
+    let failure = match code {
+        Some(code) => Some(Failure {
+            code,
+            reason: row.get::<_, Option<String>>("reason")?.unwrap_or_default(),
+            retryable: row.get::<_, Option<bool>>("retryable")?.unwrap_or_default(),
+            whatsapp_code: row.get("whatsapp_code")?,
+        }),
+        None => None,
+    };
+    Ok(Message {
+        row: row.get("row")?,
+        id: row.get("id")?,
+        number: row.get::<_, Option<String>>("number")?.unwrap_or_else(|| recipient.clone()),
+        recipient,
+        reference: row.get("reference")?,
+        status: MessageStatus::parse(&status)
+            .ok_or_else(|| rusqlite::Error::InvalidColumnName(format!("a message's status is {status:?}")))?,
+        pending: row.get("pending")?,
+        tried: row.get("tried")?,
+        attempts: row.get("attempts")?,
+        account: row.get("account")?,
+        accepted_at: time(row, "accepted_at")?,
+        expires_at: time(row, "expires_at")?,
+        unknown_at: maybe_time(row, "unknown_at")?,
+        sent_at: maybe_time(row, "sent_at")?,
+        server_at: maybe_time(row, "server_at")?,
+        delivered_at: maybe_time(row, "delivered_at")?,
+        read_at: maybe_time(row, "read_at")?,
+        failed_at: maybe_time(row, "failed_at")?,
+        failure,
+        content: row.get::<_, Option<String>>("content")?.and_then(|text| RawValue::from_string(text).ok()),
+    })
+}

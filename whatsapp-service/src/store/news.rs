@@ -1,0 +1,90 @@
+//! Who wants to know what was committed: callers that wait for a message, streams of events, and the webhooks.
+
+use std::{collections::HashMap, sync::Mutex};
+
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::{Message, Store, lock};
+use crate::tenant::TenantId;
+
+/// Something that was committed.
+pub enum Told {
+    /// A message changed.
+    Message(TenantId, Box<Message>),
+    /// An event was added; `due` if a webhook is to get it.
+    Event {
+        /// Whose it is.
+        tenant: TenantId,
+        /// Its number.
+        sequence: i64,
+        /// Whether a webhook is to get it.
+        due: bool,
+    },
+}
+
+/// Resolves when a message is settled for its caller: acknowledged, or beyond it, or given up.
+pub type Waiting = oneshot::Receiver<Message>;
+
+/// The number of a tenant's newest event, as it grows.
+pub type Watch = watch::Receiver<i64>;
+
+/// Those who want to know.
+#[derive(Default)]
+pub struct News {
+    waiting: Mutex<HashMap<(TenantId, String), Vec<oneshot::Sender<Message>>>>,
+    watches: Mutex<HashMap<TenantId, watch::Sender<i64>>>,
+    due: Mutex<Option<mpsc::UnboundedSender<TenantId>>>,
+}
+
+impl News {
+    /// Tells those who want to know. On the writer's thread: nothing here waits.
+    pub fn tell(&self, told: Vec<Told>) {
+        for told in told {
+            match told {
+                Told::Message(tenant, message) if message.is_settled() => {
+                    let waiting = lock(&self.waiting).remove(&(tenant, message.id.clone()));
+                    for one in waiting.into_iter().flatten() {
+                        let _ = one.send(Message::clone(&message));
+                    }
+                }
+                Told::Message(..) => {}
+                Told::Event { tenant, sequence, due } => {
+                    let mut watches = lock(&self.watches);
+                    if let Some(watch) = watches.get(&tenant)
+                        && watch.send(sequence).is_err()
+                    {
+                        watches.remove(&tenant);
+                    }
+                    drop(watches);
+                    if due && let Some(listener) = &*lock(&self.due) {
+                        let _ = listener.send(tenant);
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl Store {
+    /// Waits for a message to be settled. Ask before it can be.
+    pub fn wait_for(&self, tenant: &TenantId, id: &str) -> Waiting {
+        let (sender, receiver) = oneshot::channel();
+        let mut waiting = lock(&self.news.waiting);
+        let all = waiting.entry((tenant.clone(), id.into())).or_default();
+        all.retain(|one| !one.is_closed());
+        all.push(sender);
+        receiver
+    }
+
+    /// Follows a tenant's events. The number at the start means nothing: read the log after asking for this.
+    pub fn watch(&self, tenant: &TenantId) -> Watch {
+        lock(&self.news.watches).entry(tenant.clone()).or_insert_with(|| watch::Sender::new(0)).subscribe()
+    }
+
+    /// Names each tenant that has got something for its webhook. One listener; a second replaces it.
+    pub fn due_deliveries(&self) -> mpsc::UnboundedReceiver<TenantId> {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        *lock(&self.news.due) = Some(sender);
+        receiver
+    }
+}

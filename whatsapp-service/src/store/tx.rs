@@ -1,0 +1,127 @@
+//! One job inside of a transaction: what every write has in common.
+
+use chrono::{DateTime, Utc};
+use rusqlite::{Connection, OptionalExtension, Params, Row};
+
+use super::{StoreError, news::Told};
+use crate::tenant::TenantId;
+
+/// A transaction that several jobs share, each undone by itself if it fails.
+pub struct Tx<'c> {
+    connection: &'c Connection,
+    rules: Rules,
+    told: Vec<Told>,
+}
+
+/// What the settings say about what is kept.
+#[derive(Clone, Copy)]
+pub struct Rules {
+    /// Whether the text of a message is kept when it is no longer needed.
+    pub keep_bodies: bool,
+    /// Whether there is a webhook for all tenants.
+    pub webhook_for_all: bool,
+}
+
+impl<'c> Tx<'c> {
+    /// Right after the transaction has begun.
+    pub fn new(connection: &'c Connection, rules: Rules) -> Self {
+        Self { connection, rules, told: Vec::new() }
+    }
+
+    /// What the settings say.
+    pub fn rules(&self) -> Rules {
+        self.rules
+    }
+
+    /// What is to be told when the transaction is committed.
+    pub fn into_news(self) -> Vec<Told> {
+        self.told
+    }
+
+    /// Tells this when the transaction is committed.
+    pub fn tell(&mut self, told: Told) {
+        self.told.push(told);
+    }
+
+    /// Runs one job.
+    pub fn savepoint<T>(&mut self, work: impl FnOnce(&mut Self) -> rusqlite::Result<T>) -> Result<T, StoreError> {
+        self.execute("SAVEPOINT job", ())?;
+        let told = self.told.len();
+        let result = work(self);
+        if result.is_err() {
+            self.told.truncate(told);
+            if self.connection.is_autocommit() {
+                return Ok(result?);
+            }
+            self.execute("ROLLBACK TO job", ())?;
+        }
+        self.execute("RELEASE job", ())?;
+        Ok(result?)
+    }
+
+    /// Runs a statement and returns how many rows it changed.
+    pub fn execute(&self, sql: &str, params: impl Params) -> rusqlite::Result<usize> {
+        self.connection.prepare_cached(sql)?.execute(params)
+    }
+
+    /// The first row, if there is one.
+    pub fn find<T>(
+        &self,
+        sql: &str,
+        params: impl Params,
+        read: impl FnOnce(&Row<'_>) -> rusqlite::Result<T>,
+    ) -> rusqlite::Result<Option<T>> {
+        self.connection.prepare_cached(sql)?.query_row(params, read).optional()
+    }
+
+    /// All rows.
+    pub fn all<T>(
+        &self,
+        sql: &str,
+        params: impl Params,
+        read: impl FnMut(&Row<'_>) -> rusqlite::Result<T>,
+    ) -> rusqlite::Result<Vec<T>> {
+        self.connection.prepare_cached(sql)?.query_map(params, read)?.collect()
+    }
+
+    /// The tenant's number in this database; it gets one with its first row.
+    pub fn tenant(&self, tenant: &TenantId) -> rusqlite::Result<i64> {
+        let known = self.find("SELECT key FROM tenants WHERE name = ?", [tenant.as_str()], |row| row.get(0))?;
+        if let Some(key) = known {
+            return Ok(key);
+        }
+        self.execute("INSERT INTO tenants (name) VALUES (?)", [tenant.as_str()])?;
+        Ok(self.connection.last_insert_rowid())
+    }
+
+    /// The number of the row that was inserted last.
+    pub fn last_row(&self) -> i64 {
+        self.connection.last_insert_rowid()
+    }
+
+    /// Writes something that changes nothing, to see whether writing works.
+    pub fn touch(&self) -> rusqlite::Result<()> {
+        self.execute("UPDATE instance SET id = id", ()).map(drop)
+    }
+}
+
+/// A tenant's name as the database has it. It was checked when it came.
+pub fn tenant_name(row: &Row<'_>, column: &str) -> rusqlite::Result<TenantId> {
+    let name: String = row.get(column)?;
+    name.parse().map_err(|_| rusqlite::Error::InvalidColumnName("a tenant's name is damaged".into()))
+}
+
+/// Milliseconds since 1970, as all times are kept.
+pub fn millis(at: DateTime<Utc>) -> i64 {
+    at.timestamp_millis()
+}
+
+/// A time from its milliseconds.
+pub fn time(row: &Row<'_>, column: &str) -> rusqlite::Result<DateTime<Utc>> {
+    Ok(DateTime::from_timestamp_millis(row.get(column)?).unwrap_or_default())
+}
+
+/// A time that may not have come.
+pub fn maybe_time(row: &Row<'_>, column: &str) -> rusqlite::Result<Option<DateTime<Utc>>> {
+    Ok(row.get::<_, Option<i64>>(column)?.and_then(DateTime::from_timestamp_millis))
+}

@@ -1,0 +1,254 @@
+//! Where a tenant's events are sent, and how far that has come.
+
+use chrono::{DateTime, Utc};
+use rusqlite::{OptionalExtension, params};
+
+use super::{
+    Event, EventKind, Store, StoreError,
+    events::event,
+    tx::{Tx, maybe_time, millis, tenant_name},
+};
+use crate::tenant::TenantId;
+
+/// A webhook.
+#[derive(Clone)]
+pub struct Webhook {
+    /// Where events are posted to.
+    pub url: String,
+    /// What they are signed with, as `whsec_…`.
+    pub secret: String,
+    /// Which events; all without it.
+    pub events: Option<Vec<EventKind>>,
+}
+
+/// How the deliveries to a tenant's webhook go.
+#[derive(Clone, Debug, Default)]
+pub struct DeliveryState {
+    /// Attempts that failed in a row.
+    pub failures: u32,
+    /// Not before this time.
+    pub next_attempt_at: Option<DateTime<Utc>>,
+    /// Why the last attempt failed.
+    pub last_error: Option<String>,
+    /// The receiver wants no more.
+    pub stopped: bool,
+}
+
+/// What is to be delivered next.
+pub struct Delivery {
+    /// The tenant's own webhook; without it, the one for all tenants.
+    pub webhook: Option<Webhook>,
+    /// How it went so far.
+    pub state: DeliveryState,
+    /// The next events, in order.
+    pub events: Vec<Event>,
+}
+
+/// What there is to say of a tenant's webhook.
+pub struct WebhookSummary {
+    /// The tenant's own webhook; without it, the one for all tenants.
+    pub webhook: Option<Webhook>,
+    /// How it goes.
+    pub state: DeliveryState,
+    /// Events that wait for it.
+    pub pending: u64,
+    /// Events that were given up.
+    pub dead: u64,
+}
+
+impl Store {
+    /// Sets the tenant's own webhook. What waits goes to it, and what stopped the one before is forgotten.
+    pub async fn put_webhook(&self, tenant: &TenantId, webhook: Webhook) -> Result<(), StoreError> {
+        let tenant = tenant.clone();
+        self.write(move |tx| {
+            let key = tx.tenant(&tenant)?;
+            let events = webhook.events.map(|events| serde_json::to_string(&events).unwrap_or_default());
+            tx.execute(
+                "INSERT OR REPLACE INTO webhooks (tenant, url, secret, events) VALUES (?, ?, ?, ?)",
+                params![key, webhook.url, webhook.secret, events],
+            )?;
+            tx.execute("DELETE FROM deliveries WHERE tenant = ?", [key]).map(drop)
+        })
+        .await
+    }
+
+    /// Removes the tenant's own webhook, and says whether there was one. What waits goes to the one for all tenants, or
+    /// to nobody.
+    pub async fn delete_webhook(&self, tenant: &TenantId) -> Result<bool, StoreError> {
+        let tenant = tenant.clone();
+        self.write(move |tx| {
+            let key = tx.tenant(&tenant)?;
+            let removed = tx.execute("DELETE FROM webhooks WHERE tenant = ?", [key])? == 1;
+            tx.execute("DELETE FROM deliveries WHERE tenant = ?", [key])?;
+            if !tx.rules().webhook_for_all {
+                tx.execute("UPDATE events SET delivery = NULL WHERE tenant = ? AND delivery = 0", [key])?;
+                tx.execute("UPDATE events SET delivery = NULL WHERE tenant = ? AND delivery = 1", [key])?;
+            }
+            Ok(removed)
+        })
+        .await
+    }
+
+    /// What there is to say of the tenant's webhook.
+    pub async fn webhook(&self, tenant: &TenantId) -> Result<WebhookSummary, StoreError> {
+        let tenant = tenant.clone();
+        self.read(move |connection| {
+            let key = key(connection, &tenant)?;
+            let count = |delivery: &str| {
+                let sql = format!("SELECT count(*) FROM events WHERE tenant = ? AND delivery = {delivery}");
+                connection.prepare_cached(&sql)?.query_row([key], |row| row.get::<_, i64>(0))
+            };
+            Ok(WebhookSummary {
+                webhook: webhook(connection, key)?,
+                state: state(connection, key)?,
+                pending: count("0")?.cast_unsigned(),
+                dead: count("1")?.cast_unsigned(),
+            })
+        })
+        .await
+    }
+
+    /// What is to be delivered next; `None` if nothing waits.
+    pub async fn next_delivery(&self, tenant: &TenantId, limit: usize) -> Result<Option<Delivery>, StoreError> {
+        let (tenant, instance) = (tenant.clone(), self.instance.clone());
+        self.read(move |connection| {
+            let key = key(connection, &tenant)?;
+            let sql = "SELECT * FROM events WHERE tenant = ? AND delivery = 0 ORDER BY sequence LIMIT ?";
+            let mut statement = connection.prepare_cached(sql)?;
+            let due = statement.query_map(params![key, limit as i64], |row| event(row, &tenant, &instance))?;
+            let events = due.collect::<Result<Vec<_>, _>>()?;
+            if events.is_empty() {
+                return Ok(None);
+            }
+            Ok(Some(Delivery { webhook: webhook(connection, key)?, state: state(connection, key)?, events }))
+        })
+        .await
+    }
+
+    /// Everybody who has something waiting for a webhook.
+    pub async fn tenants_with_deliveries(&self) -> Result<Vec<TenantId>, StoreError> {
+        self.read(|connection| {
+            let sql = "SELECT name FROM tenants WHERE EXISTS \
+                       (SELECT 1 FROM events WHERE events.tenant = tenants.key AND delivery = 0)";
+            connection.prepare_cached(sql)?.query_map((), |row| tenant_name(row, "name"))?.collect()
+        })
+        .await
+    }
+
+    /// The receiver took these events.
+    pub async fn delivered(&self, tenant: &TenantId, sequences: Vec<i64>) -> Result<(), StoreError> {
+        let tenant = tenant.clone();
+        self.write(move |tx| {
+            let key = tx.tenant(&tenant)?;
+            for sequence in sequences {
+                let sql = "UPDATE events SET delivery = NULL WHERE tenant = ? AND sequence = ?";
+                tx.execute(sql, [key, sequence])?;
+            }
+            let sql = "DELETE FROM deliveries WHERE tenant = ? AND stopped = 0";
+            tx.execute(sql, [key]).map(drop)
+        })
+        .await
+    }
+
+    /// The receiver did not take an event; it is tried again at `next_attempt_at`.
+    pub async fn delivery_failed(
+        &self,
+        tenant: &TenantId,
+        error: String,
+        next_attempt_at: DateTime<Utc>,
+    ) -> Result<(), StoreError> {
+        let tenant = tenant.clone();
+        self.write(move |tx| {
+            tx.execute(
+                "INSERT INTO deliveries (tenant, failures, next_attempt_at, last_error) VALUES (?1, 1, ?2, ?3) \
+                 ON CONFLICT DO UPDATE SET failures = failures + 1, next_attempt_at = ?2, last_error = ?3",
+                params![tx.tenant(&tenant)?, millis(next_attempt_at), error],
+            )
+            .map(drop)
+        })
+        .await
+    }
+
+    /// What is older than this is given up.
+    pub async fn give_up_deliveries(&self, tenant: &TenantId, before: DateTime<Utc>) -> Result<usize, StoreError> {
+        let tenant = tenant.clone();
+        self.write(move |tx| {
+            let sql = "UPDATE events SET delivery = 1 WHERE tenant = ? AND delivery = 0 AND at < ?";
+            tx.execute(sql, params![tx.tenant(&tenant)?, millis(before)])
+        })
+        .await
+    }
+
+    /// The receiver wants no more: what waits is given up, and so is what comes, until somebody starts it again.
+    pub async fn delivery_stopped(&self, tenant: &TenantId, error: String) -> Result<(), StoreError> {
+        let tenant = tenant.clone();
+        self.write(move |tx| {
+            let key = tx.tenant(&tenant)?;
+            tx.execute(
+                "INSERT INTO deliveries (tenant, failures, last_error, stopped) VALUES (?1, 1, ?2, 1) \
+                 ON CONFLICT DO UPDATE SET failures = failures + 1, last_error = ?2, stopped = 1, next_attempt_at = NULL",
+                params![key, error],
+            )?;
+            tx.execute("UPDATE events SET delivery = 1 WHERE tenant = ? AND delivery = 0", [key]).map(drop)
+        })
+        .await
+    }
+
+    /// Starts again what was given up, and says how much that is.
+    pub async fn retry_deliveries(&self, tenant: &TenantId) -> Result<usize, StoreError> {
+        let tenant = tenant.clone();
+        self.write(move |tx| {
+            let key = tx.tenant(&tenant)?;
+            tx.execute("DELETE FROM deliveries WHERE tenant = ?", [key])?;
+            tx.execute("UPDATE events SET delivery = 0 WHERE tenant = ? AND delivery = 1", [key])
+        })
+        .await
+    }
+}
+
+impl Tx<'_> {
+    /// What to note of an event of this kind for the tenant's webhook.
+    pub fn delivery(&self, tenant: i64, kind: EventKind) -> rusqlite::Result<Option<i64>> {
+        let sql = "SELECT events FROM webhooks WHERE tenant = ?";
+        let own = self.find(sql, [tenant], |row| row.get::<_, Option<String>>(0))?;
+        let wanted = match own {
+            Some(Some(events)) => serde_json::from_str::<Vec<EventKind>>(&events).unwrap_or_default().contains(&kind),
+            Some(None) => true,
+            None => self.rules().webhook_for_all,
+        };
+        if !wanted {
+            return Ok(None);
+        }
+        let sql = "SELECT stopped FROM deliveries WHERE tenant = ?";
+        Ok(Some(self.find(sql, [tenant], |row| row.get(0))?.unwrap_or(0)))
+    }
+}
+
+fn key(connection: &rusqlite::Connection, tenant: &TenantId) -> rusqlite::Result<i64> {
+    let mut statement = connection.prepare_cached("SELECT key FROM tenants WHERE name = ?")?;
+    // No row has the key 0: a tenant of which nothing is known has nothing.
+    Ok(statement.query_row([tenant.as_str()], |row| row.get(0)).optional()?.unwrap_or(0))
+}
+
+fn webhook(connection: &rusqlite::Connection, key: i64) -> rusqlite::Result<Option<Webhook>> {
+    let mut statement = connection.prepare_cached("SELECT url, secret, events FROM webhooks WHERE tenant = ?")?;
+    let read = |row: &rusqlite::Row<'_>| {
+        let events: Option<String> = row.get("events")?;
+        let events = events.map(|events| serde_json::from_str(&events).unwrap_or_default());
+        Ok(Webhook { url: row.get("url")?, secret: row.get("secret")?, events })
+    };
+    statement.query_row([key], read).optional()
+}
+
+fn state(connection: &rusqlite::Connection, key: i64) -> rusqlite::Result<DeliveryState> {
+    let mut statement = connection.prepare_cached("SELECT * FROM deliveries WHERE tenant = ?")?;
+    let read = |row: &rusqlite::Row<'_>| {
+        Ok(DeliveryState {
+            failures: row.get("failures")?,
+            next_attempt_at: maybe_time(row, "next_attempt_at")?,
+            last_error: row.get("last_error")?,
+            stopped: row.get("stopped")?,
+        })
+    };
+    Ok(statement.query_row([key], read).optional()?.unwrap_or_default())
+}

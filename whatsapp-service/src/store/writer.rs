@@ -1,0 +1,126 @@
+//! The one thread that writes. Everything that waits while a commit is on its way to the disk shares the next one, so
+//! that many tenants share an fsync.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+        mpsc,
+    },
+    thread,
+};
+
+use rusqlite::Connection;
+use tokio::sync::oneshot;
+
+use super::{
+    StoreError,
+    news::News,
+    tx::{Rules, Tx},
+};
+
+/// How many jobs may share a commit: more would let the last of them wait longer than it saves.
+const BATCH: usize = 512;
+
+/// What is to be written. It runs inside a transaction, and learns afterwards whether that was committed.
+type Job = Box<dyn FnOnce(&mut Tx<'_>) -> Verdict + Send>;
+type Verdict = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
+
+/// Queues jobs for the writing thread.
+pub struct Writer {
+    jobs: mpsc::Sender<Job>,
+    health: Arc<Health>,
+}
+
+/// How the writing goes.
+#[derive(Default)]
+pub struct Health {
+    /// Whether the last commit failed.
+    pub failing: AtomicBool,
+    /// Transactions that were committed, since the process started.
+    pub commits: AtomicU64,
+    /// Jobs that they held.
+    pub jobs: AtomicU64,
+}
+
+impl Writer {
+    /// Starts the thread. It ends when the writer is dropped and all that was queued is written; then the receiver
+    /// resolves.
+    pub fn start(
+        connection: Connection,
+        rules: Rules,
+        news: Arc<News>,
+    ) -> std::io::Result<(Self, oneshot::Receiver<()>)> {
+        let (jobs, queued) = mpsc::channel::<Job>();
+        let (health, (ended, end)) = (Arc::new(Health::default()), oneshot::channel());
+        let watched = health.clone();
+        thread::Builder::new().name("store-writer".into()).spawn(move || {
+            while let Ok(first) = queued.recv() {
+                let batch: Vec<Job> = std::iter::once(first).chain(queued.try_iter().take(BATCH - 1)).collect();
+                commit(&connection, rules, batch, &news, &watched);
+            }
+            drop(connection);
+            let _ = ended.send(());
+        })?;
+        Ok((Self { jobs, health }, end))
+    }
+
+    /// Writes, in the order in which this was called. The future resolves when it is committed; what `work` has done
+    /// is undone if it fails. It is written also if nobody waits for the future.
+    pub fn write<T, W>(&self, work: W) -> impl Future<Output = Result<T, StoreError>> + Send + use<T, W>
+    where
+        T: Send + 'static,
+        W: FnOnce(&mut Tx<'_>) -> rusqlite::Result<T> + Send + 'static,
+    {
+        let (answer, answered) = oneshot::channel();
+        let job: Job = Box::new(move |tx| {
+            let result = tx.savepoint(work);
+            Box::new(move |committed| {
+                // The caller may have left; what it asked for is done all the same.
+                let _ = answer.send(committed.and(result));
+            })
+        });
+        let queued = self.jobs.send(job);
+        async move {
+            queued.map_err(|_| StoreError::Closed)?;
+            answered.await.unwrap_or(Err(StoreError::Closed))
+        }
+    }
+
+    /// How the writing goes.
+    pub fn health(&self) -> &Health {
+        &self.health
+    }
+}
+
+fn commit(connection: &Connection, rules: Rules, batch: Vec<Job>, news: &News, health: &Health) {
+    let (mut verdicts, mut told) = (Vec::with_capacity(batch.len()), Vec::new());
+    let written = (|| {
+        connection.prepare_cached("BEGIN IMMEDIATE")?.execute(())?;
+        let mut tx = Tx::new(connection, rules);
+        for job in batch {
+            verdicts.push(job(&mut tx));
+        }
+        told = tx.into_news();
+        // A full disk ends the whole transaction inside of a job; then there is nothing left to commit.
+        connection.prepare_cached("COMMIT")?.execute(())
+    })();
+    let outcome = written.map(|_| ()).map_err(StoreError::from);
+    health.failing.store(outcome.is_err(), Ordering::Relaxed);
+    match &outcome {
+        Ok(()) => {
+            health.commits.fetch_add(1, Ordering::Relaxed);
+            health.jobs.fetch_add(verdicts.len() as u64, Ordering::Relaxed);
+            news.tell(told);
+        }
+        Err(error) => {
+            tracing::error!(%error, "the database can't be written to");
+            if !connection.is_autocommit() {
+                let _ = connection.execute_batch("ROLLBACK");
+            }
+        }
+    }
+    for verdict in verdicts {
+        verdict(outcome.clone());
+    }
+}

@@ -1,0 +1,331 @@
+//! Webhooks: each tenant's events, posted to its receiver in order, until it has taken them.
+//!
+//! Each tenant with something to deliver has a task of its own, so that a receiver that is slow, dead or hostile delays
+//! nobody else. What is to be delivered is on the disk; the task only remembers where to look.
+
+mod egress;
+mod signature;
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use chrono::{TimeDelta, Utc};
+use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
+use tokio::sync::Notify;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+pub use self::{
+    egress::{Egress, RefusedTarget, Target},
+    signature::{InvalidSecret, SigningKey},
+};
+use crate::{
+    config::Config,
+    store::{Delivery, Event, EventKind, Store, StoreError, Webhook, WebhookSummary},
+    tenant::TenantId,
+};
+
+/// How many events are read from the disk at a time.
+const BATCH: usize = 32;
+/// The wait after the first failure; it doubles with each further one.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+/// The longest wait.
+const LONGEST_PAUSE: Duration = Duration::from_secs(3600);
+/// How long to wait when the database can't be read.
+const STORE_PAUSE: Duration = Duration::from_secs(1);
+
+/// Why the webhook for all tenants can't be used.
+#[derive(Debug, thiserror::Error)]
+pub enum InvalidWebhook {
+    /// The address.
+    #[error("WEBHOOK_URL: {0}")]
+    Url(#[from] RefusedTarget),
+    /// The secret.
+    #[error("WEBHOOK_SECRET: {0}")]
+    Secret(#[from] InvalidSecret),
+    /// There is an address, and nothing to sign with.
+    #[error("WEBHOOK_URL is set and WEBHOOK_SECRET is not: a receiver could not tell our events from anybody's")]
+    NoSecret,
+}
+
+/// Why a tenant's webhook is not taken.
+#[derive(Debug, thiserror::Error)]
+pub enum PutRefused {
+    /// The address.
+    #[error(transparent)]
+    Url(#[from] RefusedTarget),
+    /// The secret.
+    #[error("`secret`: {0}")]
+    Secret(#[from] InvalidSecret),
+    /// It could not be written down.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// What became of an attempt.
+enum Attempt {
+    Taken,
+    Gone,
+    Failed(String),
+}
+
+/// Delivers events.
+pub struct Webhooks {
+    store: Arc<Store>,
+    egress: Egress,
+    for_all: Option<(Webhook, Target, SigningKey)>,
+    retry_for: TimeDelta,
+    running: Mutex<HashMap<TenantId, Running>>,
+    stopping: CancellationToken,
+    tasks: TaskTracker,
+}
+
+/// A tenant's task.
+#[derive(Default)]
+struct Running {
+    woken: Arc<Notify>,
+    /// Whether something came since it looked last.
+    again: bool,
+}
+
+impl Webhooks {
+    /// Checks the settings.
+    pub fn new(config: &Config, store: Arc<Store>) -> Result<Arc<Self>, InvalidWebhook> {
+        let egress = Egress::new(config.allow_private_targets);
+        let for_all = match (config.webhook_for_all(), &config.webhook_secret) {
+            (None, _) => None,
+            (Some(_), None) => return Err(InvalidWebhook::NoSecret),
+            (Some(url), Some(secret)) => {
+                let key: SigningKey = secret.text().parse()?;
+                let webhook = Webhook { url: url.into(), secret: secret.text().into(), events: None };
+                Some((webhook, egress.target(url)?, key))
+            }
+        };
+        Ok(Arc::new(Self {
+            store,
+            egress,
+            for_all,
+            retry_for: TimeDelta::from_std(config.webhook_retry_for).unwrap_or(TimeDelta::MAX),
+            running: Mutex::default(),
+            stopping: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+        }))
+    }
+
+    /// Delivers until [`Webhooks::stop`], starting with what an earlier process left.
+    pub async fn run(self: Arc<Self>) {
+        let mut due = self.store.due_deliveries();
+        match self.store.tenants_with_deliveries().await {
+            Ok(tenants) => tenants.into_iter().for_each(|tenant| self.wake(tenant)),
+            Err(error) => tracing::error!(%error, "what waits for webhooks can't be read"),
+        }
+        loop {
+            tokio::select! {
+                () = self.stopping.cancelled() => return,
+                Some(tenant) = due.recv() => self.wake(tenant),
+            }
+        }
+    }
+
+    /// Ends every delivery that is under way. What was not taken is delivered again by the next process.
+    pub async fn stop(&self) {
+        self.stopping.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+
+    /// Sets a tenant's own webhook. Without a secret it keeps the one that it has, or gets a new one, which is returned.
+    pub async fn put(
+        self: &Arc<Self>,
+        tenant: &TenantId,
+        url: String,
+        secret: Option<String>,
+        events: Option<Vec<EventKind>>,
+    ) -> Result<Option<String>, PutRefused> {
+        self.egress.target(&url)?;
+        let kept = match &secret {
+            Some(secret) => Some(secret.parse::<SigningKey>()?.reveal()),
+            None => self.store.webhook(tenant).await?.webhook.map(|webhook| webhook.secret),
+        };
+        let generated = kept.is_none().then(|| SigningKey::generate().reveal());
+        let secret = kept.or_else(|| generated.clone()).unwrap_or_default();
+        self.store.put_webhook(tenant, Webhook { url, secret, events }).await?;
+        self.wake(tenant.clone());
+        Ok(generated)
+    }
+
+    /// Removes a tenant's own webhook, and says whether there was one.
+    pub async fn delete(self: &Arc<Self>, tenant: &TenantId) -> Result<bool, StoreError> {
+        let removed = self.store.delete_webhook(tenant).await?;
+        self.wake(tenant.clone());
+        Ok(removed)
+    }
+
+    /// Starts again what was given up, and says how much that is.
+    pub async fn retry(self: &Arc<Self>, tenant: &TenantId) -> Result<usize, StoreError> {
+        let restarted = self.store.retry_deliveries(tenant).await?;
+        self.wake(tenant.clone());
+        Ok(restarted)
+    }
+
+    /// The webhook that counts for a tenant, whether it is its own, and how it goes; `None` without one.
+    pub async fn summary(&self, tenant: &TenantId) -> Result<Option<(Webhook, bool, WebhookSummary)>, StoreError> {
+        let summary = self.store.webhook(tenant).await?;
+        let for_all = self.for_all.as_ref().map(|(webhook, ..)| (webhook.clone(), false));
+        let own = summary.webhook.clone().map(|webhook| (webhook, true));
+        Ok(own.or(for_all).map(|(webhook, own)| (webhook, own, summary)))
+    }
+
+    /// Has a tenant's task look at what waits, and starts it if it does not run.
+    fn wake(self: &Arc<Self>, tenant: TenantId) {
+        let mut running = self.running();
+        if let Some(task) = running.get_mut(&tenant) {
+            task.again = true;
+            return task.woken.notify_one();
+        }
+        let woken = running.entry(tenant.clone()).or_default().woken.clone();
+        drop(running);
+        let webhooks = self.clone();
+        self.tasks.spawn(async move {
+            tokio::select! {
+                () = webhooks.stopping.cancelled() => {}
+                () = webhooks.deliver_all(&tenant, &woken) => {}
+            }
+        });
+    }
+
+    async fn deliver_all(&self, tenant: &TenantId, woken: &Notify) {
+        loop {
+            match self.store.next_delivery(tenant, BATCH).await {
+                Ok(Some(delivery)) => {
+                    if let Err(error) = self.deliver(tenant, delivery, woken).await {
+                        tracing::warn!(%tenant, %error, "how a webhook goes could not be written down");
+                        tokio::time::sleep(STORE_PAUSE).await;
+                    }
+                }
+                Ok(None) => {
+                    let mut running = self.running();
+                    match running.get_mut(tenant) {
+                        Some(task) if task.again => task.again = false,
+                        _ => {
+                            running.remove(tenant);
+                            return;
+                        }
+                    }
+                }
+                Err(error) => {
+                    tracing::warn!(%tenant, %error, "what waits for a webhook can't be read");
+                    tokio::time::sleep(STORE_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    /// Delivers some events, up to the first that is not taken.
+    async fn deliver(&self, tenant: &TenantId, delivery: Delivery, woken: &Notify) -> Result<(), StoreError> {
+        let Delivery { webhook, state, events } = delivery;
+        if let Some(at) = state.next_attempt_at
+            && let Ok(wait) = (at - Utc::now()).to_std()
+        {
+            // It may be woken because there is another receiver now.
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                () = woken.notified() => {}
+            }
+            return Ok(());
+        }
+        let receiver = match &webhook {
+            Some(Webhook { url, secret, .. }) => self.egress.target(url).ok().zip(secret.parse::<SigningKey>().ok()),
+            None => match &self.for_all {
+                Some((_, target, key)) => Some((target.clone(), key.clone())),
+                // The one for all tenants was taken away since.
+                None => return self.store.delete_webhook(tenant).await.map(drop),
+            },
+        };
+        let (mut taken, mut failed) = (Vec::new(), None);
+        for event in &events {
+            let attempt = match &receiver {
+                Some((target, key)) => self.attempt(event, target, key).await,
+                None => Attempt::Failed("the address is not allowed".into()),
+            };
+            match attempt {
+                Attempt::Taken => taken.push(event.sequence),
+                failure => {
+                    failed = Some((event, failure));
+                    break;
+                }
+            }
+        }
+        if !taken.is_empty() {
+            self.store.delivered(tenant, taken.clone()).await?;
+        }
+        match failed {
+            Some((_, Attempt::Gone)) => {
+                tracing::warn!(%tenant, "a webhook's receiver answered 410: it gets nothing more until it is started again");
+                self.store.delivery_stopped(tenant, "the receiver answered 410".into()).await
+            }
+            Some((event, Attempt::Failed(error))) => {
+                let failures = if taken.is_empty() { state.failures } else { 0 };
+                let next = Utc::now() + pause(failures);
+                self.store.delivery_failed(tenant, error, next).await?;
+                let given_up = Utc::now() - self.retry_for;
+                if event.timestamp < given_up {
+                    let dead = self.store.give_up_deliveries(tenant, given_up).await?;
+                    tracing::warn!(%tenant, dead, "events were given up: a webhook's receiver did not take them");
+                }
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    async fn attempt(&self, event: &Event, target: &Target, key: &SigningKey) -> Attempt {
+        let Ok(body) = serde_json::to_string(event) else { return Attempt::Failed("the event is damaged".into()) };
+        let timestamp = Utc::now().timestamp();
+        let signature = key.sign(&event.id, timestamp, body.as_bytes());
+        let mut headers = HeaderMap::new();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        let signed = [
+            ("webhook-id", event.id.clone()),
+            ("webhook-timestamp", timestamp.to_string()),
+            ("webhook-signature", signature),
+        ];
+        for (name, value) in signed {
+            if let Ok(value) = value.parse() {
+                headers.insert(name, value);
+            }
+        }
+        match self.egress.post(target, headers, body).await {
+            Ok(200..=299) => Attempt::Taken,
+            Ok(410) => Attempt::Gone,
+            Ok(status) => Attempt::Failed(format!("the receiver answered {status}")),
+            Err(error) => Attempt::Failed(error.to_string()),
+        }
+    }
+
+    fn running(&self) -> std::sync::MutexGuard<'_, HashMap<TenantId, Running>> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The wait after so many failures before this one: doubling, and a quarter more or less, so that receivers that came
+/// back together are not hit together.
+fn pause(failures: u32) -> Duration {
+    let doubled = FIRST_PAUSE.saturating_mul(2_u32.saturating_pow(failures.min(16)));
+    doubled.min(LONGEST_PAUSE).mul_f64(rand::random_range(0.75..1.25))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_pause_grows_and_has_an_end() {
+        for (failures, seconds) in [(0, 1.0), (1, 2.0), (5, 32.0), (11, 2048.0), (12, 3600.0), (u32::MAX, 3600.0)] {
+            let pause = pause(failures).as_secs_f64();
+            assert!((seconds * 0.75..seconds * 1.25).contains(&pause), "{failures}: {pause}");
+        }
+    }
+}
