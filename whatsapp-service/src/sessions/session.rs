@@ -349,6 +349,10 @@ impl Session {
         if self.snapshot.borrow().pairing_is_overdue(Utc::now()) {
             return self.apply(Signal::QrExhausted { disconnected: true });
         }
+        // A connection that came back without a word lets messages go on too.
+        if let Some(session) = self.me.upgrade() {
+            session.pump();
+        }
         let half_open = client.is_connected() && !client.is_logged_in() && self.snapshot.borrow().is_paired();
         *unwell = if half_open { *unwell + 1 } else { 0 };
         if *unwell == UNWELL_LOOKS {

@@ -9,6 +9,8 @@ mod messages;
 mod news;
 mod read;
 mod schema;
+#[cfg(test)]
+mod tests;
 mod tx;
 mod webhooks;
 mod writer;
@@ -113,6 +115,8 @@ impl Store {
         let Some(writer) = writer else { return };
         let (commits, jobs) = (&writer.health().commits, &writer.health().jobs);
         tracing::debug!(commits = commits.load(Ordering::Relaxed), jobs = jobs.load(Ordering::Relaxed), "store closed");
+        // The last connection to close tidies up the files.
+        self.readers.close();
         drop(writer);
         if let Some(ended) = ended {
             let _ = ended.await;

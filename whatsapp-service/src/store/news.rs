@@ -28,10 +28,13 @@ pub type Waiting = oneshot::Receiver<Message>;
 /// The number of a tenant's newest event, as it grows.
 pub type Watch = watch::Receiver<i64>;
 
+/// Who waits for which message of whom.
+type Waiters = HashMap<(TenantId, String), Vec<oneshot::Sender<Message>>>;
+
 /// Those who want to know.
 #[derive(Default)]
 pub struct News {
-    waiting: Mutex<HashMap<(TenantId, String), Vec<oneshot::Sender<Message>>>>,
+    waiting: Mutex<Waiters>,
     watches: Mutex<HashMap<TenantId, watch::Sender<i64>>>,
     due: Mutex<Option<mpsc::UnboundedSender<TenantId>>>,
 }

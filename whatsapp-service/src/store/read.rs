@@ -23,6 +23,11 @@ impl Readers {
     pub fn new(path: &Path) -> Self {
         Self { path: path.into(), idle: Arc::default() }
     }
+
+    /// Closes those that are idle.
+    pub fn close(&self) {
+        lock(&self.idle).clear();
+    }
 }
 
 impl Store {

@@ -135,19 +135,18 @@ impl Store {
         .await
     }
 
-    /// The receiver took these events.
-    pub async fn delivered(&self, tenant: &TenantId, sequences: Vec<i64>) -> Result<(), StoreError> {
+    /// The receiver took an event. It is queued to be written at once, also if nobody waits for the future.
+    pub fn delivered(
+        &self,
+        tenant: &TenantId,
+        sequence: i64,
+    ) -> impl Future<Output = Result<(), StoreError>> + Send + use<> {
         let tenant = tenant.clone();
         self.write(move |tx| {
             let key = tx.tenant(&tenant)?;
-            for sequence in sequences {
-                let sql = "UPDATE events SET delivery = NULL WHERE tenant = ? AND sequence = ?";
-                tx.execute(sql, [key, sequence])?;
-            }
-            let sql = "DELETE FROM deliveries WHERE tenant = ? AND stopped = 0";
-            tx.execute(sql, [key]).map(drop)
+            tx.execute("UPDATE events SET delivery = NULL WHERE tenant = ? AND sequence = ?", [key, sequence])?;
+            tx.execute("DELETE FROM deliveries WHERE tenant = ? AND stopped = 0", [key]).map(drop)
         })
-        .await
     }
 
     /// The receiver did not take an event; it is tried again at `next_attempt_at`.

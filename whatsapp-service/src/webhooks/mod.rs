@@ -229,6 +229,8 @@ impl Webhooks {
         if let Some(at) = state.next_attempt_at
             && let Ok(wait) = (at - Utc::now()).to_std()
         {
+            // The wait may be long, and what is to be delivered is on the disk.
+            drop(events);
             // It may be woken because there is another receiver now.
             tokio::select! {
                 () = tokio::time::sleep(wait) => {}
@@ -244,22 +246,24 @@ impl Webhooks {
                 None => return self.store.delete_webhook(tenant).await.map(drop),
             },
         };
-        let (mut taken, mut failed) = (Vec::new(), None);
+        // Each is written down at once, and waited for at the end: a kill repeats as few as can be.
+        let (mut taken, mut failed) = (None, None);
         for event in &events {
             let attempt = match &receiver {
                 Some((target, key)) => self.attempt(event, target, key).await,
                 None => Attempt::Failed("the address is not allowed".into()),
             };
             match attempt {
-                Attempt::Taken => taken.push(event.sequence),
+                Attempt::Taken => taken = Some(self.store.delivered(tenant, event.sequence)),
                 failure => {
                     failed = Some((event, failure));
                     break;
                 }
             }
         }
-        if !taken.is_empty() {
-            self.store.delivered(tenant, taken.clone()).await?;
+        let some_taken = taken.is_some();
+        if let Some(written) = taken {
+            written.await?;
         }
         match failed {
             Some((_, Attempt::Gone)) => {
@@ -267,7 +271,7 @@ impl Webhooks {
                 self.store.delivery_stopped(tenant, "the receiver answered 410".into()).await
             }
             Some((event, Attempt::Failed(error))) => {
-                let failures = if taken.is_empty() { state.failures } else { 0 };
+                let failures = if some_taken { 0 } else { state.failures };
                 let next = Utc::now() + pause(failures);
                 self.store.delivery_failed(tenant, error, next).await?;
                 let given_up = Utc::now() - self.retry_for;

@@ -1,0 +1,301 @@
+//! The database by itself: what a caller above it may rely on.
+
+use std::sync::Arc;
+
+use chrono::{TimeDelta, Utc};
+use tempfile::TempDir;
+
+use super::*;
+use crate::tenant::TenantId;
+
+const RULES: Rules = Rules { keep_bodies: false, webhook_for_all: false };
+
+fn tenant(name: &str) -> TenantId {
+    name.parse().unwrap()
+}
+
+fn open(folder: &TempDir) -> Store {
+    Store::open(&folder.path().join("service.db"), RULES).unwrap()
+}
+
+fn draft(id: &str, key: Option<(&str, u8)>) -> Draft {
+    Draft {
+        id: id.into(),
+        recipient: "5511888888888".into(),
+        account: None,
+        content: Content { text: format!("text of {id}") },
+        reference: Some(format!("reference of {id}")),
+        expires_at: Utc::now() + TimeDelta::hours(1),
+        tried: false,
+        idempotency: key.map(|(key, body)| Idempotency { key: key.into(), fingerprint: [body; 32] }),
+    }
+}
+
+async fn accept(store: &Store, tenant: &TenantId, id: &str) -> Message {
+    match store.accept(tenant, vec![draft(id, None)], 1).await.unwrap().remove(0) {
+        Accepted::New(message) => *message,
+        _ => panic!("{id} was not accepted"),
+    }
+}
+
+async fn fate(store: &Store, tenant: &TenantId, id: &str) -> Message {
+    store.message(tenant, id).await.unwrap().unwrap()
+}
+
+fn failure() -> Failure {
+    Failure::new("because", "Because.", true)
+}
+
+#[tokio::test]
+async fn what_was_accepted_is_there_after_a_crash_and_with_the_next_process() {
+    let folder = TempDir::new().unwrap();
+    let (store, acme) = (open(&folder), tenant("acme"));
+    let first = accept(&store, &acme, "A").await;
+    accept(&store, &acme, "B").await;
+    assert_eq!(store.claim(first.row).await.unwrap().unwrap().id, "A");
+    // A copy of the files as they are now is what a crash would leave.
+    let crashed = TempDir::new().unwrap();
+    for entry in std::fs::read_dir(folder.path()).unwrap() {
+        let path = entry.unwrap().path();
+        std::fs::copy(&path, crashed.path().join(path.file_name().unwrap())).unwrap();
+    }
+    let store = open(&crashed);
+    let pending = store.recover().await.unwrap();
+    assert_eq!(pending.len(), 2);
+    assert!(pending[0].row < pending[1].row && pending[0].tenant == acme);
+    assert_eq!(fate(&store, &acme, "A").await.status, MessageStatus::Unknown, "it may have left");
+    assert_eq!(fate(&store, &acme, "B").await.status, MessageStatus::Queued, "it can't have");
+    let events = store.events(&acme, 0, 10).await.unwrap();
+    assert_eq!((events.len(), events[0].sequence, events[0].kind), (1, 1, EventKind::MessageStatus));
+}
+
+#[tokio::test]
+async fn a_message_only_moves_on() {
+    use MessageStatus::{Delivered, Failed, Read, Sent, Unknown};
+    let folder = TempDir::new().unwrap();
+    let (store, acme) = (open(&folder), tenant("acme"));
+    let row = accept(&store, &acme, "A").await.row;
+    store.put_back(&acme, row, true).await.unwrap();
+    assert_eq!(fate(&store, &acme, "A").await.status, Unknown);
+    store.failed(&acme, "A", failure(), None).await.unwrap();
+    assert_eq!(fate(&store, &acme, "A").await.status, Failed);
+    // A proof that it arrived counts for more than a refusal of its repetition.
+    store.receipt(&acme, vec!["A".into()], Delivered).await.unwrap();
+    let delivered = fate(&store, &acme, "A").await;
+    assert!(delivered.status == Delivered && delivered.failure.is_none() && delivered.sent_at.is_some());
+    assert!(!store.sent(&acme, "A", Utc::now(), None).await.unwrap(), "nothing was to be done any more");
+    store.failed(&acme, "A", failure(), None).await.unwrap();
+    store.receipt(&acme, vec!["A".into(), "nobody's".into()], Read).await.unwrap();
+    store.receipt(&acme, vec!["A".into()], Delivered).await.unwrap();
+    let read = fate(&store, &acme, "A").await;
+    assert_eq!((read.status, read.delivered_at), (Read, delivered.delivered_at));
+    let told: Vec<_> = store
+        .events(&acme, 0, 10)
+        .await
+        .unwrap()
+        .iter()
+        .map(|event| {
+            serde_json::from_str::<serde_json::Value>(event.data.get()).unwrap()["status"].as_str().unwrap().to_owned()
+        })
+        .collect();
+    assert_eq!(told, ["unknown", "failed", "delivered", "read"]);
+    assert!(Sent < Delivered);
+}
+
+#[tokio::test]
+async fn the_same_key_is_the_same_message_and_room_is_kept() {
+    let folder = TempDir::new().unwrap();
+    let (store, acme, other) = (open(&folder), tenant("acme"), tenant("other"));
+    let drafts =
+        vec![draft("A", Some(("k", 1))), draft("B", Some(("k", 1))), draft("C", Some(("k", 2))), draft("D", None)];
+    let accepted = store.accept(&acme, drafts, 1).await.unwrap();
+    let [Accepted::New(a), Accepted::Known(again), Accepted::Conflict, Accepted::Full] = &accepted[..] else {
+        panic!("new, known, conflict, full")
+    };
+    assert_eq!((a.id.as_str(), again.id.as_str(), a.row), ("A", "A", again.row));
+    let theirs = store.accept(&other, vec![draft("E", Some(("k", 2)))], 1).await.unwrap();
+    assert!(matches!(theirs[0], Accepted::New(_)), "keys are the tenant's own");
+    assert!(store.message(&other, "A").await.unwrap().is_none(), "and so are messages");
+}
+
+#[tokio::test]
+async fn what_is_given_up_has_failed_only_if_it_cannot_have_left() {
+    let folder = TempDir::new().unwrap();
+    let (store, acme) = (open(&folder), tenant("acme"));
+    let queued = accept(&store, &acme, "A").await;
+    let tried = accept(&store, &acme, "B").await;
+    store.claim(tried.row).await.unwrap();
+    store.give_up_all(&acme, failure()).await.unwrap();
+    let (a, b) = (fate(&store, &acme, "A").await, fate(&store, &acme, "B").await);
+    assert_eq!((a.status, a.failure.unwrap().retryable), (MessageStatus::Failed, true));
+    let why = b.failure.unwrap();
+    assert_eq!((b.status, why.retryable, why.code.as_str()), (MessageStatus::Unknown, false, "because"));
+    assert!(store.claim(queued.row).await.unwrap().is_none() && store.claim(tried.row).await.unwrap().is_none());
+    assert!(store.recover().await.unwrap().is_empty());
+    // Still, a late word counts.
+    assert!(!store.sent(&acme, "B", Utc::now(), None).await.unwrap());
+    assert_eq!(fate(&store, &acme, "B").await.status, MessageStatus::Sent);
+}
+
+#[tokio::test]
+async fn only_what_has_not_left_is_cancelled() {
+    let folder = TempDir::new().unwrap();
+    let (store, acme) = (open(&folder), tenant("acme"));
+    accept(&store, &acme, "A").await;
+    let on_its_way = accept(&store, &acme, "B").await;
+    store.claim(on_its_way.row).await.unwrap();
+    assert_eq!(store.cancel(&acme, "A").await.unwrap().unwrap().unwrap().failure.unwrap().code, "cancelled");
+    assert!(store.cancel(&acme, "A").await.unwrap().unwrap().is_err());
+    assert!(store.cancel(&acme, "B").await.unwrap().unwrap().is_err());
+    assert!(store.cancel(&tenant("other"), "B").await.unwrap().is_none());
+    // An attempt that provably came to nothing can be cancelled again.
+    store.put_back(&acme, on_its_way.row, false).await.unwrap();
+    assert!(store.cancel(&acme, "B").await.unwrap().unwrap().is_ok());
+}
+
+#[tokio::test]
+async fn a_job_that_fails_undoes_itself_and_nothing_else() {
+    let folder = TempDir::new().unwrap();
+    let (store, acme) = (Arc::new(open(&folder)), tenant("acme"));
+    let before = accept(&store, &acme, "A");
+    let broken = store.write(|tx| {
+        tx.append(&tenant("acme"), EventKind::SessionState, &"undone")?;
+        tx.execute("INSERT INTO nowhere VALUES (1)", ())
+    });
+    let after = accept(&store, &acme, "B");
+    let (_, broken, _) = tokio::join!(before, broken, after);
+    assert!(matches!(broken, Err(StoreError::Database(_))));
+    assert!(store.events(&acme, 0, 10).await.unwrap().is_empty(), "nothing of it is left");
+    assert_eq!(store.last_sequence(&acme).await.unwrap(), 0);
+    assert!(store.is_healthy().await);
+    assert_eq!(
+        store.messages(&acme, Filter { status: None, since: None, before: None, limit: 9 }).await.unwrap().len(),
+        2
+    );
+}
+
+#[tokio::test]
+async fn writes_that_come_together_share_a_commit() {
+    let folder = TempDir::new().unwrap();
+    let (store, acme) = (open(&folder), tenant("acme"));
+    // The first one keeps the writer busy until all the others are queued.
+    let (go, wait) = std::sync::mpsc::channel::<()>();
+    let busy = store.write(move |_| {
+        let _ = wait.recv();
+        Ok(())
+    });
+    let writes: Vec<_> = (0..100).map(|n| store.accept(&acme, vec![draft(&format!("M{n}"), None)], 1)).collect();
+    go.send(()).unwrap();
+    busy.await.unwrap();
+    for write in writes {
+        write.await.unwrap();
+    }
+    let commits = lock(&store.writer).as_ref().unwrap().health().commits.load(Ordering::Relaxed);
+    assert!(commits <= 3, "{commits} commits for 101 jobs");
+}
+
+#[tokio::test]
+async fn a_full_disk_is_said_and_healed() {
+    let folder = TempDir::new().unwrap();
+    let (store, acme) = (open(&folder), tenant("acme"));
+    accept(&store, &acme, "A").await;
+    let pages: i64 = store.write(|tx| tx.find("PRAGMA page_count", (), |row| row.get(0))).await.unwrap().unwrap();
+    store.write(move |tx| tx.find(&format!("PRAGMA max_page_count = {pages}"), (), |_| Ok(()))).await.unwrap();
+    let large = || Draft { content: Content { text: "x".repeat(100_000) }, ..draft("B", None) };
+    assert!(store.accept(&acme, vec![large()], 1).await.is_err());
+    store.write(move |tx| tx.find("PRAGMA max_page_count = 1000000", (), |_| Ok(()))).await.unwrap();
+    assert!(store.is_healthy().await);
+    assert!(matches!(store.accept(&acme, vec![large()], 1).await.unwrap()[0], Accepted::New(_)));
+    assert_eq!(fate(&store, &acme, "A").await.status, MessageStatus::Queued);
+}
+
+#[tokio::test]
+async fn texts_are_dropped_when_they_are_not_needed_any_more() {
+    for keep_bodies in [false, true] {
+        let folder = TempDir::new().unwrap();
+        let path = folder.path().join("service.db");
+        let (store, acme) = (Store::open(&path, Rules { keep_bodies, ..RULES }).unwrap(), tenant("acme"));
+        accept(&store, &acme, "A").await;
+        store.sent(&acme, "A", Utc::now(), None).await.unwrap();
+        assert_eq!(fate(&store, &acme, "A").await.content.is_some(), keep_bodies);
+        store.close().await;
+        let files =
+            std::fs::read_dir(folder.path()).unwrap().map(|entry| std::fs::read(entry.unwrap().path()).unwrap());
+        let left = files.into_iter().any(|file| file.windows(9).any(|bytes| bytes == b"text of A"));
+        assert_eq!(left, keep_bodies, "no trace of it in the file either");
+    }
+}
+
+#[tokio::test]
+async fn what_is_old_is_forgotten_step_by_step_and_nothing_else() {
+    let folder = TempDir::new().unwrap();
+    let (store, acme) = (open(&folder), tenant("acme"));
+    let drafts = (0..1200).map(|n| draft(&format!("M{n}"), Some((&format!("k{n}"), 1)))).collect();
+    store.accept(&acme, drafts, 1200).await.unwrap();
+    for n in 0..1100 {
+        store.sent(&acme, &format!("M{n}"), Utc::now(), None).await.unwrap();
+    }
+    let future = Utc::now() + TimeDelta::hours(1);
+    let mut steps = 1;
+    while store.forget_messages(future, future).await.unwrap() {
+        steps += 1;
+    }
+    assert_eq!(steps, 3, "500 at a time");
+    assert_eq!(store.recover().await.unwrap().len(), 100, "what is to be done is kept");
+    assert_eq!(store.events(&acme, 0, 2000).await.unwrap().len(), 1100);
+    while store.forget_events(future).await.unwrap() {}
+    assert!(store.events(&acme, 0, 1).await.unwrap().is_empty());
+    assert_eq!(store.last_sequence(&acme).await.unwrap(), 1100, "numbers are not used again");
+}
+
+#[tokio::test]
+async fn an_incoming_message_is_in_the_log_once() {
+    let folder = TempDir::new().unwrap();
+    let (store, acme) = (open(&folder), tenant("acme"));
+    let message = |chat: &str, id: &str| Received {
+        identity: [chat.into(), "sender".into(), id.into()],
+        data: serde_json::json!({"id": id}),
+    };
+    store.received(&acme, vec![message("a", "1"), message("a", "2")]).await.unwrap();
+    store.received(&acme, vec![message("a", "2"), message("b", "2"), message("a", "3")]).await.unwrap();
+    store.received(&tenant("other"), vec![message("a", "1")]).await.unwrap();
+    let sequences: Vec<_> = store.events(&acme, 0, 10).await.unwrap().iter().map(|event| event.sequence).collect();
+    assert_eq!(sequences, [1, 2, 3, 4]);
+}
+
+#[tokio::test]
+async fn a_database_of_the_first_released_schema_is_brought_up_to_date() {
+    // Made by the first release, with one row of everything; never to be edited.
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("service.db");
+    let old = rusqlite::Connection::open(&path).unwrap();
+    old.execute_batch(include_str!("../../tests/fixtures/schema-1.sql")).unwrap();
+    drop(old);
+    let (store, acme) = (open(&folder), tenant("acme"));
+    assert_eq!(store.recover().await.unwrap().len(), 2);
+    assert_eq!(fate(&store, &acme, "3EB0SENT").await.status, MessageStatus::Delivered);
+    assert_eq!(fate(&store, &acme, "3EB0TRIED").await.status, MessageStatus::Unknown);
+    let queued = fate(&store, &acme, "3EB0QUEUED").await;
+    let claimed = store.claim(queued.row).await.unwrap().unwrap();
+    assert_eq!(claimed.content.unwrap().get(), r#"{"text":"still to be sent"}"#);
+    let again = store.accept(&acme, vec![draft("new", Some(("key-1", 7)))], 1).await.unwrap();
+    assert!(matches!(&again[0], Accepted::Known(message) if message.id == "3EB0SENT"));
+    let events = store.events(&acme, 0, 10).await.unwrap();
+    assert_eq!((events[0].id.as_str(), events[0].sequence), ("evt_0badcafe_1_1", 1));
+    let webhook = store.webhook(&acme).await.unwrap();
+    assert_eq!(
+        (webhook.webhook.unwrap().url.as_str(), webhook.pending, webhook.dead),
+        ("https://example.com/hook", 2, 1)
+    );
+}
+
+#[tokio::test]
+async fn a_database_of_a_newer_program_is_left_alone() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("service.db");
+    drop(open(&folder));
+    let newer = rusqlite::Connection::open(&path).unwrap();
+    newer.pragma_update(None, "user_version", 99).unwrap();
+    drop(newer);
+    assert!(matches!(Store::open(&path, RULES), Err(StoreError::TooNew { found: 99, known: 1 })));
+}
