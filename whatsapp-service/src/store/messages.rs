@@ -152,6 +152,12 @@ impl Message {
         !self.pending
     }
 
+    /// The time of what happens to it now: never before what has happened already, whatever the clock says.
+    fn next_time(&self) -> DateTime<Utc> {
+        let times = [self.unknown_at, self.sent_at, self.delivered_at, self.read_at, self.failed_at];
+        times.into_iter().flatten().fold(Utc::now().max(self.accepted_at), DateTime::max)
+    }
+
     /// The message as it is told: what it says is nobody's business but the recipient's, unless it is kept on purpose.
     fn without_content(&self) -> Self {
         Self { content: None, ..self.clone() }
@@ -250,12 +256,11 @@ impl Store {
     /// An attempt came to nothing that anybody could see: it goes on later. `left` says whether the message may be out.
     pub async fn put_back(&self, tenant: &TenantId, row: i64, left: bool) -> Result<(), StoreError> {
         let tenant = tenant.clone();
-        let at = Utc::now();
         self.write(move |tx| {
             let sql = "UPDATE messages SET attempts = attempts + 1, tried = (status <> 'queued' OR ?2) WHERE row = ?1";
             tx.execute(sql, params![row, left])?;
             if left {
-                tx.advance(&tenant, Of::Row(row), MessageStatus::Unknown, at, |_| {})?;
+                tx.advance(&tenant, Of::Row(row), MessageStatus::Unknown, |_| {})?;
             }
             Ok(())
         })
@@ -270,9 +275,9 @@ impl Store {
         at: DateTime<Utc>,
         number: Option<String>,
     ) -> Result<bool, StoreError> {
-        let (tenant, id, now) = (tenant.clone(), id.to_owned(), Utc::now());
+        let (tenant, id) = (tenant.clone(), id.to_owned());
         self.write(move |tx| {
-            tx.advance(&tenant, Of::Id(&id), MessageStatus::Sent, now, |message| {
+            tx.advance(&tenant, Of::Id(&id), MessageStatus::Sent, |message| {
                 message.attempts += 1;
                 message.server_at = Some(at);
                 if let Some(number) = number {
@@ -291,11 +296,11 @@ impl Store {
         ids: Vec<String>,
         status: MessageStatus,
     ) -> Result<Vec<String>, StoreError> {
-        let (tenant, now) = (tenant.clone(), Utc::now());
+        let tenant = tenant.clone();
         self.write(move |tx| {
             let mut settled = Vec::new();
             for id in ids {
-                settled.extend(tx.advance(&tenant, Of::Id(&id), status, now, |_| {})?);
+                settled.extend(tx.advance(&tenant, Of::Id(&id), status, |_| {})?);
             }
             Ok(settled)
         })
@@ -310,9 +315,9 @@ impl Store {
         failure: Failure,
         number: Option<String>,
     ) -> Result<(), StoreError> {
-        let (tenant, id, now) = (tenant.clone(), id.to_owned(), Utc::now());
+        let (tenant, id) = (tenant.clone(), id.to_owned());
         self.write(move |tx| {
-            tx.advance(&tenant, Of::Id(&id), MessageStatus::Failed, now, |message| {
+            tx.advance(&tenant, Of::Id(&id), MessageStatus::Failed, |message| {
                 message.attempts += 1;
                 message.failure = Some(failure);
                 if let Some(number) = number {
@@ -326,17 +331,17 @@ impl Store {
 
     /// Nothing more is done for a message. It has failed, if it can't have left; otherwise its outcome stays unknown.
     pub async fn give_up(&self, tenant: &TenantId, row: i64, failure: Failure) -> Result<(), StoreError> {
-        let (tenant, now) = (tenant.clone(), Utc::now());
-        self.write(move |tx| tx.give_up(&tenant, row, failure, now)).await
+        let tenant = tenant.clone();
+        self.write(move |tx| tx.give_up(&tenant, row, failure)).await
     }
 
     /// The same for all that is pending of a tenant.
     pub async fn give_up_all(&self, tenant: &TenantId, failure: Failure) -> Result<(), StoreError> {
-        let (tenant, now) = (tenant.clone(), Utc::now());
+        let tenant = tenant.clone();
         self.write(move |tx| {
             let sql = "SELECT row FROM messages WHERE tenant = ? AND pending = 1 AND status IN ('queued', 'unknown')";
             for row in tx.all(sql, [tx.tenant(&tenant)?], |row| row.get::<_, i64>(0))? {
-                tx.give_up(&tenant, row, failure.clone(), now)?;
+                tx.give_up(&tenant, row, failure.clone())?;
             }
             Ok(())
         })
@@ -346,14 +351,14 @@ impl Store {
     /// Cancels a message that has not been tried yet; `None` if there is no such message, and the message as it is, if
     /// it can't be cancelled any more.
     pub async fn cancel(&self, tenant: &TenantId, id: &str) -> Result<Option<Result<Message, Message>>, StoreError> {
-        let (tenant, id, now) = (tenant.clone(), id.to_owned(), Utc::now());
+        let (tenant, id) = (tenant.clone(), id.to_owned());
         let failure = Failure::new("cancelled", "The message was cancelled before it left.", true);
         self.write(move |tx| {
             let Some(message) = tx.message(&tenant, &Of::Id(&id))? else { return Ok(None) };
             if !message.pending || message.tried || message.status != MessageStatus::Queued {
                 return Ok(Some(Err(message)));
             }
-            tx.give_up(&tenant, message.row, failure, now)?;
+            tx.give_up(&tenant, message.row, failure)?;
             Ok(tx.message(&tenant, &Of::Id(&id))?.map(Ok))
         })
         .await
@@ -374,7 +379,7 @@ impl Store {
         let failure = Failure::new("expired", "The message was not sent before its deadline.", true);
         self.write(move |tx| {
             for Pending { tenant, row, .. } in &due {
-                tx.give_up(tenant, *row, failure.clone(), now)?;
+                tx.give_up(tenant, *row, failure.clone())?;
             }
             Ok(due)
         })
@@ -384,12 +389,11 @@ impl Store {
     /// What earlier processes left to be done, in the order of acceptance. What may have left when the last one ended
     /// becomes unknown.
     pub async fn recover(&self) -> Result<Vec<Pending>, StoreError> {
-        let now = Utc::now();
         self.write(move |tx| {
             let sql = "SELECT tenants.name AS tenant, recipient, row FROM messages JOIN tenants ON key = tenant \
                        WHERE pending = 1 AND tried = 1 AND status = 'queued' ORDER BY row";
             for Pending { tenant, row, .. } in tx.all(sql, (), pending)? {
-                tx.advance(&tenant, Of::Row(row), MessageStatus::Unknown, now, |_| {})?;
+                tx.advance(&tenant, Of::Row(row), MessageStatus::Unknown, |_| {})?;
             }
             let sql = "SELECT tenants.name AS tenant, recipient, row FROM messages JOIN tenants ON key = tenant \
                        WHERE pending = 1 ORDER BY row";
@@ -549,11 +553,10 @@ impl Tx<'_> {
         tenant: &TenantId,
         of: Of<'_>,
         status: MessageStatus,
-        at: DateTime<Utc>,
         change: impl FnOnce(&mut Message),
     ) -> rusqlite::Result<Option<String>> {
         let Some(mut message) = self.message(tenant, &of)? else { return Ok(None) };
-        let was_pending = message.pending;
+        let (was_pending, at) = (message.pending, message.next_time());
         if status <= message.status {
             return Ok(None);
         }
@@ -580,10 +583,11 @@ impl Tx<'_> {
         Ok(was_pending.then_some(message.recipient))
     }
 
-    fn give_up(&mut self, tenant: &TenantId, row: i64, failure: Failure, now: DateTime<Utc>) -> rusqlite::Result<()> {
+    fn give_up(&mut self, tenant: &TenantId, row: i64, failure: Failure) -> rusqlite::Result<()> {
         let Some(mut message) = self.message(tenant, &Of::Row(row))?.filter(|message| message.pending) else {
             return Ok(());
         };
+        let now = message.next_time();
         message.pending = false;
         message.failure = Some(if message.tried {
             let reason = format!("It may have arrived: it left, and was never acknowledged. {}", failure.reason);
