@@ -6,6 +6,9 @@ use clap::{Args, ValueEnum};
 use sha2::{Digest, Sha256};
 use subtle::{Choice, ConstantTimeEq};
 
+/// No time that can be set is longer.
+const LONGEST: Duration = Duration::from_secs(30 * 24 * 3600);
+
 /// The value that stands in the examples, and must not be used.
 pub const EXAMPLE_SECRET: &str = "change-me";
 
@@ -227,15 +230,15 @@ fn digest(text: impl AsRef<[u8]>) -> [u8; 32] {
 
 fn parse_seconds(text: &str) -> Result<Duration, String> {
     match text.parse::<f64>().map(Duration::try_from_secs_f64) {
-        Ok(Ok(duration)) if !duration.is_zero() => Ok(duration),
-        _ => Err("a number of seconds above 0".into()),
+        Ok(Ok(duration)) if !duration.is_zero() && duration <= LONGEST => Ok(duration),
+        _ => Err("a number of seconds above 0, up to 2592000, which is 30 days".into()),
     }
 }
 
 fn parse_pause(text: &str) -> Result<Duration, String> {
     match text.parse::<f64>().map(Duration::try_from_secs_f64) {
-        Ok(Ok(duration)) => Ok(duration),
-        _ => Err("a number of seconds, 0 or more".into()),
+        Ok(Ok(duration)) if duration <= LONGEST => Ok(duration),
+        _ => Err("a number of seconds from 0 to 2592000, which is 30 days".into()),
     }
 }
 

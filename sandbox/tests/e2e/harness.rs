@@ -66,6 +66,12 @@ impl World {
         .await
     }
 
+    /// Has a phone write a message, and returns its id.
+    pub async fn write(&self, from: &str, to: &str, text: &str) -> Value {
+        let message = json!({"to": to, "text": text}).to_string();
+        self.admin(Method::POST, &format!("/admin/accounts/{from}/messages"), message).await["id"].clone()
+    }
+
     pub async fn fault(&self, fault: Value) {
         self.admin(Method::POST, "/admin/faults", fault.to_string()).await;
     }
@@ -76,6 +82,23 @@ impl World {
 
     pub async fn stats(&self) -> Value {
         self.admin(Method::GET, "/admin/stats", "").await
+    }
+
+    /// One of the simulator's counters of an account.
+    pub async fn count(&self, phone: &str, counter: &str) -> u64 {
+        self.stats().await["phones"][phone][counter].as_u64().expect("a counter")
+    }
+
+    /// Ends a tenant's connection and refuses every other one to this account, until the faults are cleared.
+    pub async fn cut_off(&self, tenant: &str, phone: &str) {
+        self.fault(json!({"refuseConnections": true, "phone": phone})).await;
+        self.fault(json!({"closeAfterMs": 1, "phone": phone})).await;
+        self.service.tenant(tenant).until_state("reconnecting").await;
+    }
+
+    /// The texts on a phone, oldest first.
+    pub async fn texts_on(&self, phone: &str) -> Vec<String> {
+        self.shown_on(phone).await.iter().map(|message| message["text"].as_str().unwrap().to_owned()).collect()
     }
 
     /// The companions of an account.
@@ -200,6 +223,11 @@ impl Service {
         self.http.request(method, format!("{}{path}", self.url)).header("X-Internal-Secret", SECRET)
     }
 
+    /// The id of its process.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     pub fn signal(&self, signal: &str) {
         let sent = Command::new("kill").arg(signal).arg(self.child.id().to_string()).status();
         assert!(sent.expect("kill runs").success(), "kill {signal}");
@@ -306,6 +334,60 @@ impl Tenant<'_> {
             },
         )
         .await
+    }
+
+    /// Its events, in order.
+    pub async fn events(&self) -> Vec<Value> {
+        let (mut events, mut after) = (Vec::new(), json!(0));
+        while !after.is_null() {
+            let (status, mut page) = self.call(Method::GET, &format!("/events?limit=1000&after={after}"), None).await;
+            assert_eq!(status, 200, "{page}");
+            after = page["nextAfter"].take();
+            events.extend(page["events"].as_array().expect("events").iter().cloned());
+        }
+        events
+    }
+
+    /// What its events of one type tell, in order.
+    pub async fn told(&self, kind: &str) -> Vec<Value> {
+        let events = self.events().await.into_iter();
+        events.filter(|event| event["type"] == kind).map(|mut event| event["data"].take()).collect()
+    }
+
+    /// Waits until its events of one type tell what is wanted.
+    pub async fn until_told(&self, kind: &str, wanted: impl Fn(&[Value]) -> bool) -> Vec<Value> {
+        let last = Mutex::new(Vec::new());
+        eventually_or(
+            &format!("events of the type {kind} for tenant {}", self.id),
+            || json!(*last.lock().unwrap()).to_string(),
+            || async {
+                let told = self.told(kind).await;
+                *last.lock().unwrap() = told.clone();
+                wanted(&told).then_some(told)
+            },
+        )
+        .await
+    }
+
+    /// What a path holds, which must be there.
+    pub async fn get(&self, path: &str) -> Value {
+        let (status, body) = self.call(Method::GET, path, None).await;
+        assert_eq!(status, 200, "{path}: {body}");
+        body
+    }
+
+    /// Has a message accepted without waiting for it, and returns the answer.
+    pub async fn queue(&self, to: &str, message: &str) -> Value {
+        let (status, body) = self.call(Method::POST, "/send?wait=0", Some(json!({"to": to, "message": message}))).await;
+        assert_eq!(status, 202, "{body}");
+        body
+    }
+
+    /// Sends, and waits until the other phone has it. Whether it is told before that that the server has it, too, is
+    /// open: the acknowledgement and the receipt come by different ways.
+    pub async fn deliver(&self, to: &str, message: &str) -> Value {
+        let sent = self.send_ok(to, message).await;
+        self.until_fate(&sent["id"], "delivered").await
     }
 
     /// Sends, which must succeed, and returns the answer.

@@ -4,12 +4,17 @@ mod abuse;
 mod baileys;
 mod command_line;
 mod contract;
+mod events;
 mod harness;
 mod log;
 #[path = "../node/mod.rs"]
 mod node;
+mod outbox;
+mod outbox_faults;
 mod pairing;
+mod receiver;
 mod restarts;
 mod sending;
 mod states;
 mod trust;
+mod webhooks;

@@ -4,7 +4,10 @@ use std::sync::Arc;
 
 use axum::{
     Json,
-    extract::{Path, Query, State, rejection::QueryRejection},
+    extract::{
+        Path, Query, State,
+        rejection::{PathRejection, QueryRejection},
+    },
     http::StatusCode,
 };
 use chrono::{DateTime, Utc};
@@ -69,8 +72,9 @@ pub async fn list(
 pub async fn get(
     State(app): State<Arc<App>>,
     Tenant(tenant): Tenant,
-    Path(id): Path<String>,
+    id: Result<Path<String>, PathRejection>,
 ) -> Result<Json<Message>, Problem> {
+    let Path(id) = id.map_err(|_| not_found())?;
     Ok(Json(app.manager.store().message(&tenant, &id).await?.ok_or_else(not_found)?))
 }
 
@@ -78,8 +82,9 @@ pub async fn get(
 pub async fn cancel(
     State(app): State<Arc<App>>,
     Tenant(tenant): Tenant,
-    Path(id): Path<String>,
+    id: Result<Path<String>, PathRejection>,
 ) -> Result<Json<Message>, Problem> {
+    let Path(id) = id.map_err(|_| not_found())?;
     let cancelled = match app.manager.get(&tenant) {
         Some(session) => session.cancel(&id).await?,
         // Nothing of a tenant without a session waits to be sent.

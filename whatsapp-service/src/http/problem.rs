@@ -20,7 +20,7 @@ use crate::{
 const QUEUE_PAUSE: u64 = 10;
 
 /// An error answer: a short stable label, an identifier for programs, and a sentence for a person.
-#[derive(Debug, Serialize)]
+#[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Problem {
     #[serde(skip)]
@@ -153,6 +153,11 @@ impl Problem {
         Self::new(status, "Session not found", "session_not_found", message)
     }
 
+    /// Says which message it is about, in the caller's own words.
+    pub fn about(self, reference: Option<String>) -> Self {
+        Self { reference, ..self }
+    }
+
     /// Says after how many seconds another attempt makes sense.
     pub fn retry_after(mut self, seconds: Option<u64>) -> Self {
         (self.retryable, self.retry_after) = (Some(true), seconds);
@@ -208,10 +213,13 @@ impl From<Refused> for Problem {
     fn from(refused: Refused) -> Self {
         let message = refused.to_string();
         match refused {
-            Refused::NotReady { state, reason } => {
+            Refused::NotReady { state, reason, retry_at } => {
                 let problem = Self::new(StatusCode::CONFLICT, "Session not ready", "session_not_ready", message);
-                // It is linked in none of these states, or WhatsApp has to change its mind first.
-                Self { state: Some(state), reason, ..problem }.retryable(false)
+                let problem = Self { state: Some(state), reason, ..problem };
+                match retry_at.map(|at| (at - chrono::Utc::now()).num_seconds().max(0).cast_unsigned()) {
+                    Some(seconds) => problem.retry_after(Some(seconds)),
+                    None => problem.retryable(false),
+                }
             }
             Refused::Stopping => {
                 let (status, code) = (StatusCode::SERVICE_UNAVAILABLE, "stopping");

@@ -20,8 +20,8 @@ use super::{
 };
 use crate::{
     clock::timestamp,
-    sessions::{Recipient, Session, Submission, Taken},
-    store::{Content, Idempotency, Message, MessageStatus},
+    sessions::{NotTaken, Recipient, Submission, Taken},
+    store::{Accepted, Content, Idempotency, Message, MessageStatus},
     tenant::TenantId,
 };
 
@@ -49,7 +49,7 @@ pub struct Send {
     reference: Option<String>,
     /// In seconds.
     expires_in: Option<u64>,
-    /// Only in bulk; a single message has a header for it.
+    /// A single message has a header for it.
     idempotency_key: Option<String>,
 }
 
@@ -87,20 +87,14 @@ pub async fn post(
         Some(1) => true,
         Some(_) => return Err(Problem::bad_request("invalid_query", "wait: is 0 or 1")),
     };
-    let key = match headers.get("idempotency-key") {
-        None => None,
-        Some(key) => Some(key.to_str().map_err(|_| invalid_key())?.to_owned()),
-    };
-    let submission = submission(Send { idempotency_key: key, ..body })?;
-    let session = session(&app, &tenant)?;
-    // On a task of its own: a caller that hangs up must not stop a message halfway.
-    let submitted = app.manager.see_through(async move { session.submit(vec![submission]).await });
-    let submitted = submitted.await.map_err(|_| Problem::internal("Sending failed in an unforeseen way."))??;
-    let Taken { message, waiting } =
-        submitted.into_iter().next().ok_or_else(|| Problem::internal("Sending failed in an unforeseen way."))??;
-    if !waits || message.is_settled() {
-        return answer(message, waits);
-    }
+    let idempotency_key = key(&headers, body.idempotency_key.clone())?;
+    let reference = body.reference.clone();
+    let submission = submission(Send { idempotency_key, ..body })?;
+    let taken =
+        take(&app, &tenant, vec![submission], waits).await.map_err(|problem| problem.about(reference.clone()))?;
+    let taken = taken.into_iter().next().ok_or_else(unforeseen)?.map_err(|problem| problem.about(reference))?;
+    let Taken { message, waiting } = taken;
+    let Some(waiting) = waiting.filter(|_| !message.is_settled()) else { return answer(message, waits) };
     let stopping = async {
         app.manager.stopping().await;
         tokio::time::sleep(LAST_WAIT).await;
@@ -113,6 +107,68 @@ pub async fn post(
     match settled {
         Some(message) => answer(message, true),
         None => answer(app.manager.store().message(&tenant, &message.id).await?.unwrap_or(message), true),
+    }
+}
+
+/// Has messages accepted, each by itself: those that repeat an earlier call are what came of that, whatever the session
+/// is by now. An error for all means that none was accepted, and none was before.
+async fn take(
+    app: &App,
+    tenant: &TenantId,
+    submissions: Vec<Submission>,
+    wait: bool,
+) -> Result<Vec<Result<Taken, Problem>>, Problem> {
+    let calls = submissions.iter().map(|submission| submission.idempotency.clone()).collect();
+    let (mut taken, mut new) = (Vec::with_capacity(submissions.len()), Vec::new());
+    for (known, submission) in app.manager.known(tenant, calls).await?.into_iter().zip(submissions) {
+        taken.push(match known {
+            Some(Accepted::Known(message)) => Some(Ok(app.manager.taken(tenant, *message, wait).await)),
+            Some(_) => Some(Err(NotTaken::Conflict.into())),
+            None => {
+                new.push(submission);
+                None
+            }
+        });
+    }
+    let all_new = new.len() == taken.len();
+    let refused = match app.manager.get(tenant) {
+        _ if new.is_empty() => None,
+        None => Some(Problem::session_not_found(StatusCode::CONFLICT)),
+        Some(session) => {
+            // On a task of its own: a caller that hangs up must not stop a message halfway.
+            let submitting = app.manager.see_through(async move { session.submit(new, wait).await });
+            match submitting.await.map_err(|_| unforeseen())? {
+                Ok(submitted) => {
+                    let mut submitted = submitted.into_iter().map(|one| one.map_err(Problem::from));
+                    for place in taken.iter_mut().filter(|place| place.is_none()) {
+                        *place = submitted.next();
+                    }
+                    None
+                }
+                Err(refused) => Some(refused.into()),
+            }
+        }
+    };
+    match refused {
+        Some(problem) if all_new => Err(problem),
+        refused => {
+            let for_the_rest = || Err(refused.clone().unwrap_or_else(unforeseen));
+            Ok(taken.into_iter().map(|place| place.unwrap_or_else(for_the_rest)).collect())
+        }
+    }
+}
+
+fn unforeseen() -> Problem {
+    Problem::internal("Sending failed in an unforeseen way.")
+}
+
+/// The key of a single call: in the header, or, as in bulk, in the body.
+fn key(headers: &HeaderMap, in_body: Option<String>) -> Result<Option<String>, Problem> {
+    let mut values = headers.get_all("idempotency-key").iter();
+    match (values.next(), values.next(), in_body) {
+        (None, _, in_body) => Ok(in_body),
+        (Some(key), None, None) => Ok(Some(key.to_str().map_err(|_| invalid_key())?.to_owned())),
+        _ => Err(Problem::bad_request("invalid_idempotency_key", "the idempotency key is given more than once")),
     }
 }
 
@@ -151,15 +207,10 @@ pub async fn bulk(
         let why = format!("messages: needs 1 to {MAX_BULK} of them");
         return Err(Problem::bad_request("invalid_messages", why));
     }
-    let session = session(&app, &tenant)?;
     let (mut entries, mut submissions) = (Vec::with_capacity(messages.len()), Vec::new());
     for message in messages {
         let reference = message.get("reference").cloned();
-        let parsed = serde_path_to_error::deserialize::<_, Send>(message).map_err(|error| {
-            let (path, inner) = (error.path().to_string(), error.inner().to_string());
-            Problem::bad_request("invalid_body", if path == "." { inner } else { format!("{path}: {inner}") })
-        });
-        entries.push(match parsed.and_then(submission) {
+        entries.push(match entry(message).and_then(submission) {
             Ok(submission) => {
                 submissions.push(submission);
                 Ok(reference)
@@ -167,28 +218,31 @@ pub async fn bulk(
             Err(problem) => Err((problem, reference)),
         });
     }
-    let submitted = if submissions.is_empty() {
+    if submissions.is_empty() {
+        let session = app.manager.get(&tenant).ok_or_else(|| Problem::session_not_found(StatusCode::CONFLICT))?;
         session.accepts()?;
-        Vec::new()
-    } else {
-        let submitting = app.manager.see_through(async move { session.submit(submissions).await });
-        submitting.await.map_err(|_| Problem::internal("Sending failed in an unforeseen way."))??
-    };
-    let mut submitted = submitted.into_iter();
+    }
+    let mut taken = take(&app, &tenant, submissions, false).await?.into_iter();
     let refused = |problem: Problem, reference| Entry::Refused { problem: problem.into(), reference };
     let messages = entries.into_iter().map(|entry| match entry {
         Err((problem, reference)) => refused(problem, reference),
-        Ok(reference) => match submitted.next() {
-            Some(Ok(Taken { message, .. })) => Entry::Accepted(accepted(message)),
-            Some(Err(not_taken)) => refused(not_taken.into(), reference),
-            None => refused(Problem::internal("Sending failed in an unforeseen way."), reference),
+        Ok(reference) => match taken.next().unwrap_or_else(|| Err(unforeseen())) {
+            Ok(Taken { message, .. }) => Entry::Accepted(accepted(message)),
+            Err(problem) => refused(problem, reference),
         },
     });
     Ok((StatusCode::ACCEPTED, Json(BulkAnswer { messages: messages.collect() })))
 }
 
-fn session(app: &App, tenant: &TenantId) -> Result<Arc<Session>, Problem> {
-    app.manager.get(tenant).ok_or_else(|| Problem::session_not_found(StatusCode::CONFLICT))
+fn entry(message: Value) -> Result<Send, Problem> {
+    // An array would do for an object otherwise, its elements taken for fields in order.
+    if !message.is_object() {
+        return Err(Problem::bad_request("invalid_body", "The message is not an object."));
+    }
+    serde_path_to_error::deserialize(message).map_err(|error| {
+        let (path, inner) = (error.path().to_string(), error.inner().to_string());
+        Problem::bad_request("invalid_body", if path == "." { inner } else { format!("{path}: {inner}") })
+    })
 }
 
 /// Checks what a caller wants sent.

@@ -102,6 +102,7 @@ impl EventHandler for Listener {
             Event::Messages(batch) => {
                 let from_others = batch.iter().filter(|message| !message.info.source.is_from_me).count();
                 self.mailbox.received.fetch_add(from_others as u64, Ordering::Relaxed);
+                self.inbound.recovered(batch.iter());
                 return;
             }
             Event::PairSuccess(success) => Heard::PairSuccess { phone: success.id.user.to_string() },
@@ -144,11 +145,10 @@ impl EventHandler for Listener {
     }
 }
 
-/// What a receipt says of the messages that it names. Those of one's own other devices say nothing. A device that has no
-/// name of its own yet calls its delivery receipts inactive.
+/// What a receipt says of the messages that it names. Those of one's own other devices (`sender`, `read-self`) say
+/// nothing. A device that has no name of its own yet calls its delivery receipts inactive.
 fn status_of(receipt: &Receipt) -> Option<MessageStatus> {
     match receipt.r#type {
-        _ if receipt.source.is_from_me => None,
         ReceiptType::Delivered | ReceiptType::Inactive => Some(MessageStatus::Delivered),
         ReceiptType::Read | ReceiptType::Played => Some(MessageStatus::Read),
         _ => None,

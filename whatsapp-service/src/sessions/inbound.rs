@@ -20,12 +20,34 @@ use crate::{
 pub struct Inbound(pub Weak<Session>);
 
 impl Inbound {
-    /// Takes in that a recipient has these messages. The library tells the server so as soon as this returns: it does
-    /// when it is on the disk.
+    /// Takes in that a recipient has these messages. The library tells the server so as soon as this returns: when it is
+    /// on the disk. Of very many at once, some are told before.
     pub fn receipt(&self, ids: Vec<String>, status: MessageStatus) {
-        if let Some(session) = self.0.upgrade() {
-            tokio::task::block_in_place(|| Handle::current().block_on(session.receipt(ids, status)));
+        let Some(session) = self.0.upgrade() else { return };
+        // Whoever waits here takes a thread.
+        match session.around.blocking_receipts.clone().try_acquire_owned() {
+            Ok(_turn) => {
+                tokio::task::block_in_place(|| Handle::current().block_on(session.receipt(ids, status)));
+            }
+            Err(_) => drop(tokio::spawn(async move { session.receipt(ids, status).await })),
         }
+    }
+
+    /// Takes in messages that the library got from the account's own phone, past its hook, because it could not read
+    /// what the server had.
+    pub fn recovered<'a>(&self, batch: impl Iterator<Item = &'a InboundMessage>) {
+        let recovered = batch.filter(|message| message.info.unavailable_request_id.is_some());
+        let messages: Vec<_> = recovered.filter_map(received).collect();
+        if let Some(session) = self.0.upgrade().filter(|_| !messages.is_empty()) {
+            tokio::spawn(async move { session.take_messages(messages).await });
+        }
+    }
+}
+
+impl Session {
+    /// Puts messages into the event log, however long the disk takes. `None` when the process is about to end.
+    async fn take_messages(&self, messages: Vec<Received>) -> Option<()> {
+        self.persist(|| self.around.store.received(&self.tenant, messages.clone())).await
     }
 }
 
@@ -37,7 +59,8 @@ impl InboundDurabilityHook for Inbound {
         if messages.is_empty() {
             return Ok(());
         }
-        Ok(session.around.store.received(&session.tenant, messages).await?)
+        // The library would try again only with the next connection.
+        session.take_messages(messages).await.ok_or_else(|| anyhow::anyhow!("the process is about to end"))
     }
 }
 

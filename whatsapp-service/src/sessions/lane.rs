@@ -33,6 +33,7 @@ pub struct Lane {
     later: BTreeSet<(Instant, Recipient)>,
     on_the_way: usize,
     length: usize,
+    promised: usize,
     next_start: Option<Instant>,
     /// When somebody will look at the lane again.
     pub alarm: Option<Instant>,
@@ -76,6 +77,19 @@ impl Lane {
     /// How many messages are in it, those on their way included.
     pub fn len(&self) -> usize {
         self.length
+    }
+
+    /// Promises room for `wanted` messages that are about to be accepted, and says how much of it there is under `limit`.
+    /// The promise ends with [`Lane::redeem`].
+    pub fn promise(&mut self, wanted: usize, limit: usize) -> usize {
+        let room = limit.saturating_sub(self.length + self.promised);
+        self.promised += wanted;
+        room
+    }
+
+    /// What was promised has been written down, or not.
+    pub fn redeem(&mut self, wanted: usize) {
+        self.promised = self.promised.saturating_sub(wanted);
     }
 
     /// Takes a place on the way for a message that is about to be accepted, if none of the tenant's waits for one.

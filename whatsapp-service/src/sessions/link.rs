@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use whatsapp_rust::{
     CacheConfig, Client,
@@ -39,6 +39,8 @@ use crate::{config::Config, store::Store};
 const STOP_LIMIT: Duration = Duration::from_secs(15);
 /// How long a recipient's device may ask for a message again that it could not read: so long the library keeps it.
 const RESEND_LIMIT: Duration = Duration::from_secs(7 * 24 * 3600);
+/// How many receipts may hold a thread until they are on the disk.
+const BLOCKING_RECEIPTS: usize = 64;
 /// How long a verdict on the server's certificate is good for all sessions.
 const VERDICT_LIFETIME: Duration = Duration::from_secs(30);
 
@@ -58,6 +60,8 @@ pub struct Surroundings {
     pub sends: TaskTracker,
     /// Cancelled when the process is about to end: nothing new is begun.
     pub stopping: CancellationToken,
+    /// How many receipts may hold a thread until they are on the disk.
+    pub blocking_receipts: Arc<Semaphore>,
     /// How many messages of a tenant may wait.
     pub outbox_limit: usize,
     /// How long one attempt to send may take.
@@ -78,6 +82,7 @@ impl Surroundings {
             store,
             sends: TaskTracker::new(),
             stopping: CancellationToken::new(),
+            blocking_receipts: Arc::new(Semaphore::new(BLOCKING_RECEIPTS)),
             outbox_limit: config.outbox_max_per_tenant,
             // A little less than a caller waits, so that its answer can say what came of the attempt.
             attempt_limit: config.send_timeout.mul_f64(0.9),

@@ -16,7 +16,7 @@ mod upkeep;
 mod version;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     ops::Bound,
     path::PathBuf,
     sync::{
@@ -41,7 +41,7 @@ pub use self::{
 use crate::{
     Trust,
     config::Config,
-    store::{DataDir, Failure, Rules, Store, StoreError, Tenants},
+    store::{Accepted, DataDir, Idempotency, Message, Rules, Store, StoreError, Tenants},
     tenant::TenantId,
 };
 
@@ -112,16 +112,34 @@ impl Manager {
     async fn resume(&self) -> Result<(), StoreError> {
         let pending = self.store().recover().await?;
         tracing::info!(messages = pending.len(), "resuming");
+        let mut orphaned = BTreeSet::new();
         for message in pending {
             match (self.get(&message.tenant), Recipient::parse(&message.recipient)) {
                 (Some(session), Ok(recipient)) => session.resume(&recipient, message.row),
-                _ => {
-                    let why = Failure::new("session_deleted", "The session is gone.", false);
-                    self.store().give_up(&message.tenant, message.row, why).await?;
-                }
+                _ => drop(orphaned.insert(message.tenant)),
             }
         }
+        for tenant in orphaned {
+            self.store().give_up_all(&tenant, outbox::deleted()).await?;
+        }
         Ok(())
+    }
+
+    /// What became of earlier calls of this tenant with these keys, also if it has no session any more.
+    pub async fn known(
+        &self,
+        tenant: &TenantId,
+        calls: Vec<Option<Idempotency>>,
+    ) -> Result<Vec<Option<Accepted>>, StoreError> {
+        if calls.iter().all(Option::is_none) {
+            return Ok(calls.into_iter().map(|_| None).collect());
+        }
+        self.store().known(tenant, calls).await
+    }
+
+    /// A message that was accepted before, and how to learn more if somebody is to `wait`.
+    pub async fn taken(&self, tenant: &TenantId, message: Message, wait: bool) -> Taken {
+        self.around.taken(tenant, message, wait).await
     }
 
     /// Nothing new is begun from now on; resolves when what is under way is done.

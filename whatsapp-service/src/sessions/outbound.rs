@@ -27,6 +27,8 @@ pub enum Unsent {
     NotReady,
     /// It did not leave. Another attempt may succeed.
     NotSent,
+    /// It did not leave, because the session is linked with another account than the one that it was meant for.
+    OtherAccount,
     /// Nobody is registered under this number.
     NotOnWhatsApp,
     /// It left, but encrypted for none of the recipient's devices.
@@ -38,11 +40,12 @@ pub enum Unsent {
 }
 
 impl Session {
-    /// Sends a text under this id, and waits for the server to acknowledge it: at most for `limit`, and no longer than
+    /// Sends a text under this id, from this account if one is named, and waits for the server to acknowledge it: at most for `limit`, and no longer than
     /// the connection lasts. `fresh` asks the server for the recipient's devices anew.
     pub(super) async fn attempt(
         &self,
         id: &str,
+        account: Option<&str>,
         to: &Recipient,
         text: &str,
         fresh: bool,
@@ -50,6 +53,9 @@ impl Session {
     ) -> Result<Sent, Unsent> {
         let deadline = Instant::now() + limit;
         let client = self.ready_client().ok_or(Unsent::NotReady)?;
+        if client.pn().is_none_or(|own| account.is_some_and(|account| own.user != account)) {
+            return Err(Unsent::OtherAccount);
+        }
         let lost = self.connection_lost();
         tokio::pin!(lost);
         let found = tokio::select! {
@@ -58,6 +64,10 @@ impl Session {
         };
         let jid = found.unwrap_or(Err(Unsent::NotSent))?;
         let number = || if jid.is_pn() { jid.user.to_string() } else { to.digits().into() };
+        if number() != to.digits() {
+            // Before any receipt can be, as writes keep their order.
+            drop(self.around.store.number(&self.tenant, id, &number()));
+        }
         // Both are asked for before the message goes, because the answers may come at once.
         let ack = self.mailbox.expect_ack(id);
         let mut written = client.wait_for_sent_node(NodeFilter::tag("message").attr("id", id));
@@ -77,7 +87,8 @@ impl Session {
         let stanza = written.try_recv();
         match outcome {
             Some(Ok(Some(Ack { error: Some(code), .. }))) => Err(Unsent::Rejected { to: number(), code }),
-            Some(Ok(Some(_))) if matches!(&stanza, Ok(Some(stanza)) if !is_for(stanza, &client, &jid)) => {
+            // The server acknowledges such a one too.
+            _ if matches!(&stanza, Ok(Some(stanza)) if !is_for(stanza, &client, &jid)) => {
                 Err(Unsent::ReachedNobody { to: number() })
             }
             Some(Ok(Some(Ack { timestamp, .. }))) => {

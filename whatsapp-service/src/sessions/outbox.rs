@@ -9,18 +9,22 @@ use whatsapp_rust::wacore::request::RequestUtils;
 use super::{
     events::Ack,
     lane::{After, Next},
+    link::Surroundings,
     outbound::{Sent, Unsent},
     recipient::Recipient,
     session::{Session, lock},
     state::State,
 };
 use crate::store::{Accepted, Content, Draft, Failure, Idempotency, Message, MessageStatus, StoreError, Waiting};
+use crate::tenant::TenantId;
 
 /// How long to wait before the next attempt, by the number of those that were made. A connection that comes back ends
 /// the wait.
 const PAUSES: [u64; 6] = [1, 5, 15, 60, 120, 300];
 /// How long to wait before something is written again that could not be.
 const WRITE_PAUSE: Duration = Duration::from_secs(1);
+/// How soon WhatsApp may be asked again what an account is restricted to.
+const TIMELOCK_PAUSE: Duration = Duration::from_secs(5);
 /// How long WhatsApp may take to say what an account is restricted to.
 const TIMELOCK_LIMIT: Duration = Duration::from_secs(10);
 
@@ -50,8 +54,8 @@ pub struct Submission {
 pub struct Taken {
     /// The message as it was written down, or as it is by now.
     pub message: Message,
-    /// Resolves when it is settled.
-    pub waiting: Waiting,
+    /// Resolves when it is settled; only where that was asked for, and has not happened yet.
+    pub waiting: Option<Waiting>,
 }
 
 /// Why messages are not accepted at all.
@@ -64,9 +68,11 @@ pub enum Refused {
         state: State,
         /// The reason's identifier.
         reason: Option<String>,
+        /// When it tries again by itself, if it does.
+        retry_at: Option<DateTime<Utc>>,
     },
-    /// The process is about to end.
-    #[error("the service is stopping")]
+    /// The process is about to end, or the session is being deleted.
+    #[error("the service is stopping, or the session is being deleted")]
     Stopping,
     /// It could not be written down.
     #[error(transparent)]
@@ -104,13 +110,15 @@ impl Session {
     }
 
     /// Writes messages down, all in one commit, and sends them as soon as they may go. Runs to its end only if it is
-    /// polled to its end: put it on a task that nobody drops.
+    /// polled to its end: put it on a task that nobody drops. `wait` says whether somebody will wait for their fate.
     pub async fn submit(
         self: &Arc<Self>,
         submissions: Vec<Submission>,
+        wait: bool,
     ) -> Result<Vec<Result<Taken, NotTaken>>, Refused> {
         self.accepts()?;
-        let room = self.around.outbox_limit.saturating_sub(self.pending());
+        let wanted = submissions.len();
+        let room = lock(&self.lane).promise(wanted, self.around.outbox_limit);
         let recipients: Vec<_> = submissions.iter().map(|submission| submission.to.clone()).collect();
         // A single message with nothing before it is written down as already on its way: one commit instead of two.
         let direct = match &recipients[..] {
@@ -120,14 +128,22 @@ impl Session {
         let account = self.snapshot().phone;
         let drafts = submissions.into_iter().map(|submission| draft(submission, account.clone(), direct));
         let accepted = self.around.store.accept(&self.tenant, drafts.collect(), room).await;
+        lock(&self.lane).redeem(wanted);
         if direct && !matches!(accepted.as_deref(), Ok([Accepted::New(_)])) {
             lock(&self.lane).release(&recipients[0]);
         }
         let mut answers = Vec::with_capacity(recipients.len());
-        for (to, accepted) in recipients.into_iter().zip(accepted?) {
+        for (to, accepted) in recipients.into_iter().zip(accepted.inspect_err(|_| self.pump())?) {
             answers.push(match accepted {
+                // The session was deleted meanwhile: nobody would send it.
+                Accepted::New(message) if self.gone.load(Ordering::Acquire) => {
+                    let store = &self.around.store;
+                    self.persist(|| store.give_up(&self.tenant, message.row, deleted())).await;
+                    let now = store.message(&self.tenant, &message.id).await.ok().flatten();
+                    Ok(Taken { message: now.unwrap_or(*message), waiting: None })
+                }
                 Accepted::New(message) => {
-                    let waiting = self.around.store.wait_for(&self.tenant, &message.id);
+                    let waiting = wait.then(|| self.around.store.wait_for(&self.tenant, &message.id));
                     if direct {
                         lock(&self.lane).fill(&to, message.row);
                         self.set_off(to, message.row, Some(*message.clone()));
@@ -136,12 +152,7 @@ impl Session {
                     }
                     Ok(Taken { message: *message, waiting })
                 }
-                Accepted::Known(message) => {
-                    let waiting = self.around.store.wait_for(&self.tenant, &message.id);
-                    // It may have been settled between the look at it and the waiting.
-                    let now = self.around.store.message(&self.tenant, &message.id).await?;
-                    Ok(Taken { message: now.unwrap_or(*message), waiting })
-                }
+                Accepted::Known(message) => Ok(self.around.taken(&self.tenant, *message, wait).await),
                 Accepted::Conflict => Err(NotTaken::Conflict),
                 Accepted::Full => Err(NotTaken::QueueFull),
             });
@@ -152,14 +163,18 @@ impl Session {
 
     /// Whether messages are taken now: the session can send them, or will by itself before long.
     pub fn accepts(&self) -> Result<(), Refused> {
-        if self.around.stopping.is_cancelled() {
+        if self.around.stopping.is_cancelled() || self.gone.load(Ordering::Acquire) {
             return Err(Refused::Stopping);
         }
         let snapshot = self.snapshot();
         match snapshot.state {
             State::Ready => Ok(()),
             State::Connecting | State::Reconnecting if snapshot.is_paired() => Ok(()),
-            state => Err(Refused::NotReady { state, reason: snapshot.reason.map(|reason| reason.code) }),
+            state => Err(Refused::NotReady {
+                state,
+                reason: snapshot.reason.map(|reason| reason.code),
+                retry_at: snapshot.retry_at.filter(|_| state == State::Failed && snapshot.phone.is_some()),
+            }),
         }
     }
 
@@ -203,11 +218,12 @@ impl Session {
     }
 
     fn look_again(self: &Arc<Self>, at: Instant) {
-        let earlier = lock(&self.lane).alarm.replace(at);
-        if earlier.is_some_and(|earlier| earlier <= at && earlier > Instant::now()) {
-            lock(&self.lane).alarm = earlier;
+        let mut lane = lock(&self.lane);
+        if lane.alarm.is_some_and(|alarm| alarm <= at && alarm > Instant::now()) {
             return;
         }
+        lane.alarm = Some(at);
+        drop(lane);
         let session = Arc::downgrade(self);
         tokio::spawn(async move {
             tokio::time::sleep_until(at).await;
@@ -231,14 +247,11 @@ impl Session {
     pub(super) async fn late_ack(self: &Arc<Self>, id: &str, ack: Ack) {
         let (store, tenant) = (&self.around.store, &self.tenant);
         let Ok(Some(message)) = store.message(tenant, id).await else { return };
-        if message.status >= MessageStatus::Sent {
+        // What a refusal means depends on what was tried: the next attempt brings another.
+        if message.status >= MessageStatus::Sent || ack.error.is_some() {
             return;
         }
-        let recorded = match ack.error {
-            None => store.sent(tenant, id, ack.timestamp.unwrap_or_else(Utc::now), None).await,
-            Some(code) => store.failed(tenant, id, rejected(code), None).await.map(|()| false),
-        };
-        match recorded {
+        match store.sent(tenant, id, ack.timestamp.unwrap_or_else(Utc::now), None).await {
             Ok(settled) => self.sent.fetch_add(settled.into(), Ordering::Relaxed),
             // It is sent again, and acknowledged again.
             Err(error) => return tracing::warn!(%tenant, %error, "a late acknowledgement could not be written down"),
@@ -248,12 +261,10 @@ impl Session {
 
     /// Devices of the recipient have these messages, or show that they were read. Returns when that is on the disk.
     pub(super) async fn receipt(self: &Arc<Self>, ids: Vec<String>, status: MessageStatus) {
-        match self.around.store.receipt(&self.tenant, ids, status).await {
-            Ok(settled) => {
-                self.sent.fetch_add(settled.len() as u64, Ordering::Relaxed);
-                settled.iter().for_each(|recipient| self.no_longer_waits(recipient));
-            }
-            Err(error) => tracing::warn!(tenant = %self.tenant, %error, "a receipt could not be written down"),
+        let settled = self.persist(|| self.around.store.receipt(&self.tenant, ids.clone(), status)).await;
+        for recipient in settled.into_iter().flatten() {
+            self.sent.fetch_add(1, Ordering::Relaxed);
+            self.no_longer_waits(&recipient);
         }
     }
 
@@ -271,33 +282,48 @@ impl Session {
 
     /// Asks WhatsApp what the account may do.
     fn ask_for_timelock(self: &Arc<Self>) {
-        let Some(client) = self.ready_client() else { return };
+        // Once for many refusals, and once more after the last of them: the account is in trouble already.
+        if lock(&self.asking).replace(true).is_some() {
+            return;
+        }
         let session = self.clone();
         tokio::spawn(async move {
-            let mex = client.mex();
-            let asked = tokio::time::timeout(TIMELOCK_LIMIT, mex.fetch_reachout_timelock()).await;
-            let Ok(Ok(lock_now)) = asked else {
-                return tracing::warn!(tenant = %session.tenant, "WhatsApp does not say what the account is restricted to");
-            };
-            let until = lock_now.time_enforcement_ends.and_then(|seconds| seconds.parse().ok());
-            *lock(&session.timelock) = Some(ReachoutTimelock {
-                active: lock_now.is_active.unwrap_or_default(),
-                until: until.and_then(|seconds| DateTime::from_timestamp(seconds, 0)),
-                kind: lock_now.enforcement_type,
-                checked_at: Utc::now(),
-            });
+            while lock(&session.asking).replace(false) == Some(true) {
+                match session.fetch_timelock().await {
+                    Some(timelock) => *lock(&session.timelock) = Some(timelock),
+                    None => tracing::warn!(tenant = %session.tenant, "WhatsApp does not say what the account may do"),
+                }
+                tokio::time::sleep(TIMELOCK_PAUSE).await;
+                lock(&session.asking).take_if(|again| !*again);
+            }
         });
+    }
+
+    async fn fetch_timelock(&self) -> Option<ReachoutTimelock> {
+        let client = self.ready_client()?;
+        let mex = client.mex();
+        let answer = tokio::time::timeout(TIMELOCK_LIMIT, mex.fetch_reachout_timelock()).await.ok()?.ok()?;
+        let until = answer.time_enforcement_ends.and_then(|seconds| seconds.parse().ok());
+        Some(ReachoutTimelock {
+            active: answer.is_active.unwrap_or_default(),
+            until: until.and_then(|seconds| DateTime::from_timestamp(seconds, 0)),
+            kind: answer.enforcement_type,
+            checked_at: Utc::now(),
+        })
     }
 
     /// Writes until it is written: what happened does not unhappen because the disk is full. `None` when the process is
     /// about to end.
-    async fn persist<T, F: Future<Output = Result<T, StoreError>>>(&self, write: impl Fn() -> F) -> Option<T> {
+    pub(super) async fn persist<T, F: Future<Output = Result<T, StoreError>>>(
+        &self,
+        write: impl Fn() -> F,
+    ) -> Option<T> {
         loop {
             match write().await {
                 Ok(written) => return Some(written),
                 Err(StoreError::Closed) => return None,
                 Err(error) => {
-                    tracing::warn!(tenant = %self.tenant, %error, "a message's fate could not be written down yet");
+                    tracing::warn!(tenant = %self.tenant, %error, "what happened could not be written down yet");
                     tokio::time::sleep(WRITE_PAUSE).await;
                 }
             }
@@ -332,27 +358,28 @@ impl Departure {
             Ok(None) => return After::Done,
             Err(_) => return soon(),
         };
-        let of_another_account = message.account.is_some() && message.account != session.snapshot().phone;
         let content = message.content.as_ref().and_then(|content| serde_json::from_str::<Content>(content.get()).ok());
-        let impossible = match &content {
-            _ if of_another_account => Some(Failure::new(
-                "account_changed",
-                "The tenant is linked with another account than the one that it was to be sent from.",
-                false,
-            )),
-            None => Some(Failure::new("content_unreadable", "What it says can't be read any more.", false)),
-            Some(_) => None,
+        let Some(Content { text }) = content else {
+            let why = Failure::new("content_unreadable", "What it says can't be read any more.", false);
+            return self.fail(&message, why, None).await;
         };
-        if let Some(failure) = impossible {
-            session.persist(|| store.give_up(tenant, self.row, failure.clone())).await;
-            return After::Done;
-        }
-        let text = content.map(|content| content.text).unwrap_or_default();
-        let limit = session.around.attempt_limit;
-        let mut outcome = session.attempt(&message.id, &self.recipient, &text, false, limit).await;
-        if matches!(&outcome, Err(Unsent::Rejected { code, .. }) if nack::STALE.contains(&code.as_str())) {
-            outcome = session.attempt(&message.id, &self.recipient, &text, true, limit).await;
-        }
+        // A receipt can settle it before its acknowledgement comes.
+        let settled = store.wait_for(tenant, &message.id);
+        let attempt = |fresh| {
+            let (id, account) = (&message.id, message.account.as_deref());
+            session.attempt(id, account, &self.recipient, &text, fresh, session.around.attempt_limit)
+        };
+        let attempts = async {
+            match attempt(false).await {
+                Err(Unsent::Rejected { code, .. }) if nack::STALE.contains(&code.as_str()) => attempt(true).await,
+                outcome => outcome,
+            }
+        };
+        let outcome = tokio::select! {
+            biased;
+            outcome = attempts => outcome,
+            Ok(_) = settled => return After::Done,
+        };
         self.record(&message, outcome).await
     }
 
@@ -366,9 +393,15 @@ impl Departure {
             }
             Err(unsent @ (Unsent::NotReady | Unsent::NotSent | Unsent::Unknown)) => {
                 let left = unsent == Unsent::Unknown;
-                session.persist(|| store.put_back(tenant, self.row, left)).await;
-                let pause = PAUSES[(message.attempts as usize).min(PAUSES.len() - 1)];
+                if session.persist(|| store.put_back(tenant, self.row, left)).await == Some(false) {
+                    return After::Done;
+                }
+                let pause = PAUSES[(message.attempts as usize).clamp(1, PAUSES.len()) - 1];
                 return After::Again(Instant::now() + Duration::from_secs(pause));
+            }
+            Err(Unsent::OtherAccount) => {
+                let why = "The tenant is linked with another account than the one that it was to be sent from.";
+                (Failure::new("account_changed", why, false), None)
             }
             Err(Unsent::NotOnWhatsApp) => {
                 let why = "This number is not on WhatsApp.";
@@ -376,7 +409,7 @@ impl Departure {
             }
             Err(Unsent::ReachedNobody { to }) => {
                 let why = "The message could not be encrypted for any device of the recipient.";
-                (Failure::new("recipient_unreachable", why, false), Some(to))
+                (Failure::new(Failure::UNREACHABLE, why, false), Some(to))
             }
             Err(Unsent::Rejected { to, code }) => {
                 if nack::RESTRICTED.contains(&code.as_str()) {
@@ -385,9 +418,37 @@ impl Departure {
                 (rejected(code), Some(to))
             }
         };
-        session.persist(|| store.failed(tenant, &message.id, failure.clone(), number.clone())).await;
+        self.fail(message, failure, number).await
+    }
+
+    async fn fail(&self, message: &Message, failure: Failure, number: Option<String>) -> After {
+        let (session, store, tenant) = (&self.session, &self.session.around.store, &self.session.tenant);
+        if message.status == MessageStatus::Unknown {
+            // An earlier copy may have arrived, whatever became of this one.
+            session.persist(|| store.give_up(tenant, self.row, failure.clone())).await;
+        } else {
+            session.persist(|| store.failed(tenant, &message.id, failure.clone(), number.clone())).await;
+        }
         After::Done
     }
+}
+
+impl Surroundings {
+    /// A message that was accepted before, and how to learn more.
+    pub async fn taken(&self, tenant: &TenantId, message: Message, wait: bool) -> Taken {
+        if !wait || message.is_settled() {
+            return Taken { message, waiting: None };
+        }
+        let waiting = self.store.wait_for(tenant, &message.id);
+        // It may have been settled between the look at it and the waiting.
+        let now = self.store.message(tenant, &message.id).await.ok().flatten();
+        Taken { message: now.unwrap_or(message), waiting: Some(waiting) }
+    }
+}
+
+/// The session of a message that was not sent yet is no more.
+pub(super) fn deleted() -> Failure {
+    Failure::new("session_deleted", "The session was deleted before the message was sent.", false)
 }
 
 fn draft(submission: Submission, account: Option<String>, tried: bool) -> Draft {

@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Arc, Mutex, PoisonError, Weak,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -24,14 +24,14 @@ use super::{
     lane::Lane,
     link::{Link, Surroundings},
     numbers::Numbers,
-    outbox::ReachoutTimelock,
+    outbox::{ReachoutTimelock, deleted},
     passkey::{AssertionRefused, RemoteAuthenticator},
     recipient::Recipient,
     state::{Signal, Snapshot, State, Status},
 };
 use crate::{
     clock::timestamp,
-    store::{Failure, Hold, Record, StoreError, TenantDir},
+    store::{Hold, Record, StoreError, TenantDir},
     tenant::TenantId,
 };
 
@@ -61,6 +61,10 @@ pub struct Session {
     pub(super) sent: AtomicU64,
     pub(super) lane: Mutex<Lane>,
     pub(super) timelock: Mutex<Option<ReachoutTimelock>>,
+    /// While WhatsApp is being asked for it: whether to ask once more.
+    pub(super) asking: Mutex<Option<bool>>,
+    /// Whether it is being deleted: nothing more is taken.
+    pub(super) gone: AtomicBool,
 }
 
 #[derive(Default)]
@@ -123,6 +127,8 @@ impl Session {
             me: me.clone(),
             lane: Mutex::new(Lane::new(around.pace)),
             timelock: Mutex::default(),
+            asking: Mutex::default(),
+            gone: AtomicBool::new(false),
             dir,
             around,
             snapshot: watch::Sender::new(Snapshot::new(Utc::now())),
@@ -135,9 +141,9 @@ impl Session {
         })
     }
 
-    /// Takes for granted what an earlier process wrote down: that it is linked.
+    /// Takes for granted what an earlier process wrote down: that it is linked, and with whom.
     pub(super) fn know_linked(&self) {
-        self.apply(Signal::Linked);
+        self.apply(Signal::Linked { phone: self.dir.recorded().ok().and_then(|record| record.phone) });
     }
 
     /// Resolves when the connection that is there now is lost.
@@ -197,7 +203,7 @@ impl Session {
             let known = snapshot.is_paired() && snapshot.state != State::LoggedOut;
             self.snapshot.send_replace(Snapshot::new(Utc::now()));
             if known {
-                self.know_linked();
+                self.apply(Signal::Linked { phone: snapshot.phone });
             }
             let cancel = CancellationToken::new();
             let forget_old_link = snapshot.state == State::LoggedOut;
@@ -227,11 +233,15 @@ impl Session {
             None => Unlinked::NotTold,
         };
         stop(&mut lifecycle).await;
-        self.dir.delete()?;
+        // What is accepted from now on is given up by the one who accepted it.
+        self.gone.store(true, Ordering::Release);
+        let given_up = self.around.store.give_up_all(&self.tenant, deleted()).await;
+        if let Err(error) = given_up.and_then(|()| self.dir.delete()) {
+            self.gone.store(false, Ordering::Release);
+            return Err(error);
+        }
         lifecycle.ended = true;
         lock(&self.lane).clear();
-        let why = Failure::new("session_deleted", "The session was deleted before the message was sent.", false);
-        self.around.store.give_up_all(&self.tenant, why).await?;
         self.tell(json!({"state": "deleted", "status": Status::NotFound, "since": timestamp(Utc::now())}));
         Ok(Some(unlinked))
     }
@@ -294,7 +304,7 @@ impl Session {
     }
 
     async fn start_link(&self) -> Result<Start, String> {
-        let Record { paired: was_paired, hold } = self.dir.recorded().map_err(|error| error.to_string())?;
+        let Record { paired: was_paired, hold, .. } = self.dir.recorded().map_err(|error| error.to_string())?;
         if let Some(hold) = hold.filter(|hold| hold.is_in_force(Utc::now())) {
             return Ok(Start::Held(hold));
         }
@@ -331,9 +341,10 @@ impl Session {
             }
         }
         *lock(&self.live) = None;
-        let hold = self.snapshot.borrow().hold();
-        if hold.is_some()
-            && let Err(error) = self.record(Record { paired: true, hold }).await
+        let snapshot = self.snapshot.borrow().clone();
+        let ban = Record { paired: true, hold: snapshot.hold(), phone: snapshot.phone };
+        if ban.hold.is_some()
+            && let Err(error) = self.record(ban).await
         {
             tracing::error!(tenant = %self.tenant, %error, "a ban can't be written down; a restart would not know of it");
         }
@@ -406,7 +417,8 @@ impl Session {
     async fn make_durable(&self, client: &Client) -> Result<(), String> {
         client.persistence_manager().flush().await.map_err(|error| error.to_string())?;
         client.flush_pending_signal_state().await.map_err(|error| error.to_string())?;
-        let linked = Record { paired: true, hold: None };
+        let phone = client.pn().map(|jid| jid.user.to_string());
+        let linked = Record { paired: true, phone, hold: None };
         if self.dir.recorded().map_err(|error| error.to_string())? != linked {
             self.record(linked).await.map_err(|error| error.to_string())?;
         }

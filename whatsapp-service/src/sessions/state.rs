@@ -88,8 +88,8 @@ impl State {
 /// A fact about a session. The facts of the library's client come from `events`, those of the wire from `transport`.
 #[derive(Clone, Debug)]
 pub enum Signal {
-    /// An earlier process, or an earlier client of this one, has linked it.
-    Linked,
+    /// An earlier process, or an earlier client of this one, has linked it, with this phone where that is known.
+    Linked { phone: Option<String> },
     /// A client starts on this store; `paired` with this phone, or not yet with any.
     Started { phone: Option<String> },
     /// An earlier process was told not to dial yet.
@@ -238,7 +238,7 @@ impl Snapshot {
     /// Takes in a fact that became known at `now`.
     pub fn apply(&mut self, signal: Signal, now: DateTime<Utc>) {
         match signal {
-            Signal::Linked => self.linked = true,
+            Signal::Linked { phone } => (self.phone, self.linked) = (phone, true),
             Signal::Started { phone } => {
                 (self.phone, self.linked) = (phone, false);
                 self.retry_at = None;

@@ -63,6 +63,9 @@ struct TenantFile {
 pub struct Record {
     /// Whether it is linked.
     pub paired: bool,
+    /// The account's number.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub phone: Option<String>,
     /// Why it must not dial, if WhatsApp said so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hold: Option<Hold>,

@@ -66,6 +66,7 @@ pub struct Event {
 }
 
 /// An incoming message, for the log.
+#[derive(Clone)]
 pub struct Received {
     /// Who wrote it where, and its id there: what makes it this message.
     pub identity: [String; 3],

@@ -1,6 +1,6 @@
 //! Messages that are to be sent, and what became of them.
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use rusqlite::{Row, params};
 use serde::{Deserialize, Serialize};
 use serde_json::value::{RawValue, to_raw_value};
@@ -77,6 +77,9 @@ pub struct Failure {
 }
 
 impl Failure {
+    /// It left, but no device of the recipient can read it.
+    pub const UNREACHABLE: &str = "recipient_unreachable";
+
     /// A failure that WhatsApp has no code for.
     pub fn new(code: &str, reason: &str, retryable: bool) -> Self {
         Self { code: code.into(), reason: reason.into(), retryable, whatsapp_code: None }
@@ -249,20 +252,24 @@ impl Store {
 
     /// The message, to be sent now, if that is still to be done. From now on it counts as one that may have left.
     pub async fn claim(&self, row: i64) -> Result<Option<Message>, StoreError> {
-        let sql = format!("UPDATE messages SET tried = 1 WHERE row = ? AND pending = 1 RETURNING {COLUMNS}");
-        self.write(move |tx| tx.find(&sql, [row], read)).await
+        let sql = format!(
+            "UPDATE messages SET tried = 1, attempts = attempts + 1 WHERE row = ? AND pending = 1 AND expires_at > ? \
+             RETURNING {COLUMNS}"
+        );
+        self.write(move |tx| tx.find(&sql, [row, millis(Utc::now())], read)).await
     }
 
-    /// An attempt came to nothing that anybody could see: it goes on later. `left` says whether the message may be out.
-    pub async fn put_back(&self, tenant: &TenantId, row: i64, left: bool) -> Result<(), StoreError> {
+    /// An attempt came to nothing that anybody could see. `left` says whether the message may be out. Says whether
+    /// something is still to be done for it.
+    pub async fn put_back(&self, tenant: &TenantId, row: i64, left: bool) -> Result<bool, StoreError> {
         let tenant = tenant.clone();
         self.write(move |tx| {
-            let sql = "UPDATE messages SET attempts = attempts + 1, tried = (status <> 'queued' OR ?2) WHERE row = ?1";
-            tx.execute(sql, params![row, left])?;
+            tx.execute("UPDATE messages SET tried = (status <> 'queued' OR ?2) WHERE row = ?1", params![row, left])?;
             if left {
                 tx.advance(&tenant, Of::Row(row), MessageStatus::Unknown, |_| {})?;
             }
-            Ok(())
+            let pending = tx.find("SELECT pending FROM messages WHERE row = ?", [row], |row| row.get(0))?;
+            Ok(pending.unwrap_or_default())
         })
         .await
     }
@@ -277,16 +284,30 @@ impl Store {
     ) -> Result<bool, StoreError> {
         let (tenant, id) = (tenant.clone(), id.to_owned());
         self.write(move |tx| {
-            tx.advance(&tenant, Of::Id(&id), MessageStatus::Sent, |message| {
-                message.attempts += 1;
+            let settled = tx.advance(&tenant, Of::Id(&id), MessageStatus::Sent, |message| {
                 message.server_at = Some(at);
                 if let Some(number) = number {
                     message.number = number;
                 }
-            })
-            .map(|settled| settled.is_some())
+            })?;
+            Ok(settled.is_some())
         })
         .await
+    }
+
+    /// WhatsApp knows the recipient of a message by this number. It is queued to be written at once, also if nobody waits
+    /// for the future.
+    pub fn number(
+        &self,
+        tenant: &TenantId,
+        id: &str,
+        number: &str,
+    ) -> impl Future<Output = Result<(), StoreError>> + Send + use<> {
+        let (tenant, id, number) = (tenant.clone(), id.to_owned(), number.to_owned());
+        self.write(move |tx| {
+            let sql = "UPDATE messages SET number = ? WHERE tenant = ? AND id = ?";
+            tx.execute(sql, params![number, tx.tenant(&tenant)?, id]).map(drop)
+        })
     }
 
     /// The recipient has the messages, or has read them. Says for which recipients something was still to be done.
@@ -318,7 +339,6 @@ impl Store {
         let (tenant, id) = (tenant.clone(), id.to_owned());
         self.write(move |tx| {
             tx.advance(&tenant, Of::Id(&id), MessageStatus::Failed, |message| {
-                message.attempts += 1;
                 message.failure = Some(failure);
                 if let Some(number) = number {
                     message.number = number;
@@ -335,15 +355,50 @@ impl Store {
         self.write(move |tx| tx.give_up(&tenant, row, failure)).await
     }
 
-    /// The same for all that is pending of a tenant.
+    /// The same for all that is pending of a tenant, some at a time.
     pub async fn give_up_all(&self, tenant: &TenantId, failure: Failure) -> Result<(), StoreError> {
-        let tenant = tenant.clone();
-        self.write(move |tx| {
-            let sql = "SELECT row FROM messages WHERE tenant = ? AND pending = 1 AND status IN ('queued', 'unknown')";
-            for row in tx.all(sql, [tx.tenant(&tenant)?], |row| row.get::<_, i64>(0))? {
-                tx.give_up(&tenant, row, failure.clone())?;
+        const STEP: usize = 200;
+        loop {
+            let (tenant, failure) = (tenant.clone(), failure.clone());
+            let given_up = self.write(move |tx| {
+                let sql = "SELECT row FROM messages INDEXED BY messages_pending_of \
+                           WHERE tenant = ? AND pending = 1 LIMIT 200";
+                let rows = tx.all(sql, [tx.tenant(&tenant)?], |row| row.get::<_, i64>(0))?;
+                for row in &rows {
+                    tx.give_up(&tenant, *row, failure.clone())?;
+                }
+                Ok(rows.len())
+            });
+            if given_up.await? < STEP {
+                return Ok(());
             }
-            Ok(())
+        }
+    }
+
+    /// What became of earlier calls with these keys, where there were any.
+    pub async fn known(
+        &self,
+        tenant: &TenantId,
+        calls: Vec<Option<Idempotency>>,
+    ) -> Result<Vec<Option<Accepted>>, StoreError> {
+        let tenant = tenant.clone();
+        self.read(move |connection| {
+            let sql = format!(
+                "SELECT fingerprint, {COLUMNS} FROM idempotency JOIN messages ON row = message \
+                 WHERE idempotency.tenant = (SELECT key FROM tenants WHERE name = ?) AND key = ?"
+            );
+            let mut statement = connection.prepare_cached(&sql)?;
+            let mut known = Vec::with_capacity(calls.len());
+            for call in calls {
+                known.push(match call {
+                    None => None,
+                    Some(Idempotency { key, fingerprint }) => {
+                        let found = statement.query_map([tenant.as_str(), &key], keyed)?.next().transpose()?;
+                        found.map(|found| same_call(found, &fingerprint))
+                    }
+                });
+            }
+            Ok(known)
         })
         .await
     }
@@ -364,12 +419,13 @@ impl Store {
         .await
     }
 
-    /// Gives up what has passed its deadline, some at a time, and says whose they were.
+    /// Gives up what has passed its deadline, some at a time, and says whose they were. What is on its way for the first
+    /// time is left to its attempt.
     pub async fn expire(&self) -> Result<Vec<Pending>, StoreError> {
         let now = Utc::now();
         let due = self.read(move |connection| {
             let sql = "SELECT tenants.name AS tenant, recipient, row FROM messages JOIN tenants ON key = tenant \
-                       WHERE pending = 1 AND expires_at <= ? LIMIT 200";
+                       WHERE pending = 1 AND expires_at <= ? AND NOT (tried = 1 AND status = 'queued') LIMIT 200";
             connection.prepare_cached(sql)?.query_map([millis(now)], pending)?.collect::<Result<Vec<_>, _>>()
         });
         let due = due.await?;
@@ -390,13 +446,13 @@ impl Store {
     /// becomes unknown.
     pub async fn recover(&self) -> Result<Vec<Pending>, StoreError> {
         self.write(move |tx| {
-            let sql = "SELECT tenants.name AS tenant, recipient, row FROM messages JOIN tenants ON key = tenant \
-                       WHERE pending = 1 AND tried = 1 AND status = 'queued' ORDER BY row";
+            let sql = "SELECT tenants.name AS tenant, recipient, row FROM messages INDEXED BY messages_pending_of \
+                       JOIN tenants ON key = tenant WHERE pending = 1 AND tried = 1 AND status = 'queued' ORDER BY row";
             for Pending { tenant, row, .. } in tx.all(sql, (), pending)? {
                 tx.advance(&tenant, Of::Row(row), MessageStatus::Unknown, |_| {})?;
             }
-            let sql = "SELECT tenants.name AS tenant, recipient, row FROM messages JOIN tenants ON key = tenant \
-                       WHERE pending = 1 ORDER BY row";
+            let sql = "SELECT tenants.name AS tenant, recipient, row FROM messages INDEXED BY messages_pending_of \
+                       JOIN tenants ON key = tenant WHERE pending = 1 ORDER BY row";
             tx.all(sql, (), pending)
         })
         .await
@@ -421,17 +477,19 @@ impl Store {
         let (tenant, keep) = (tenant.clone(), self.rules.keep_bodies);
         let mut sql = format!(
             "SELECT {COLUMNS} FROM messages WHERE tenant = (SELECT key FROM tenants WHERE name = ?1) \
-             AND row < ?2 AND accepted_at >= ?3"
+             AND row < ?2"
         );
         if let Some(status) = filter.status {
-            // Written out, so that the index of the unsettled ones can be used.
             sql += &format!(" AND status = '{}'", status.as_str());
         }
-        sql += " ORDER BY row DESC LIMIT ?4";
+        sql += " ORDER BY row DESC LIMIT ?3";
         self.read(move |connection| {
-            let (before, since) = (filter.before.unwrap_or(i64::MAX), filter.since.map_or(i64::MIN, millis));
+            let before = filter.before.unwrap_or(i64::MAX);
             let mut statement = connection.prepare_cached(&sql)?;
-            let found = statement.query_map(params![tenant.as_str(), before, since, filter.limit as i64], read)?;
+            let found = statement.query_map(params![tenant.as_str(), before, filter.limit as i64], read)?;
+            // They come by their age, so that the first that is too old ends the search.
+            let recent = |message: &Message| filter.since.is_none_or(|since| message.accepted_at >= since);
+            let found = found.take_while(|message| message.as_ref().map_or(true, recent));
             found.map(|message| message.map(|m| if keep { m } else { m.without_content() })).collect()
         })
         .await
@@ -444,8 +502,8 @@ impl Store {
         self.write(move |tx| {
             let messages = tx.execute(
                 "DELETE FROM messages WHERE row IN \
-                 (SELECT row FROM messages WHERE pending = 0 AND accepted_at < ? LIMIT 500)",
-                [millis(before)],
+                 (SELECT row FROM messages WHERE pending = 0 AND accepted_at < ? AND expires_at < ? LIMIT 500)",
+                [millis(before), millis(Utc::now() - AFTERMATH)],
             )?;
             let keys = tx.execute(
                 "DELETE FROM idempotency WHERE (tenant, key) IN (SELECT tenant, key FROM idempotency WHERE at < ? LIMIT 500)",
@@ -456,6 +514,9 @@ impl Store {
         .await
     }
 }
+
+/// How long a message is kept at least after its deadline, so that its fate can be learnt.
+const AFTERMATH: TimeDelta = TimeDelta::days(1);
 
 /// Which message.
 enum Of<'a> {
@@ -476,12 +537,8 @@ impl Tx<'_> {
                 "SELECT fingerprint, {COLUMNS} FROM idempotency JOIN messages ON row = message \
                  WHERE idempotency.tenant = ? AND key = ?"
             );
-            let known =
-                self.find(&sql, params![tenant, key], |row| Ok((row.get::<_, Vec<u8>>("fingerprint")?, read(row)?)))?;
-            match known {
-                Some((known, _)) if known != fingerprint => return Ok(Accepted::Conflict),
-                Some((_, message)) => return Ok(Accepted::Known(message.into())),
-                None => {}
+            if let Some(known) = self.find(&sql, params![tenant, key], keyed)? {
+                return Ok(same_call(known, fingerprint));
             }
         }
         match room.checked_sub(1) {
@@ -491,8 +548,8 @@ impl Tx<'_> {
         let content =
             to_raw_value(&draft.content).map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))?;
         self.execute(
-            "INSERT INTO messages (tenant, id, recipient, account, content, reference, status, pending, tried, accepted_at, \
-             expires_at) VALUES (?, ?, ?, ?, ?, ?, 'queued', 1, ?, ?, ?)",
+            "INSERT INTO messages (tenant, id, recipient, account, content, reference, status, pending, tried, attempts, \
+             accepted_at, expires_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, 'queued', 1, ?7, ?7, ?8, ?9)",
             params![
                 tenant,
                 draft.id,
@@ -521,7 +578,7 @@ impl Tx<'_> {
             status: MessageStatus::Queued,
             pending: true,
             tried: draft.tried,
-            attempts: 0,
+            attempts: draft.tried.into(),
             account: draft.account,
             accepted_at: now,
             expires_at: draft.expires_at,
@@ -557,29 +614,34 @@ impl Tx<'_> {
     ) -> rusqlite::Result<Option<String>> {
         let Some(mut message) = self.message(tenant, &of)? else { return Ok(None) };
         let (was_pending, at) = (message.pending, message.next_time());
-        if status <= message.status {
+        // The server acknowledges also what was encrypted for nobody.
+        let proves_nothing = status == MessageStatus::Sent
+            && message.failure.as_ref().is_some_and(|failure| failure.code == Failure::UNREACHABLE);
+        if status <= message.status || proves_nothing {
             return Ok(None);
         }
         change(&mut message);
-        message.status = status;
-        match status {
-            MessageStatus::Queued => {}
-            MessageStatus::Unknown => message.unknown_at = Some(at),
-            MessageStatus::Failed => message.failed_at = Some(at),
-            // What is further implies what is before it.
-            MessageStatus::Sent | MessageStatus::Delivered | MessageStatus::Read => {
-                message.failure = None;
-                message.sent_at.get_or_insert(at);
-                if status >= MessageStatus::Delivered {
-                    message.delivered_at.get_or_insert(at);
-                }
-                if status == MessageStatus::Read {
-                    message.read_at = Some(at);
-                }
-            }
+        if status < MessageStatus::Sent {
+            message.status = status;
+            *if status == MessageStatus::Failed { &mut message.failed_at } else { &mut message.unknown_at } = Some(at);
+            message.pending = status == MessageStatus::Unknown;
+            self.save(tenant, &message)?;
+            return Ok(was_pending.then_some(message.recipient));
         }
-        message.pending = status == MessageStatus::Unknown;
-        self.save(tenant, &message)?;
+        // What is further implies what is before it, and whoever follows the events sees every step.
+        (message.failure, message.pending) = (None, false);
+        for step in [MessageStatus::Sent, MessageStatus::Delivered, MessageStatus::Read] {
+            if step <= message.status || step > status {
+                continue;
+            }
+            message.status = step;
+            match step {
+                MessageStatus::Delivered => message.delivered_at = Some(at),
+                MessageStatus::Read => message.read_at = Some(at),
+                _ => message.sent_at = Some(at),
+            }
+            self.save(tenant, &message)?;
+        }
         Ok(was_pending.then_some(message.recipient))
     }
 
@@ -635,6 +697,15 @@ impl Tx<'_> {
         self.tell(Told::Message(tenant.clone(), told.into()));
         Ok(())
     }
+}
+
+/// A message that was accepted with a key, and the digest of that call.
+fn keyed(row: &Row<'_>) -> rusqlite::Result<(Vec<u8>, Message)> {
+    Ok((row.get("fingerprint")?, read(row)?))
+}
+
+fn same_call((known, message): (Vec<u8>, Message), fingerprint: &[u8; 32]) -> Accepted {
+    if known == fingerprint { Accepted::Known(message.into()) } else { Accepted::Conflict }
 }
 
 fn pending(row: &Row<'_>) -> rusqlite::Result<Pending> {

@@ -57,6 +57,9 @@ pub enum StoreError {
     /// The database can't be read or written now.
     #[error("the database: {0}")]
     Database(std::sync::Arc<rusqlite::Error>),
+    /// A write that failed took those with it that shared its transaction.
+    #[error("the database gave up a whole transaction; the disk may be full")]
+    TransactionLost,
     /// The database was made by a newer version of this program.
     #[error("the database has schema {found}, and this program knows only up to {known}: use the newer program")]
     TooNew {

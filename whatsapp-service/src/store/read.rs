@@ -6,22 +6,24 @@ use std::{
 };
 
 use rusqlite::Connection;
+use tokio::sync::Semaphore;
 
 use super::{Store, StoreError, lock, schema};
 
-/// How many idle connections are kept.
-const IDLE: usize = 4;
+/// How many may read at the same time, and how many connections are kept for them.
+const READERS: usize = 8;
 
 /// Connections that only read.
 pub struct Readers {
     path: PathBuf,
     idle: Arc<Mutex<Vec<Connection>>>,
+    turns: Semaphore,
 }
 
 impl Readers {
     /// None are open yet.
     pub fn new(path: &Path) -> Self {
-        Self { path: path.into(), idle: Arc::default() }
+        Self { path: path.into(), idle: Arc::default(), turns: Semaphore::new(READERS) }
     }
 
     /// Closes those that are idle.
@@ -36,6 +38,7 @@ impl Store {
         &self,
         work: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T, StoreError> {
+        let _turn = self.readers.turns.acquire().await.map_err(|_| StoreError::Closed)?;
         let (idle, path) = (self.readers.idle.clone(), self.readers.path.clone());
         let reading = tokio::task::spawn_blocking(move || {
             let taken = lock(&idle).pop();
@@ -44,10 +47,7 @@ impl Store {
                 None => schema::open_reader(&path)?,
             };
             let result = work(&connection)?;
-            let mut idle = lock(&idle);
-            if idle.len() < IDLE {
-                idle.push(connection);
-            }
+            lock(&idle).push(connection);
             Ok(result)
         });
         reading.await.unwrap_or(Err(StoreError::Closed))

@@ -98,7 +98,7 @@ async fn a_message_only_moves_on() {
             serde_json::from_str::<serde_json::Value>(event.data.get()).unwrap()["status"].as_str().unwrap().to_owned()
         })
         .collect();
-    assert_eq!(told, ["unknown", "failed", "delivered", "read"]);
+    assert_eq!(told, ["unknown", "failed", "sent", "delivered", "read"], "every step is told");
     assert!(Sent < Delivered);
 }
 
@@ -298,4 +298,39 @@ async fn a_database_of_a_newer_program_is_left_alone() {
     newer.pragma_update(None, "user_version", 99).unwrap();
     drop(newer);
     assert!(matches!(Store::open(&path, RULES), Err(StoreError::TooNew { found: 99, known: 1 })));
+}
+
+#[tokio::test]
+async fn those_who_share_a_transaction_that_is_lost_are_all_told_so() {
+    let folder = TempDir::new().unwrap();
+    let (store, acme) = (open(&folder), tenant("acme"));
+    let (go, wait) = std::sync::mpsc::channel::<()>();
+    let busy = store.write(move |_| {
+        let _ = wait.recv();
+        Ok(())
+    });
+    let before = store.accept(&acme, vec![draft("A", None)], 1);
+    // As SQLite does when the disk is full while its cache is written out.
+    let loses_all = store.write(|tx| tx.execute("ROLLBACK", ()));
+    let after = store.accept(&acme, vec![draft("B", None)], 1);
+    go.send(()).unwrap();
+    let (_, before, _, after) = tokio::join!(busy, before, loses_all, after);
+    assert!(matches!(before, Err(StoreError::TransactionLost)) && after.is_err());
+    for id in ["A", "B"] {
+        assert!(store.message(&acme, id).await.unwrap().is_none(), "{id} was told to be lost, and is not there");
+    }
+    assert!(matches!(store.accept(&acme, vec![draft("A", None)], 1).await.unwrap()[0], Accepted::New(_)));
+}
+
+#[tokio::test]
+async fn what_has_passed_its_deadline_does_not_leave() {
+    let folder = TempDir::new().unwrap();
+    let (store, acme) = (open(&folder), tenant("acme"));
+    let late = |id| Draft { expires_at: Utc::now() - TimeDelta::seconds(1), ..draft(id, None) };
+    store.accept(&acme, vec![late("A"), Draft { tried: true, ..late("B") }], 2).await.unwrap();
+    let row = fate(&store, &acme, "A").await.row;
+    assert!(store.claim(row).await.unwrap().is_none());
+    let expired = store.expire().await.unwrap();
+    assert_eq!((expired.len(), expired[0].row), (1, row), "what is on its way is left to its attempt");
+    assert_eq!(fate(&store, &acme, "A").await.failure.unwrap().code, "expired");
 }

@@ -45,6 +45,10 @@ impl<'c> Tx<'c> {
 
     /// Runs one job.
     pub fn savepoint<T>(&mut self, work: impl FnOnce(&mut Self) -> rusqlite::Result<T>) -> Result<T, StoreError> {
+        // A job before this one has lost the transaction for all: what ran now would be committed by itself.
+        if self.connection.is_autocommit() {
+            return Err(StoreError::TransactionLost);
+        }
         self.execute("SAVEPOINT job", ())?;
         let told = self.told.len();
         let result = work(self);
@@ -99,9 +103,12 @@ impl<'c> Tx<'c> {
         self.connection.last_insert_rowid()
     }
 
-    /// Writes something that changes nothing, to see whether writing works.
+    /// Writes a few pages and takes them back, to see whether writing works. A row that stays as it is is not written.
     pub fn touch(&self) -> rusqlite::Result<()> {
-        self.execute("UPDATE instance SET id = id", ()).map(drop)
+        let sql =
+            "INSERT INTO idempotency (tenant, key, fingerprint, message, at) VALUES (0, '', zeroblob(16384), 0, 0)";
+        self.execute(sql, ())?;
+        self.execute("DELETE FROM idempotency WHERE tenant = 0", ()).map(drop)
     }
 }
 

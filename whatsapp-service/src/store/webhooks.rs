@@ -32,6 +32,8 @@ pub struct DeliveryState {
     pub last_error: Option<String>,
     /// The receiver wants no more.
     pub stopped: bool,
+    /// When somebody started again what was given up.
+    pub restarted_at: Option<DateTime<Utc>>,
 }
 
 /// What is to be delivered next.
@@ -75,18 +77,54 @@ impl Store {
     /// Removes the tenant's own webhook, and says whether there was one. What waits goes to the one for all tenants, or
     /// to nobody.
     pub async fn delete_webhook(&self, tenant: &TenantId) -> Result<bool, StoreError> {
-        let tenant = tenant.clone();
-        self.write(move |tx| {
-            let key = tx.tenant(&tenant)?;
+        let (name, for_all) = (tenant.clone(), self.rules.webhook_for_all);
+        let removed = self.write(move |tx| {
+            let key = tx.tenant(&name)?;
             let removed = tx.execute("DELETE FROM webhooks WHERE tenant = ?", [key])? == 1;
-            tx.execute("DELETE FROM deliveries WHERE tenant = ?", [key])?;
-            if !tx.rules().webhook_for_all {
-                tx.execute("UPDATE events SET delivery = NULL WHERE tenant = ? AND delivery = 0", [key])?;
-                tx.execute("UPDATE events SET delivery = NULL WHERE tenant = ? AND delivery = 1", [key])?;
+            if removed {
+                tx.execute("DELETE FROM deliveries WHERE tenant = ?", [key])?;
             }
             Ok(removed)
-        })
-        .await
+        });
+        let removed = removed.await?;
+        if removed && !for_all {
+            self.forget_deliveries(tenant).await?;
+        }
+        Ok(removed)
+    }
+
+    /// Nobody gets any more what waits or was given up, unless there is a webhook for it by now.
+    pub async fn forget_deliveries(&self, tenant: &TenantId) -> Result<(), StoreError> {
+        self.mark(tenant, PENDING, "NULL", Some(NO_WEBHOOK), None).await?;
+        self.mark(tenant, DEAD, "NULL", Some(NO_WEBHOOK), None).await.map(drop)
+    }
+
+    /// Changes what is noted of a tenant's events, in steps, so that others can write in between. Says how many.
+    async fn mark(
+        &self,
+        tenant: &TenantId,
+        from: Deliveries,
+        to: &'static str,
+        only_if: Option<&'static str>,
+        before: Option<DateTime<Utc>>,
+    ) -> Result<usize, StoreError> {
+        const STEP: usize = 500;
+        let only_if = only_if.unwrap_or("1");
+        let sql = format!(
+            "UPDATE events SET delivery = {to} WHERE tenant = ?1 AND sequence IN \
+             (SELECT sequence FROM events INDEXED BY {} WHERE tenant = ?1 AND delivery = {} AND at < ?2 AND {only_if} \
+              ORDER BY sequence LIMIT 500)",
+            from.index, from.value
+        );
+        let mut marked = 0;
+        loop {
+            let (tenant, sql, before) = (tenant.clone(), sql.clone(), before.map_or(i64::MAX, millis));
+            let step = self.write(move |tx| tx.execute(&sql, params![tx.tenant(&tenant)?, before])).await?;
+            marked += step;
+            if step < STEP {
+                return Ok(marked);
+            }
+        }
     }
 
     /// What there is to say of the tenant's webhook.
@@ -94,15 +132,16 @@ impl Store {
         let tenant = tenant.clone();
         self.read(move |connection| {
             let key = key(connection, &tenant)?;
-            let count = |delivery: &str| {
-                let sql = format!("SELECT count(*) FROM events WHERE tenant = ? AND delivery = {delivery}");
+            let count = |Deliveries { index, value }: Deliveries| {
+                let sql =
+                    format!("SELECT count(*) FROM events INDEXED BY {index} WHERE tenant = ? AND delivery = {value}");
                 connection.prepare_cached(&sql)?.query_row([key], |row| row.get::<_, i64>(0))
             };
             Ok(WebhookSummary {
                 webhook: webhook(connection, key)?,
                 state: state(connection, key)?,
-                pending: count("0")?.cast_unsigned(),
-                dead: count("1")?.cast_unsigned(),
+                pending: count(PENDING)?.cast_unsigned(),
+                dead: count(DEAD)?.cast_unsigned(),
             })
         })
         .await
@@ -113,7 +152,8 @@ impl Store {
         let (tenant, instance) = (tenant.clone(), self.instance.clone());
         self.read(move |connection| {
             let key = key(connection, &tenant)?;
-            let sql = "SELECT * FROM events WHERE tenant = ? AND delivery = 0 ORDER BY sequence LIMIT ?";
+            let sql = "SELECT * FROM events INDEXED BY events_due WHERE tenant = ? AND delivery = 0 \
+                       ORDER BY sequence LIMIT ?";
             let mut statement = connection.prepare_cached(sql)?;
             let due = statement.query_map(params![key, limit as i64], |row| event(row, &tenant, &instance))?;
             let events = due.collect::<Result<Vec<_>, _>>()?;
@@ -129,7 +169,7 @@ impl Store {
     pub async fn tenants_with_deliveries(&self) -> Result<Vec<TenantId>, StoreError> {
         self.read(|connection| {
             let sql = "SELECT name FROM tenants WHERE EXISTS \
-                       (SELECT 1 FROM events WHERE events.tenant = tenants.key AND delivery = 0)";
+                       (SELECT 1 FROM events INDEXED BY events_due WHERE events.tenant = tenants.key AND delivery = 0)";
             connection.prepare_cached(sql)?.query_map((), |row| tenant_name(row, "name"))?.collect()
         })
         .await
@@ -145,67 +185,102 @@ impl Store {
         self.write(move |tx| {
             let key = tx.tenant(&tenant)?;
             tx.execute("UPDATE events SET delivery = NULL WHERE tenant = ? AND sequence = ?", [key, sequence])?;
-            tx.execute("DELETE FROM deliveries WHERE tenant = ? AND stopped = 0", [key]).map(drop)
+            let sql = "UPDATE deliveries SET failures = 0, next_attempt_at = NULL, last_error = NULL \
+                       WHERE tenant = ? AND stopped = 0 AND failures > 0";
+            tx.execute(sql, [key]).map(drop)
         })
     }
 
-    /// The receiver did not take an event; it is tried again at `next_attempt_at`.
+    /// The receiver did not take an event; it is tried again at `next_attempt_at`. Nothing is noted if the tenant has
+    /// another webhook by now; says whether that is so.
     pub async fn delivery_failed(
         &self,
         tenant: &TenantId,
+        of: Option<Webhook>,
         error: String,
         next_attempt_at: DateTime<Utc>,
-    ) -> Result<(), StoreError> {
+    ) -> Result<bool, StoreError> {
         let tenant = tenant.clone();
         self.write(move |tx| {
+            let key = tx.tenant(&tenant)?;
+            if !tx.still_counts(key, of)? {
+                return Ok(false);
+            }
             tx.execute(
                 "INSERT INTO deliveries (tenant, failures, next_attempt_at, last_error) VALUES (?1, 1, ?2, ?3) \
                  ON CONFLICT DO UPDATE SET failures = failures + 1, next_attempt_at = ?2, last_error = ?3",
-                params![tx.tenant(&tenant)?, millis(next_attempt_at), error],
-            )
-            .map(drop)
+                params![key, millis(next_attempt_at), error],
+            )?;
+            Ok(true)
         })
         .await
     }
 
     /// What is older than this is given up.
     pub async fn give_up_deliveries(&self, tenant: &TenantId, before: DateTime<Utc>) -> Result<usize, StoreError> {
-        let tenant = tenant.clone();
-        self.write(move |tx| {
-            let sql = "UPDATE events SET delivery = 1 WHERE tenant = ? AND delivery = 0 AND at < ?";
-            tx.execute(sql, params![tx.tenant(&tenant)?, millis(before)])
-        })
-        .await
+        self.mark(tenant, PENDING, "1", None, Some(before)).await
     }
 
-    /// The receiver wants no more: what waits is given up, and so is what comes, until somebody starts it again.
-    pub async fn delivery_stopped(&self, tenant: &TenantId, error: String) -> Result<(), StoreError> {
-        let tenant = tenant.clone();
-        self.write(move |tx| {
-            let key = tx.tenant(&tenant)?;
+    /// The receiver wants no more: what waits is given up, and so is what comes, until somebody starts it again. Says
+    /// whether it was still the tenant's webhook.
+    pub async fn delivery_stopped(
+        &self,
+        tenant: &TenantId,
+        of: Option<Webhook>,
+        error: String,
+    ) -> Result<bool, StoreError> {
+        let name = tenant.clone();
+        let stopped = self.write(move |tx| {
+            let key = tx.tenant(&name)?;
+            if !tx.still_counts(key, of)? {
+                return Ok(false);
+            }
             tx.execute(
                 "INSERT INTO deliveries (tenant, failures, last_error, stopped) VALUES (?1, 1, ?2, 1) \
                  ON CONFLICT DO UPDATE SET failures = failures + 1, last_error = ?2, stopped = 1, next_attempt_at = NULL",
                 params![key, error],
             )?;
-            tx.execute("UPDATE events SET delivery = 1 WHERE tenant = ? AND delivery = 0", [key]).map(drop)
-        })
-        .await
+            Ok(true)
+        });
+        let stopped = stopped.await?;
+        if stopped {
+            let still = "(SELECT stopped FROM deliveries WHERE tenant = ?1)";
+            self.mark(tenant, PENDING, "1", Some(still), None).await?;
+        }
+        Ok(stopped)
     }
 
     /// Starts again what was given up, and says how much that is.
     pub async fn retry_deliveries(&self, tenant: &TenantId) -> Result<usize, StoreError> {
-        let tenant = tenant.clone();
+        let name = tenant.clone();
         self.write(move |tx| {
-            let key = tx.tenant(&tenant)?;
-            tx.execute("DELETE FROM deliveries WHERE tenant = ?", [key])?;
-            tx.execute("UPDATE events SET delivery = 0 WHERE tenant = ? AND delivery = 1", [key])
+            let sql = "INSERT OR REPLACE INTO deliveries (tenant, restarted_at) VALUES (?, ?)";
+            tx.execute(sql, params![tx.tenant(&name)?, millis(Utc::now())])
         })
-        .await
+        .await?;
+        self.mark(tenant, DEAD, "0", None, None).await
     }
 }
 
+/// What the log notes of an event for the webhook, and the index that finds it.
+#[derive(Clone, Copy)]
+struct Deliveries {
+    value: i64,
+    index: &'static str,
+}
+
+const PENDING: Deliveries = Deliveries { value: 0, index: "events_due" };
+const DEAD: Deliveries = Deliveries { value: 1, index: "events_dead" };
+const NO_WEBHOOK: &str = "NOT EXISTS (SELECT 1 FROM webhooks WHERE tenant = ?1)";
+
 impl Tx<'_> {
+    /// Whether a webhook is still the tenant's; `None` stands for the one for all tenants.
+    fn still_counts(&self, tenant: i64, webhook: Option<Webhook>) -> rusqlite::Result<bool> {
+        let read = |row: &rusqlite::Row<'_>| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?));
+        let now = self.find("SELECT url, secret FROM webhooks WHERE tenant = ?", [tenant], read)?;
+        Ok(now == webhook.map(|webhook| (webhook.url, webhook.secret)))
+    }
+
     /// What to note of an event of this kind for the tenant's webhook.
     pub fn delivery(&self, tenant: i64, kind: EventKind) -> rusqlite::Result<Option<i64>> {
         let sql = "SELECT events FROM webhooks WHERE tenant = ?";
@@ -247,6 +322,7 @@ fn state(connection: &rusqlite::Connection, key: i64) -> rusqlite::Result<Delive
             next_attempt_at: maybe_time(row, "next_attempt_at")?,
             last_error: row.get("last_error")?,
             stopped: row.get("stopped")?,
+            restarted_at: maybe_time(row, "restarted_at")?,
         })
     };
     Ok(statement.query_row([key], read).optional()?.unwrap_or_default())

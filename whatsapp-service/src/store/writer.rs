@@ -22,8 +22,9 @@ use super::{
 /// How many jobs may share a commit: more would let the last of them wait longer than it saves.
 const BATCH: usize = 512;
 
-/// What is to be written. It runs inside a transaction, and learns afterwards whether that was committed.
-type Job = Box<dyn FnOnce(&mut Tx<'_>) -> Verdict + Send>;
+/// What is to be written. It runs inside a transaction, unless none could be begun, and learns afterwards whether that
+/// was committed.
+type Job = Box<dyn FnOnce(Result<&mut Tx<'_>, StoreError>) -> Verdict + Send>;
 type Verdict = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
 
 /// Queues jobs for the writing thread.
@@ -55,6 +56,7 @@ impl Writer {
         let (health, (ended, end)) = (Arc::new(Health::default()), oneshot::channel());
         let watched = health.clone();
         thread::Builder::new().name("store-writer".into()).spawn(move || {
+            let _alarm = Alarm(watched.clone());
             while let Ok(first) = queued.recv() {
                 let batch: Vec<Job> = std::iter::once(first).chain(queued.try_iter().take(BATCH - 1)).collect();
                 commit(&connection, rules, batch, &news, &watched);
@@ -74,7 +76,7 @@ impl Writer {
     {
         let (answer, answered) = oneshot::channel();
         let job: Job = Box::new(move |tx| {
-            let result = tx.savepoint(work);
+            let result = tx.and_then(|tx| tx.savepoint(work));
             Box::new(move |committed| {
                 // The caller may have left; what it asked for is done all the same.
                 let _ = answer.send(committed.and(result));
@@ -93,20 +95,41 @@ impl Writer {
     }
 }
 
+/// Says that nothing is written any more, should the thread end by a panic.
+struct Alarm(Arc<Health>);
+
+impl Drop for Alarm {
+    fn drop(&mut self) {
+        self.0.failing.store(true, Ordering::Relaxed);
+    }
+}
+
 fn commit(connection: &Connection, rules: Rules, batch: Vec<Job>, news: &News, health: &Health) {
     let (mut verdicts, mut told) = (Vec::with_capacity(batch.len()), Vec::new());
-    let written = (|| {
-        connection.prepare_cached("BEGIN IMMEDIATE")?.execute(())?;
-        let mut tx = Tx::new(connection, rules);
-        for job in batch {
-            verdicts.push(job(&mut tx));
+    let changes = connection.total_changes();
+    let begun = connection.prepare_cached("BEGIN IMMEDIATE").and_then(|mut begin| begin.execute(()));
+    let outcome = match begun.map_err(StoreError::from) {
+        Ok(_) => {
+            let mut tx = Tx::new(connection, rules);
+            verdicts.extend(batch.into_iter().map(|job| job(Ok(&mut tx))));
+            told = tx.into_news();
+            // A full disk ends the whole transaction inside of a job; then there is nothing left to commit.
+            if connection.is_autocommit() {
+                Err(StoreError::TransactionLost)
+            } else {
+                let done = connection.prepare_cached("COMMIT").and_then(|mut commit| commit.execute(()));
+                done.map(drop).map_err(StoreError::from)
+            }
         }
-        told = tx.into_news();
-        // A full disk ends the whole transaction inside of a job; then there is nothing left to commit.
-        connection.prepare_cached("COMMIT")?.execute(())
-    })();
-    let outcome = written.map(|_| ()).map_err(StoreError::from);
-    health.failing.store(outcome.is_err(), Ordering::Relaxed);
+        Err(error) => {
+            verdicts.extend(batch.into_iter().map(|job| job(Err(error.clone()))));
+            Err(error)
+        }
+    };
+    // What changes no row is committed also on a full disk.
+    if outcome.is_err() || connection.total_changes() > changes {
+        health.failing.store(outcome.is_err(), Ordering::Relaxed);
+    }
     match &outcome {
         Ok(()) => {
             health.commits.fetch_add(1, Ordering::Relaxed);

@@ -117,9 +117,18 @@ impl Webhooks {
     /// Delivers until [`Webhooks::stop`], starting with what an earlier process left.
     pub async fn run(self: Arc<Self>) {
         let mut due = self.store.due_deliveries();
-        match self.store.tenants_with_deliveries().await {
-            Ok(tenants) => tenants.into_iter().for_each(|tenant| self.wake(tenant)),
-            Err(error) => tracing::error!(%error, "what waits for webhooks can't be read"),
+        let waiting = async {
+            loop {
+                match self.store.tenants_with_deliveries().await {
+                    Ok(tenants) => return tenants,
+                    Err(error) => tracing::warn!(%error, "what waits for webhooks can't be read"),
+                }
+                tokio::time::sleep(STORE_PAUSE).await;
+            }
+        };
+        tokio::select! {
+            () = self.stopping.cancelled() => return,
+            tenants = waiting => tenants.into_iter().for_each(|tenant| self.wake(tenant)),
         }
         loop {
             tokio::select! {
@@ -152,21 +161,21 @@ impl Webhooks {
         let generated = kept.is_none().then(|| SigningKey::generate().reveal());
         let secret = kept.or_else(|| generated.clone()).unwrap_or_default();
         self.store.put_webhook(tenant, Webhook { url, secret, events }).await?;
-        self.wake(tenant.clone());
+        self.restart(tenant);
         Ok(generated)
     }
 
     /// Removes a tenant's own webhook, and says whether there was one.
     pub async fn delete(self: &Arc<Self>, tenant: &TenantId) -> Result<bool, StoreError> {
         let removed = self.store.delete_webhook(tenant).await?;
-        self.wake(tenant.clone());
+        self.restart(tenant);
         Ok(removed)
     }
 
     /// Starts again what was given up, and says how much that is.
     pub async fn retry(self: &Arc<Self>, tenant: &TenantId) -> Result<usize, StoreError> {
         let restarted = self.store.retry_deliveries(tenant).await?;
-        self.wake(tenant.clone());
+        self.restart(tenant);
         Ok(restarted)
     }
 
@@ -183,7 +192,7 @@ impl Webhooks {
         let mut running = self.running();
         if let Some(task) = running.get_mut(&tenant) {
             task.again = true;
-            return task.woken.notify_one();
+            return;
         }
         let woken = running.entry(tenant.clone()).or_default().woken.clone();
         drop(running);
@@ -194,6 +203,14 @@ impl Webhooks {
                 () = webhooks.deliver_all(&tenant, &woken) => {}
             }
         });
+    }
+
+    /// The same, and has it begin anew: what it waited for, or tried, may not count any more.
+    fn restart(self: &Arc<Self>, tenant: &TenantId) {
+        self.wake(tenant.clone());
+        if let Some(task) = self.running().get(tenant) {
+            task.woken.notify_one();
+        }
     }
 
     async fn deliver_all(&self, tenant: &TenantId, woken: &Notify) {
@@ -228,6 +245,8 @@ impl Webhooks {
         let Delivery { webhook, state, events } = delivery;
         if let Some(at) = state.next_attempt_at
             && let Ok(wait) = (at - Utc::now()).to_std()
+            // Only a clock that was put back makes it longer.
+            && wait <= LONGEST_PAUSE.mul_f64(1.5)
         {
             // The wait may be long, and what is to be delivered is on the disk.
             drop(events);
@@ -243,14 +262,18 @@ impl Webhooks {
             None => match &self.for_all {
                 Some((_, target, key)) => Some((target.clone(), key.clone())),
                 // The one for all tenants was taken away since.
-                None => return self.store.delete_webhook(tenant).await.map(drop),
+                None => return self.store.forget_deliveries(tenant).await,
             },
         };
         // Each is written down at once, and waited for at the end: a kill repeats as few as can be.
         let (mut taken, mut failed) = (None, None);
         for event in &events {
             let attempt = match &receiver {
-                Some((target, key)) => self.attempt(event, target, key).await,
+                Some((target, key)) => tokio::select! {
+                    biased;
+                    () = woken.notified() => return Ok(()),
+                    attempt = self.attempt(event, target, key) => attempt,
+                },
                 None => Attempt::Failed("the address is not allowed".into()),
             };
             match attempt {
@@ -267,15 +290,17 @@ impl Webhooks {
         }
         match failed {
             Some((_, Attempt::Gone)) => {
-                tracing::warn!(%tenant, "a webhook's receiver answered 410: it gets nothing more until it is started again");
-                self.store.delivery_stopped(tenant, "the receiver answered 410".into()).await
+                if self.store.delivery_stopped(tenant, webhook, "the receiver answered 410".into()).await? {
+                    tracing::warn!(%tenant, "a webhook's receiver answered 410: it gets nothing until it is started again");
+                }
+                Ok(())
             }
             Some((event, Attempt::Failed(error))) => {
                 let failures = if some_taken { 0 } else { state.failures };
                 let next = Utc::now() + pause(failures);
-                self.store.delivery_failed(tenant, error, next).await?;
+                let counts = self.store.delivery_failed(tenant, webhook, error, next).await?;
                 let given_up = Utc::now() - self.retry_for;
-                if event.timestamp < given_up {
+                if counts && event.timestamp.max(state.restarted_at.unwrap_or_default()) < given_up {
                     let dead = self.store.give_up_deliveries(tenant, given_up).await?;
                     tracing::warn!(%tenant, dead, "events were given up: a webhook's receiver did not take them");
                 }

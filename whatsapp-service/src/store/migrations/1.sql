@@ -38,7 +38,8 @@ CREATE TABLE messages (
 );
 CREATE UNIQUE INDEX messages_by_id ON messages (tenant, id);
 CREATE INDEX messages_by_tenant ON messages (tenant, row);
-CREATE INDEX messages_unsettled ON messages (tenant, row) WHERE status IN ('queued', 'unknown', 'failed');
+CREATE INDEX messages_by_status ON messages (tenant, status, row);
+CREATE INDEX messages_pending_of ON messages (tenant, row) WHERE pending = 1;
 CREATE INDEX messages_pending ON messages (expires_at) WHERE pending = 1;
 CREATE INDEX messages_by_age ON messages (accepted_at) WHERE pending = 0;
 
@@ -88,5 +89,6 @@ CREATE TABLE deliveries (
     failures        INTEGER NOT NULL DEFAULT 0,      -- in a row
     next_attempt_at INTEGER,
     last_error      TEXT,
-    stopped         INTEGER NOT NULL DEFAULT 0       -- the receiver answered 410
+    stopped         INTEGER NOT NULL DEFAULT 0,      -- the receiver answered 410
+    restarted_at    INTEGER                          -- when somebody started again what was given up
 );
