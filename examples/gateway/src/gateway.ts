@@ -17,7 +17,7 @@ export interface Env {
 /** What the public may call: everything else of the service stays inside. */
 const ROUTES: Record<string, string> = { "/session": "POST", "/status": "GET", "/send": "POST" };
 
-/** Longer than the service takes to answer that a send's outcome is unknown (20 s), so that its own answer arrives. */
+/** Longer than the service waits for WhatsApp (20 s), so that its own answer arrives. */
 const TIMEOUT_MS = 30_000;
 
 export async function handle(request: Request, env: Env, timeoutMs = TIMEOUT_MS): Promise<Response> {
@@ -72,8 +72,10 @@ async function tenantOf(request: Request, env: Env): Promise<string | null> {
 async function callService(request: Request, env: Env, path: string, tenant: string, timeoutMs: number): Promise<Response> {
   // Read before the call: a client that uploads slowly must not look like a service that answers slowly.
   const body = request.method === "POST" ? await request.text() : "";
-  // After a failure on the way, a message may or may not have been sent. Only the caller can decide to risk a second one.
-  const retryable = path !== "/send";
+  // With a key, a repeated call is the same message. Without one, after a failure on the way, a message may or may not
+  // have been accepted, and only the caller can decide to risk a second one.
+  const key = request.headers.get("Idempotency-Key");
+  const retryable = path !== "/send" || key !== null;
   let status: number, text: string, retryAfter: string | null;
   try {
     const response = await fetch(new URL(path, env.SERVICE_URL), {
@@ -81,6 +83,7 @@ async function callService(request: Request, env: Env, path: string, tenant: str
       headers: {
         "X-Internal-Secret": env.INTERNAL_SECRET,
         "X-Tenant-Id": tenant,
+        ...(key !== null && { "Idempotency-Key": key }),
         ...(body && { "Content-Type": "application/json" }),
       },
       ...(body && { body }),
@@ -137,7 +140,7 @@ function corsHeaders(request: Request, env: Env): Record<string, string> {
     Vary: "Origin",
     "Access-Control-Allow-Origin": origin,
     "Access-Control-Allow-Methods": "GET, POST",
-    "Access-Control-Allow-Headers": "Authorization, Content-Type",
+    "Access-Control-Allow-Headers": "Authorization, Content-Type, Idempotency-Key",
     "Access-Control-Expose-Headers": "Retry-After",
     "Access-Control-Max-Age": "600",
   };

@@ -55,7 +55,7 @@ async function assertProblem(response, status, code) {
 test("a call goes to the service with its secret and the key's tenant", async () => {
   const message = JSON.stringify({ to: "5511888888888", message: "Olá" });
   reply = json(200, { id: "3EB0", timestamp: "2026-01-31T10:30:00.000Z", to: "5511888888888" });
-  const response = await call("POST", "/send", { body: message, headers: { "X-Tenant-Id": "somebody-else", "X-Internal-Secret": "x" } });
+  const response = await call("POST", "/send", { body: message, headers: { "X-Tenant-Id": "somebody-else", "X-Internal-Secret": "x", "Idempotency-Key": "order-1" } });
   assert.equal(response.status, 200);
   assert.equal((await response.json()).id, "3EB0");
   assert.equal(response.headers.get("cache-control"), "no-store");
@@ -63,6 +63,7 @@ test("a call goes to the service with its secret and the key's tenant", async ()
   assert.deepEqual([method, url, body], ["POST", "/send", message]);
   assert.equal(headers["x-internal-secret"], "inside-only");
   assert.equal(headers["x-tenant-id"], "acme:sales");
+  assert.equal(headers["idempotency-key"], "order-1");
   assert.equal(headers.authorization, undefined, "the end user's key stays here");
 });
 

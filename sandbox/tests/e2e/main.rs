@@ -4,6 +4,7 @@ mod abuse;
 mod baileys;
 mod command_line;
 mod contract;
+mod crash;
 mod events;
 mod harness;
 mod log;

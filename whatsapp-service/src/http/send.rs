@@ -106,7 +106,11 @@ pub async fn post(
     };
     match settled {
         Some(message) => answer(message, true),
-        None => answer(app.manager.store().message(&tenant, &message.id).await?.unwrap_or(message), true),
+        None => {
+            // It was accepted, whether or not it can be read back now.
+            let now = app.manager.store().message(&tenant, &message.id).await.ok().flatten();
+            answer(now.unwrap_or(message), true)
+        }
     }
 }
 

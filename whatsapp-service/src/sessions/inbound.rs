@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use tokio::runtime::Handle;
 use whatsapp_rust::{
     Client, InboundDurabilityHook, Jid, anyhow, async_trait, types::events::InboundMessage,
-    wacore::proto_helpers::MessageExt, waproto::whatsapp as wa,
+    wacore::proto_helpers::MessageExt, wacore_binary::JidExt, waproto::whatsapp as wa,
 };
 
 use super::session::Session;
@@ -64,10 +64,12 @@ impl InboundDurabilityHook for Inbound {
     }
 }
 
-/// What is told of a message; `None` for what people don't see, and for what was written on the account's own phone.
+/// What is told of a message; `None` for what people don't see, for what goes to everybody (status posts, channels), and
+/// for what was written on the account's own phone.
 fn received(InboundMessage { message, info, .. }: &InboundMessage) -> Option<Received> {
     let source = &info.source;
-    if source.is_from_me || is_technical(message) {
+    let to_all = source.chat.is_status_broadcast() || source.chat.is_newsletter();
+    if source.is_from_me || to_all || is_technical(message) {
         return None;
     }
     let both = [Some(&source.sender), source.sender_alt.as_ref()];

@@ -277,7 +277,9 @@ impl Session {
 
     /// What WhatsApp said last of what the account may do.
     pub fn reachout_timelock(&self) -> Option<ReachoutTimelock> {
-        lock(&self.timelock).clone()
+        let mut timelock = lock(&self.timelock).clone()?;
+        timelock.active &= timelock.until.is_none_or(|until| Utc::now() < until);
+        Some(timelock)
     }
 
     /// Asks WhatsApp what the account may do.

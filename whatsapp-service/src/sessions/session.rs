@@ -393,7 +393,11 @@ impl Session {
                 }
             }
             Heard::PairSuccess { phone } => match self.make_durable(client).await {
-                Ok(()) => self.apply(Signal::Paired { phone }),
+                Ok(()) => {
+                    // What was said of another account.
+                    *lock(&self.timelock) = None;
+                    self.apply(Signal::Paired { phone });
+                }
                 Err(why) => self.apply(Signal::StorageFailed(why)),
             },
             Heard::Connected if client.is_logged_in() => match self.make_durable(client).await {

@@ -41,10 +41,10 @@ const STORE_PAUSE: Duration = Duration::from_secs(1);
 pub enum InvalidWebhook {
     /// The address.
     #[error("WEBHOOK_URL: {0}")]
-    Url(#[from] RefusedTarget),
+    Url(RefusedTarget),
     /// The secret.
     #[error("WEBHOOK_SECRET: {0}")]
-    Secret(#[from] InvalidSecret),
+    Secret(InvalidSecret),
     /// There is an address, and nothing to sign with.
     #[error("WEBHOOK_URL is set and WEBHOOK_SECRET is not: a receiver could not tell our events from anybody's")]
     NoSecret,
@@ -98,9 +98,9 @@ impl Webhooks {
             (None, _) => None,
             (Some(_), None) => return Err(InvalidWebhook::NoSecret),
             (Some(url), Some(secret)) => {
-                let key: SigningKey = secret.text().parse()?;
+                let key: SigningKey = secret.text().parse().map_err(InvalidWebhook::Secret)?;
                 let webhook = Webhook { url: url.into(), secret: secret.text().into(), events: None };
-                Some((webhook, egress.target(url)?, key))
+                Some((webhook, egress.target(url).map_err(InvalidWebhook::Url)?, key))
             }
         };
         Ok(Arc::new(Self {
