@@ -37,7 +37,7 @@ impl Inbound {
     /// what the server had.
     pub fn recovered<'a>(&self, batch: impl Iterator<Item = &'a InboundMessage>) {
         let recovered = batch.filter(|message| message.info.unavailable_request_id.is_some());
-        let messages: Vec<_> = recovered.filter_map(received).collect();
+        let messages: Vec<_> = recovered.map(received).collect();
         if let Some(session) = self.0.upgrade().filter(|_| !messages.is_empty()) {
             tokio::spawn(async move { session.take_messages(messages).await });
         }
@@ -55,18 +55,22 @@ impl Session {
 impl InboundDurabilityHook for Inbound {
     async fn on_messages(&self, _: Arc<Client>, batch: &[InboundMessage]) -> anyhow::Result<()> {
         let Some(session) = self.0.upgrade() else { anyhow::bail!("the session is gone") };
-        let messages: Vec<_> = batch.iter().filter_map(received).collect();
-        if messages.is_empty() {
-            return Ok(());
-        }
+        let messages = batch.iter().map(received).collect();
         // The library would try again only with the next connection.
         session.take_messages(messages).await.ok_or_else(|| anyhow::anyhow!("the process is about to end"))
     }
 }
 
+/// A message for the event log.
+fn received(message: &InboundMessage) -> Received {
+    let source = &message.info.source;
+    let identity = [source.chat.to_string(), source.sender.to_string(), message.info.id.clone()];
+    Received { identity, data: told(message) }
+}
+
 /// What is told of a message; `None` for what people don't see, for what goes to everybody (status posts, channels), and
 /// for what was written on the account's own phone.
-fn received(InboundMessage { message, info, .. }: &InboundMessage) -> Option<Received> {
+fn told(InboundMessage { message, info, .. }: &InboundMessage) -> Option<Value> {
     let source = &info.source;
     let to_all = source.chat.is_status_broadcast() || source.chat.is_newsletter();
     if source.is_from_me || to_all || is_technical(message) {
@@ -92,7 +96,7 @@ fn received(InboundMessage { message, info, .. }: &InboundMessage) -> Option<Rec
     tell("from", user(Jid::is_pn).map(Value::from));
     tell("fromLid", user(Jid::is_lid).map(Value::from));
     tell("fromName", Some(info.push_name.as_str()).filter(|name| !name.is_empty()).map(Value::from));
-    Some(Received { identity: [source.chat.to_string(), source.sender.to_string(), info.id.clone()], data })
+    Some(data)
 }
 
 /// Whether a message is between devices only: keys, settings, synchronisation.

@@ -8,6 +8,7 @@ mod numbers;
 mod outbound;
 mod outbox;
 mod passkey;
+mod recall;
 mod recipient;
 mod session;
 mod state;

@@ -26,6 +26,7 @@ use super::{
     numbers::Numbers,
     outbox::{ReachoutTimelock, deleted},
     passkey::{AssertionRefused, RemoteAuthenticator},
+    recall::Recalling,
     recipient::Recipient,
     state::{Signal, Snapshot, State, Status},
 };
@@ -51,7 +52,7 @@ pub struct Session {
     pub(super) around: Arc<Surroundings>,
     snapshot: watch::Sender<Snapshot>,
     /// The client that runs now, if one does.
-    live: Mutex<Option<Live>>,
+    pub(super) live: Mutex<Option<Live>>,
     /// Held while the session is opened, deleted or shut down, so that these don't cross.
     lifecycle: tokio::sync::Mutex<Lifecycle>,
     /// The phone that is to be linked by a code, and whether the code has been asked for.
@@ -81,8 +82,8 @@ enum Start {
 }
 
 #[derive(Clone)]
-struct Live {
-    client: Arc<Client>,
+pub(super) struct Live {
+    pub(super) client: Arc<Client>,
     authenticator: Arc<RemoteAuthenticator>,
 }
 
@@ -309,6 +310,7 @@ impl Session {
             return Ok(Start::Held(hold));
         }
         let backend = self.dir.open().await.map_err(|error| error.to_string())?;
+        let backend = Arc::new(Recalling { inner: backend, session: self.me.clone() });
         if !was_paired {
             self.record(Record::default()).await.map_err(|error| error.to_string())?;
         }

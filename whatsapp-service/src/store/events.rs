@@ -70,8 +70,8 @@ pub struct Event {
 pub struct Received {
     /// Who wrote it where, and its id there: what makes it this message.
     pub identity: [String; 3],
-    /// What is told of it.
-    pub data: serde_json::Value,
+    /// What is told of it, if anything is.
+    pub data: Option<serde_json::Value>,
 }
 
 impl Store {
@@ -81,13 +81,26 @@ impl Store {
         self.write(move |tx| {
             let key = tx.tenant(&tenant)?;
             for Received { identity, data } in messages {
-                let digest = Sha256::digest(identity.join("\n"));
-                let sql = "INSERT OR IGNORE INTO received (tenant, message, at) VALUES (?, ?, ?)";
-                if tx.execute(sql, params![key, &digest[..16], millis(now)])? == 1 {
+                let sql = "INSERT INTO received (tenant, message, at) VALUES (?, ?, ?) \
+                           ON CONFLICT DO UPDATE SET asked = NULL WHERE asked IS NOT NULL";
+                let is_new = tx.execute(sql, params![key, digest(&identity), millis(now)])? == 1;
+                if let Some(data) = data.filter(|_| is_new) {
                     tx.append(&tenant, EventKind::MessageReceived, &data)?;
                 }
             }
             Ok(())
+        })
+        .await
+    }
+
+    /// Whether a message that was handed over again is not in the log. It counts as asked for, and after a few times it is
+    /// given up.
+    pub async fn is_lost(&self, tenant: &TenantId, identity: [String; 3]) -> Result<bool, StoreError> {
+        let (tenant, now) = (tenant.clone(), Utc::now());
+        self.write(move |tx| {
+            let sql = "INSERT INTO received (tenant, message, at, asked) VALUES (?, ?, ?, 1) \
+                       ON CONFLICT DO UPDATE SET asked = asked + 1 WHERE asked < 5";
+            Ok(tx.execute(sql, params![tx.tenant(&tenant)?, digest(&identity), millis(now)])? == 1)
         })
         .await
     }
@@ -153,6 +166,10 @@ impl Tx<'_> {
         self.tell(Told::Event { tenant: tenant.clone(), sequence, due: delivery == Some(0) });
         Ok(())
     }
+}
+
+fn digest(identity: &[String; 3]) -> Vec<u8> {
+    Sha256::digest(identity.join("\n"))[..16].to_vec()
 }
 
 fn last_sequence(connection: &Connection, tenant: &TenantId) -> rusqlite::Result<i64> {

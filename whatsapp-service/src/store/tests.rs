@@ -254,13 +254,31 @@ async fn an_incoming_message_is_in_the_log_once() {
     let (store, acme) = (open(&folder), tenant("acme"));
     let message = |chat: &str, id: &str| Received {
         identity: [chat.into(), "sender".into(), id.into()],
-        data: serde_json::json!({"id": id}),
+        data: Some(serde_json::json!({"id": id})),
     };
     store.received(&acme, vec![message("a", "1"), message("a", "2")]).await.unwrap();
     store.received(&acme, vec![message("a", "2"), message("b", "2"), message("a", "3")]).await.unwrap();
     store.received(&tenant("other"), vec![message("a", "1")]).await.unwrap();
     let sequences: Vec<_> = store.events(&acme, 0, 10).await.unwrap().iter().map(|event| event.sequence).collect();
     assert_eq!(sequences, [1, 2, 3, 4]);
+}
+
+#[tokio::test]
+async fn a_message_that_was_lost_is_asked_for_a_few_times_and_then_given_up() {
+    let folder = TempDir::new().unwrap();
+    let (store, acme) = (open(&folder), tenant("acme"));
+    let identity = |id: &str| ["chat".to_owned(), "sender".to_owned(), id.to_owned()];
+    let message = |id: &str| Received { identity: identity(id), data: Some(serde_json::json!({"id": id})) };
+    store.received(&acme, vec![message("known")]).await.unwrap();
+    assert!(!store.is_lost(&acme, identity("known")).await.unwrap());
+    assert!(store.is_lost(&acme, identity("lost")).await.unwrap());
+    store.received(&acme, vec![message("lost")]).await.unwrap();
+    assert_eq!(store.last_sequence(&acme).await.unwrap(), 2, "it came after all, once");
+    assert!(!store.is_lost(&acme, identity("lost")).await.unwrap());
+    for _ in 0..5 {
+        assert!(store.is_lost(&acme, identity("gone")).await.unwrap());
+    }
+    assert!(!store.is_lost(&acme, identity("gone")).await.unwrap(), "not for ever");
 }
 
 #[tokio::test]

@@ -97,6 +97,7 @@ struct Results {
     received: usize,
     behind: Behind,
     pairs: usize,
+    late: usize,
     not_on_own_phone: usize,
 }
 
@@ -201,7 +202,7 @@ async fn course(run: &Arc<Run>, results: &Mutex<Results>) -> anyhow::Result<()> 
     let truth = truth::check(run, &written);
     {
         let mut results = results();
-        results.pairs = truth.pairs;
+        (results.pairs, results.late) = (truth.pairs, truth.late);
         results.not_on_own_phone = truth.ticks.iter().filter(|ticks| ticks.is_none()).count();
     }
     fates::check_lists(run).await?;
@@ -255,6 +256,7 @@ fn report(run: &Run, begun: Instant, results: &Results) -> Report {
     report.add("written", run.plan.written.len());
     report.add("received", results.received);
     report.add("orderedPairs", results.pairs);
+    report.add("lateAfterAskingAgain", results.late);
     report.add("behind", results.behind.known);
     report.add("receiptsSwallowed", results.behind.unknown);
     report.add("notOnOwnPhone", results.not_on_own_phone);

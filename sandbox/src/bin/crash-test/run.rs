@@ -123,6 +123,12 @@ impl Run {
         self.of_recipients(|totals| totals.retry_receipts)
     }
 
+    /// How often each recipient's phone did.
+    pub fn asked_again_by_recipient(&self) -> Vec<u64> {
+        let by_phone = self.world().totals_by_phone().into_iter().take(self.plan.recipients.len());
+        by_phone.map(|(_, totals)| totals.retry_receipts).collect()
+    }
+
     fn of_recipients(&self, counter: impl Fn(Totals) -> u64) -> u64 {
         let by_phone = self.world().totals_by_phone().into_iter().take(self.plan.recipients.len());
         by_phone.map(|(_, totals)| counter(totals)).sum()

@@ -16,6 +16,9 @@ pub struct Truth {
     pub ticks: Vec<Option<Status>>,
     /// Pairs of messages whose order was checked.
     pub pairs: usize,
+    /// Those of them that arrived in the other order on a phone that had asked for messages again: what a phone could
+    /// not read at first comes late, whoever sends it.
+    pub late: usize,
 }
 
 /// A message on its recipient's phone.
@@ -46,10 +49,12 @@ pub fn check(run: &Run, written: &[String]) -> Truth {
             (None, ids) => run.violations.add("never_accepted", format!("{name}: on the phone as {ids:?}")),
         }
     }
+    let (pairs, late) = check_order(run, &told, &shown);
     Truth {
         arrived: shown.iter().map(|shown| !shown.is_empty()).collect(),
         ticks: ticks(run, &told, written),
-        pairs: check_order(run, &told, &shown),
+        pairs,
+        late,
     }
 }
 
@@ -114,8 +119,8 @@ struct InChat {
 }
 
 /// A message that was handed in after the answer to another one arrives after it, unless it may have been asked for
-/// again. Returns how many pairs there were.
-fn check_order(run: &Run, told: &[Told], shown: &[Vec<Shown>]) -> usize {
+/// again. Returns how many pairs there were, and how many came late for that reason.
+fn check_order(run: &Run, told: &[Told], shown: &[Vec<Shown>]) -> (usize, usize) {
     let mut chats: HashMap<(usize, usize), Vec<InChat>> = HashMap::new();
     for (n, (told, shown)) in told.iter().zip(shown).enumerate() {
         let (Some(submitted), Some(accepted), [shown]) = (told.submitted, &told.accepted, shown.as_slice()) else {
@@ -128,17 +133,22 @@ fn check_order(run: &Run, told: &[Told], shown: &[Vec<Shown>]) -> usize {
         let in_chat = InChat { n, position: shown.position, submitted, accepted: accepted.at };
         chats.entry((message.tenant, message.recipient)).or_default().push(in_chat);
     }
-    let mut pairs = 0;
-    for chat in chats.values() {
+    let asked_again = run.asked_again_by_recipient();
+    let (mut pairs, mut late) = (0, 0);
+    for ((_, recipient), chat) in &chats {
         let (of_chat, overtaken) = overtaken(chat);
         pairs += of_chat;
         for (first, second) in overtaken {
+            if asked_again[*recipient] > 0 {
+                late += 1;
+                continue;
+            }
             let name = name(run, first);
             run.violations
                 .add("order", format!("{name} was accepted before {second} was handed in, and came after it"));
         }
     }
-    pairs
+    (pairs, late)
 }
 
 /// How many pairs have an order, and those that arrived in the other one.

@@ -71,6 +71,7 @@ CREATE TABLE received (
     tenant  INTEGER NOT NULL,
     message BLOB NOT NULL,                           -- a digest of chat, sender and id
     at      INTEGER NOT NULL,
+    asked   INTEGER,                                 -- how often it was asked for again, while it is not in the log
     PRIMARY KEY (tenant, message)
 ) WITHOUT ROWID;
 CREATE INDEX received_by_age ON received (at);
