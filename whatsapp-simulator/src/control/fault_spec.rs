@@ -27,6 +27,8 @@ pub(crate) struct FaultSpec {
     #[serde(skip_serializing_if = "Option::is_none")]
     drop_messages: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    forget_confirmations: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     unreadable: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
     reachout_timelock: Option<ReachoutTimelock>,
@@ -127,6 +129,7 @@ impl FaultSpec {
             ("dropAcks", self.drop_acks, FaultKind::DropAcks),
             ("duplicateAcks", self.duplicate_acks, FaultKind::DuplicateAcks),
             ("dropMessages", self.drop_messages, FaultKind::DropMessages),
+            ("forgetConfirmations", self.forget_confirmations, FaultKind::ForgetConfirmations),
             ("unreadable", self.unreadable, FaultKind::Unreadable),
             ("stallReads", self.stall_reads, FaultKind::StallReads),
             ("refuseConnections", self.refuse_connections, FaultKind::RefuseConnections),
@@ -161,6 +164,7 @@ impl From<&Fault> for FaultSpec {
             FaultKind::DuplicateAcks => spec.duplicate_acks = Some(true),
             FaultKind::Nack(code) => spec.nack = Some(*code),
             FaultKind::DropMessages => spec.drop_messages = Some(true),
+            FaultKind::ForgetConfirmations => spec.forget_confirmations = Some(true),
             FaultKind::Unreadable => spec.unreadable = Some(true),
             FaultKind::ReachoutTimelock(timelock) => spec.reachout_timelock = Some(timelock.clone()),
             FaultKind::CloseAfter(d) => spec.close_after_ms = ms(d),
@@ -193,10 +197,10 @@ mod tests {
         let faults = parse(
             r#"{"phone":"5511999999999","times":3,"dropAcks":true,"latencyMs":50,
                 "loginFailure":{"reason":402,"expire":60},"streamError":"515","streamConflict":"replaced",
-                "dropMessages":true,"unreadable":true,"reachoutTimelock":{"until":1770000000,"type":"RATE_LIMIT"}}"#,
+                "dropMessages":true,"forgetConfirmations":true,"unreadable":true,"reachoutTimelock":{"until":1770000000,"type":"RATE_LIMIT"}}"#,
         )
         .unwrap();
-        assert_eq!(faults.len(), 8);
+        assert_eq!(faults.len(), 9);
         for fault in faults {
             let again = FaultSpec::from(&fault).into_faults().unwrap();
             assert_eq!(again, [fault]);

@@ -53,6 +53,8 @@ pub enum FaultKind {
     Nack(u16),
     /// The server takes messages of companions from the socket and loses them: neither delivered nor acknowledged.
     DropMessages,
+    /// What a companion acknowledges stays queued for it all the same, and comes again with its next login.
+    ForgetConfirmations,
     /// The phone acts as if it could not decrypt what it receives for the first time, and asks for it again.
     Unreadable,
     /// The server says that the account may not write to people it does not know.

@@ -50,7 +50,11 @@ impl World {
         let retry = receipt.retry.is_some();
         self.count(from, |c| if retry { &c.retry_receipts } else { &c.receipts });
         let mut state = lock(&self.state);
-        if !retry && let Some(companion) = state.companion_mut(from) {
+        let forgotten = self.forgets_confirmations(&state, from);
+        if !retry
+            && !forgotten
+            && let Some(companion) = state.companion_mut(from)
+        {
             receipt.ids.iter().for_each(|id| companion.line.has_message(id));
         }
         let Some((account, addressing)) = state.resolve(&receipt.to) else { return };

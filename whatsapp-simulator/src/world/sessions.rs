@@ -10,7 +10,7 @@ use super::numbers::Phone;
 use super::queue::Link;
 use super::stanza::{Confirmation, Stanza};
 use super::stats::{bump, drop_one};
-use super::{World, lock, now};
+use super::{State, World, lock, now};
 
 /// The pause between a last word and the end of a connection, so that the word arrives.
 const LAST_WORD: Duration = Duration::from_millis(50);
@@ -132,9 +132,19 @@ impl World {
 
     /// The client acknowledged a stanza of the server.
     pub(crate) fn confirm(&self, at: Address, confirmation: &Confirmation) {
-        if let Some(companion) = lock(&self.state).companion_mut(at) {
+        let mut state = lock(&self.state);
+        if !self.forgets_confirmations(&state, at)
+            && let Some(companion) = state.companion_mut(at)
+        {
             companion.line.confirm(confirmation);
         }
+    }
+
+    /// Whether what this client acknowledges stays queued for it.
+    pub(super) fn forgets_confirmations(&self, state: &State, at: Address) -> bool {
+        let phone = state.account(at.account).and_then(|account| Phone::parse(&account.names.phone).ok());
+        let forgets = |kind: &FaultKind| (*kind == FaultKind::ForgetConfirmations).then_some(());
+        self.faults.peek(phone.as_ref(), forgets).is_some()
     }
 
     /// Puts a fault in force. Stream errors and closings also meet the connections that are there.
