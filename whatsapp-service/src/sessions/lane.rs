@@ -342,6 +342,20 @@ mod tests {
         assert_eq!((lane.len(), lane.next(now)), (0, Next::Nothing));
     }
 
+    #[test]
+    fn who_has_two_turns_by_mistake_uses_one() {
+        let (mut lane, now, ana) = (Lane::default(), Instant::now(), person(1));
+        lane.push(&ana, 1);
+        lane.remove(&ana, 1);
+        // The turn of the one that was given up is still there when the next one takes its own.
+        lane.push(&ana, 2);
+        lane.push(&ana, 3);
+        assert_eq!(lane.next(now), start(&ana, 2));
+        assert_eq!(lane.next(now), Next::Nothing, "one of hers is on its way");
+        lane.finished(&ana, 2, After::Done);
+        assert_eq!(lane.next(now), start(&ana, 3));
+    }
+
     proptest! {
         /// Whatever happens: to one person in order, each once, none forgotten.
         #[test]
