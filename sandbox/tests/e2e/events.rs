@@ -1,9 +1,8 @@
 //! The event log: what it tells, that it tells it once and in order, and that it can be followed.
 
-use std::{collections::HashSet, path::Path, time::Duration};
+use std::{collections::HashSet, time::Duration};
 
 use reqwest::{Method, StatusCode};
-use rusqlite::Connection;
 use serde_json::{Value, json};
 use whatsapp_simulator::{Addressing, Config};
 
@@ -218,23 +217,17 @@ async fn events_come_in_pages() {
 
 #[tokio::test]
 async fn a_message_that_was_decrypted_but_not_committed_comes_again_and_is_told_once() {
-    // Case 33. The test holds the service's database, so that nothing can be committed.
+    // Case 33. The library can write down what it has decrypted, and the service can't put it into its log.
     let mut world = World::start().await;
     world.pair("acme", ANA).await;
-    let path = world.service.data.path().join("service.db");
-    let holder = tokio::task::spawn_blocking(move || {
-        let connection = Connection::open(path).unwrap();
-        connection.busy_timeout(Duration::from_secs(10)).unwrap();
-        connection.execute_batch("BEGIN IMMEDIATE").unwrap();
-        connection
-    });
-    let holder = holder.await.unwrap();
+    let held = "CREATE TRIGGER held BEFORE INSERT ON received BEGIN SELECT RAISE(FAIL, 'held'); END";
+    world.service.database().execute_batch(held).unwrap();
     let id = world.write(BRUNO, ANA, "decrypted, and then killed").await;
     eventually("the message in the client's hands", || async { (decrypted(&world.service) == 1).then_some(()) }).await;
     assert!(world.service.tenant("acme").told("message.received").await.is_empty(), "nothing is committed");
     world.service.signal("-KILL");
     world.service.ended().await;
-    drop(holder);
+    world.service.database().execute_batch("DROP TRIGGER held").unwrap();
     // That WhatsApp hands it over again shows that it was not told that it arrived.
     world.service.restart().await;
     let told = world.service.tenant("acme").until_told("message.received", |told| !told.is_empty()).await;
@@ -260,9 +253,7 @@ async fn a_message_that_a_kill_has_lost_is_sent_again_by_its_sender() {
     world.service.tenant("acme").until_told("message.received", |told| told.len() == 1).await;
     assert_eq!(world.service.terminate().await.code(), Some(0));
     world.clear_faults().await;
-    let store = Connection::open(world.service.data.path().join("service.db")).unwrap();
-    assert!(store.execute("DELETE FROM received", ()).unwrap() > 0);
-    drop(store);
+    assert!(world.service.database().execute("DELETE FROM received", ()).unwrap() > 0);
     world.service.restart().await;
     let acme = world.service.tenant("acme");
     let told = acme.until_told("message.received", |told| told.len() == 2).await;
@@ -388,15 +379,7 @@ async fn streams_end_with_the_process_and_don_t_hold_it() {
 
 /// How many messages the tenants' clients have decrypted and not yet handed over.
 fn decrypted(service: &Service) -> i64 {
-    let folders = std::fs::read_dir(service.data.path().join("tenants")).unwrap();
-    folders.map(|folder| pending_inbound(&folder.unwrap().path().join("whatsapp.db"))).sum()
-}
-
-fn pending_inbound(database: &Path) -> i64 {
-    let flags = rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY;
-    let connection = Connection::open_with_flags(database, flags).unwrap();
-    connection.busy_timeout(Duration::from_secs(5)).unwrap();
-    connection.query_row("SELECT count(*) FROM pending_inbound_messages", (), |row| row.get(0)).unwrap()
+    service.count("SELECT count(*) FROM state WHERE kind = 19")
 }
 
 /// A time without its fraction.

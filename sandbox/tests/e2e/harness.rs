@@ -223,6 +223,18 @@ impl Service {
         self.http.request(method, format!("{}{path}", self.url)).header("X-Internal-Secret", SECRET)
     }
 
+    /// Its database, to look into it, or to damage it.
+    pub fn database(&self) -> rusqlite::Connection {
+        let connection = rusqlite::Connection::open(self.data.path().join("service.db")).unwrap();
+        connection.busy_timeout(Duration::from_secs(5)).unwrap();
+        connection
+    }
+
+    /// A number from its database.
+    pub fn count(&self, sql: &str) -> i64 {
+        self.database().query_row(sql, (), |row| row.get(0)).unwrap()
+    }
+
     /// The id of its process.
     pub fn pid(&self) -> u32 {
         self.child.id()

@@ -537,6 +537,11 @@ async fn a_text_is_kept_only_where_it_is_wanted() {
         assert!(!events.contains(secret), "the event log never has it");
         assert!(events.contains("delivered"));
         assert_eq!(world.service.terminate().await.code(), Some(0));
+        // What is kept for a week for the recipient's devices, should they ask again, is another matter.
+        let database = world.service.database();
+        database.pragma_update(None, "secure_delete", "ON").unwrap();
+        assert!(database.execute("DELETE FROM state WHERE kind = 18", ()).unwrap() > 0);
+        drop(database);
         let mut files = 0;
         let mut found = false;
         for entry in std::fs::read_dir(world.service.data.path()).unwrap().map(|entry| entry.unwrap()) {

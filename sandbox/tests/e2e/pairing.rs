@@ -196,11 +196,10 @@ async fn deleting_twice_deletes_once() {
     assert!((1..=2).contains(&deleted), "{first:?} {second:?} {third:?}");
     assert_eq!(fresh.0, 200);
     world.clear_faults().await;
-    // Whatever came last, the session works: its files are its own.
+    // Whatever came last, the session works: its store is its own.
     world.pair("acme", BRUNO).await;
-    let folder = std::fs::read_dir(world.service.data.path().join("tenants")).unwrap().next().unwrap().unwrap().path();
-    assert!(folder.join("whatsapp.db").exists() && folder.join("tenant.json").exists());
-    world.service.tenant("acme").send_ok(ANA, "on its own files").await;
+    assert_eq!(world.service.count("SELECT count(*) FROM stores"), 1);
+    world.service.tenant("acme").send_ok(ANA, "on its own store").await;
 }
 
 #[tokio::test]

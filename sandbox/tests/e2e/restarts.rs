@@ -1,6 +1,6 @@
 //! Ends and starts: kill -9, SIGTERM, a second process, a damaged store.
 
-use std::{fs, path::PathBuf, sync::Arc};
+use std::{fs, sync::Arc};
 
 use reqwest::Method;
 use serde_json::json;
@@ -121,68 +121,48 @@ async fn the_data_directory_is_private() {
 
 #[tokio::test]
 async fn a_damaged_store_is_reported_and_left_alone_and_the_others_start() {
-    // Case 35, in the ways in which a file can be damaged.
+    // Case 35, in the ways in which what is one tenant's can be damaged.
     let mut world = World::start().await;
-    let tenants = ["garbage", "empty", "missing", "truncated", "healthy"];
+    let tenants = ["garbage", "empty", "missing", "unlinked", "record", "healthy"];
     for tenant in tenants {
         world.pair(tenant, ANA).await;
     }
     assert_eq!(world.service.terminate().await.code(), Some(0));
-    let database = |tenant: &str| folder_of(&world.service.data, tenant).join("whatsapp.db");
-    fs::write(database("garbage"), b"this is not a database, not at all").unwrap();
-    fs::write(database("empty"), b"").unwrap();
-    fs::remove_file(database("missing")).unwrap();
-    fs::OpenOptions::new().write(true).open(database("truncated")).unwrap().set_len(4096).unwrap();
-    let before = ["garbage", "truncated"].map(|tenant| fs::read(database(tenant)).unwrap());
+    let damage = |tenant: &str, sql: &str| {
+        let store = "(SELECT stores.key FROM stores JOIN tenants ON tenants.key = stores.tenant WHERE name = ?)";
+        let changed = world.service.database().execute(&sql.replace("(STORE)", store), [tenant]).unwrap();
+        assert!(changed > 0, "{tenant}");
+    };
+    damage("garbage", "UPDATE state SET value = x'6e6f' WHERE kind = 1 AND store = (STORE)");
+    damage("empty", "UPDATE state SET value = x'' WHERE kind = 1 AND store = (STORE)");
+    damage("missing", "DELETE FROM state WHERE kind = 1 AND store = (STORE)");
+    damage(
+        "unlinked",
+        "UPDATE state SET value = CAST(json_remove(CAST(value AS TEXT), '$.pn') AS BLOB) \
+         WHERE kind = 1 AND store = (STORE)",
+    );
+    damage("record", "UPDATE stores SET record = x'7b' WHERE key = (STORE)");
+    let everything = "SELECT group_concat(hex(record), ' ') || (SELECT group_concat(hex(value), ' ') FROM state \
+                      WHERE kind = 1 AND store < 6) FROM stores WHERE key < 6";
+    let kept =
+        |world: &World| world.service.database().query_row(everything, (), |row| row.get::<_, String>(0)).unwrap();
+    let before = kept(&world);
     world.service.restart().await;
     world.service.tenant("healthy").until_state("ready").await;
-    for tenant in &tenants[..4] {
+    for tenant in &tenants[..5] {
         let failed = world.service.tenant(tenant).until_state("failed").await;
         assert_eq!(failed["reason"], "storage_failed", "{tenant}: {failed}");
         assert!(failed["message"].is_string());
+        let again = world.service.tenant(tenant).open().await;
+        assert_eq!(again["reason"], "storage_failed", "asking again does not make it a new tenant: {again}");
         let (status, body) = world.service.tenant(tenant).send(BRUNO, "no").await;
         assert_eq!((status.as_u16(), &body["state"]), (409, &json!("failed")));
     }
-    let database = |tenant: &str| folder_of(&world.service.data, tenant).join("whatsapp.db");
-    let after = ["garbage", "truncated"].map(|tenant| fs::read(database(tenant)).unwrap());
-    assert!(before == after, "their bytes are as they were");
-    assert_eq!(fs::read(database("empty")).unwrap(), b"");
-    assert!(!database("missing").exists(), "a lost store is not silently made anew");
+    assert!(kept(&world) == before, "a damaged store is left as it is, and a lost one is not silently made anew");
     world.service.tenant("healthy").send_ok(BRUNO, "unimpressed").await;
-}
-
-#[tokio::test]
-async fn a_store_that_takes_its_time_to_fail_holds_nobody_up() {
-    // The library tries for half a minute to open a file that only looks like a database.
-    let mut world = World::start().await;
-    world.pair("acme", ANA).await;
-    world.service.terminate().await;
-    let database = folder_of(&world.service.data, "acme").join("whatsapp.db");
-    let damaged = [&b"SQLite format 3\0"[..], &[7; 4096]].concat();
-    fs::write(&database, &damaged).unwrap();
-    world.service.restart().await;
-    assert_eq!(world.service.tenant("acme").status().await["state"], "connecting");
-    let asked = std::time::Instant::now();
-    assert_eq!(world.service.terminate().await.code(), Some(0));
-    assert!(asked.elapsed() < std::time::Duration::from_secs(10), "it took {:?}", asked.elapsed());
-    assert_eq!(fs::read(&database).unwrap(), damaged);
-}
-
-#[tokio::test]
-async fn a_tenant_whose_name_is_damaged_is_not_taken_for_a_new_one() {
-    let mut world = World::start().await;
-    world.pair("acme", ANA).await;
-    world.service.terminate().await;
-    let folder = folder_of(&world.service.data, "acme");
-    fs::write(folder.join("tenant.json"), b"{").unwrap();
-    let database = fs::read(folder.join("whatsapp.db")).unwrap();
-    world.service.restart().await;
-    let status = world.service.tenant("acme").status().await;
-    assert_eq!((&status["state"], &status["reason"]), (&json!("failed"), &json!("storage_failed")), "{status}");
-    let again = world.service.tenant("acme").open().await;
-    assert_eq!(again["reason"], "storage_failed", "asking again does not make it a new tenant");
-    assert_eq!(fs::read(folder.join("tenant.json")).unwrap(), b"{");
-    assert_eq!(fs::read(folder.join("whatsapp.db")).unwrap(), database);
+    // A person's decision is a deletion and a new link.
+    assert_eq!(world.service.tenant("record").call(Method::DELETE, "/session", None).await.0, 200);
+    world.pair("record", ANA).await;
 }
 
 #[tokio::test]
@@ -240,13 +220,4 @@ async fn it_says_what_else_keeps_it_from_starting() {
         let complaint = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(!output.status.success() && complaint.contains(mention), "{env:?}: {complaint}");
     }
-}
-
-fn folder_of(data: &TempDir, tenant: &str) -> PathBuf {
-    let folders = fs::read_dir(data.path().join("tenants")).unwrap().map(|entry| entry.unwrap().path());
-    let is_theirs = |folder: &PathBuf| {
-        let file = fs::read_to_string(folder.join("tenant.json")).unwrap();
-        serde_json::from_str::<serde_json::Value>(&file).unwrap()["tenant"] == tenant
-    };
-    folders.into_iter().find(is_theirs).expect("the tenant's folder")
 }

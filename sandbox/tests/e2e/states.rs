@@ -89,14 +89,14 @@ async fn an_unlinked_device_is_logged_out_and_its_keys_are_kept_aside() {
     let acme = world.service.tenant("acme");
     let out = acme.until_state("logged_out").await;
     assert_eq!((&out["status"], &out["reason"]), (&json!("failed"), &json!("logged_out")));
-    let quarantine = world.service.data.path().join("quarantine");
-    assert_eq!(std::fs::read_dir(&quarantine).unwrap().count(), 0, "nothing is done by inference");
+    let put_aside = "SELECT count(*) FROM stores WHERE state = 'quarantined'";
+    assert_eq!(world.service.count(put_aside), 0, "nothing is done by inference");
     let fresh = acme.open().await;
     assert!(fresh["qrCode"].is_string(), "{fresh}");
     assert!(fresh.get("phone").is_none());
-    let kept: Vec<_> = std::fs::read_dir(&quarantine).unwrap().map(|entry| entry.unwrap().path()).collect();
-    assert_eq!(kept.len(), 1);
-    assert!(kept[0].join("whatsapp.db").metadata().unwrap().len() > 0);
+    assert_eq!(world.service.count(put_aside), 1);
+    let keys = "SELECT count(*) FROM state WHERE store = (SELECT key FROM stores WHERE state = 'quarantined')";
+    assert!(world.service.count(keys) > 100, "with all that was in it");
     world.pair("acme", ANA).await;
     acme.send_ok(BRUNO, "linked anew").await;
     world.until_shown(BRUNO, "linked anew").await;
@@ -113,7 +113,7 @@ async fn one_refused_login_does_not_end_a_session() {
     acme.until("a suspicion", |status| status["reason"] == "logged_out_unconfirmed").await;
     assert_eq!(acme.status().await["state"], "reconnecting");
     acme.until_state("ready").await;
-    assert_eq!(std::fs::read_dir(world.service.data.path().join("quarantine")).unwrap().count(), 0);
+    assert_eq!(world.service.count("SELECT count(*) FROM stores WHERE state = 'quarantined'"), 0);
     acme.send_ok(BRUNO, "still linked").await;
 }
 
@@ -217,10 +217,7 @@ async fn a_ban_is_respected_by_the_next_process_too() {
         world.fault(json!({"streamError": "515", "times": 1})).await;
         let held = |status: &serde_json::Value| status["state"] == "banned" || status["state"] == "locked";
         let before = world.service.tenant("acme").until("a ban", held).await;
-        let recorded = || {
-            let folder = std::fs::read_dir(world.service.data.path().join("tenants")).unwrap().next().unwrap().unwrap();
-            std::fs::read_to_string(folder.path().join("tenant.json")).unwrap().contains("hold")
-        };
+        let recorded = || world.service.count("SELECT count(*) FROM stores WHERE record ->> 'hold' IS NOT NULL") == 1;
         eventually("the ban on disk", || async { recorded().then_some(()) }).await;
         world.clear_faults().await;
         let dials = world.stats().await["dials"].clone();

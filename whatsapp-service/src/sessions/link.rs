@@ -37,8 +37,6 @@ use crate::{config::Config, store::Store};
 
 /// How long a client may take to say goodbye and write down what it holds.
 const STOP_LIMIT: Duration = Duration::from_secs(15);
-/// How long a recipient's device may ask for a message again that it could not read: so long the library keeps it.
-const RESEND_LIMIT: Duration = Duration::from_secs(7 * 24 * 3600);
 /// How many receipts may hold a thread until they are on the disk.
 const BLOCKING_RECEIPTS: usize = 64;
 /// How long a verdict on the server's certificate is good for all sessions.
@@ -177,7 +175,8 @@ impl Link {
             .with_device_props(props)
             .with_event_handler(Listener { signals, mailbox, inbound: inbound.clone() })
             .with_inbound_durability_hook(inbound)
-            .with_cache_config(CacheConfig { sent_message_ttl_secs: RESEND_LIMIT.as_secs(), ..CacheConfig::default() })
+            // What was sent is forgotten by the store.
+            .with_cache_config(CacheConfig { sent_message_ttl_secs: 0, ..CacheConfig::default() })
             .skip_history_sync()
             .build()
             .await

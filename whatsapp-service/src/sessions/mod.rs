@@ -19,7 +19,6 @@ mod version;
 use std::{
     collections::{BTreeMap, BTreeSet},
     ops::Bound,
-    path::PathBuf,
     sync::{
         Arc, PoisonError, RwLock,
         atomic::{AtomicBool, Ordering},
@@ -42,7 +41,7 @@ pub use self::{
 use crate::{
     Trust,
     config::Config,
-    store::{Accepted, DataDir, Idempotency, Message, Rules, Store, StoreError, Tenants},
+    store::{Accepted, DamagedFolder, DataDir, Idempotency, Message, Rules, Store, StoreError},
     tenant::TenantId,
 };
 
@@ -51,13 +50,14 @@ const CONNECT_TURN: Duration = Duration::from_secs(15);
 
 /// All sessions.
 pub struct Manager {
-    data: DataDir,
+    /// Holds the lock of the data directory.
+    _data: DataDir,
     around: Arc<Surroundings>,
     sessions: RwLock<BTreeMap<TenantId, Arc<Session>>>,
     connect_concurrency: usize,
     closing: AtomicBool,
-    /// Folders that can't be read, and why.
-    damaged: RwLock<Vec<(PathBuf, String)>>,
+    /// What an earlier version has left and can't be read.
+    damaged: RwLock<Vec<DamagedFolder>>,
     retention: Retention,
 }
 
@@ -69,7 +69,7 @@ impl Manager {
         let rules = Rules { keep_bodies: config.keep_bodies, webhook_for_all: config.webhook_for_all().is_some() };
         let store = Arc::new(Store::open(&data.database(), rules)?);
         Ok(Self {
-            data,
+            _data: data,
             around: Arc::new(Surroundings::new(config, version, store)),
             sessions: RwLock::default(),
             closing: AtomicBool::new(false),
@@ -89,11 +89,26 @@ impl Manager {
 
     /// Brings every linked session back, and what waits to be sent. All are known at once; they connect a few at a time.
     pub async fn restore(&self) -> Result<(), StoreError> {
-        let Tenants { paired: tenants, damaged } = self.data.tenants()?;
+        let damaged = self.store().import_all().await?;
+        for folder in &damaged {
+            if let Some(tenant) = &folder.tenant {
+                self.get_or_create(tenant).report_damage(&folder.why);
+            }
+        }
         *self.damaged.write().unwrap_or_else(PoisonError::into_inner) = damaged;
-        tracing::info!(sessions = tenants.len(), "restoring");
-        let sessions: Vec<_> = tenants.iter().map(|tenant| self.get_or_create(tenant)).collect();
-        sessions.iter().for_each(|session| session.know_linked());
+        let linked = self.store().linked().await?;
+        tracing::info!(sessions = linked.len(), "restoring");
+        let mut sessions = Vec::with_capacity(linked.len());
+        for (tenant, record) in linked {
+            let session = self.get_or_create(&tenant);
+            match record {
+                Ok(record) => {
+                    session.know_linked(record);
+                    sessions.push(session);
+                }
+                Err(error) => session.report_damage(&error.to_string()),
+            }
+        }
         self.resume().await?;
         let turns = Arc::new(Semaphore::new(self.connect_concurrency));
         for session in sessions {
@@ -171,9 +186,9 @@ impl Manager {
 
     /// A tenant whose folder names nobody is recognised when somebody asks for it.
     fn report_damage(&self, tenant: &TenantId) -> Option<Arc<Session>> {
-        let dir = self.data.tenant(tenant);
+        let path = self.store().folder(tenant);
         let damaged = self.damaged.read().unwrap_or_else(PoisonError::into_inner);
-        let why = damaged.iter().find_map(|(path, why)| (*path == dir.path).then(|| why.clone()))?;
+        let why = damaged.iter().find(|folder| folder.path == path)?.why.clone();
         let session = self.get_or_create(tenant);
         session.report_damage(&why);
         Some(session)
@@ -196,10 +211,8 @@ impl Manager {
     pub async fn delete(&self, tenant: &TenantId) -> Result<Option<Unlinked>, StoreError> {
         let Some(session) = self.get(tenant) else { return Ok(None) };
         let deleted = session.delete().await?;
-        self.damaged
-            .write()
-            .unwrap_or_else(PoisonError::into_inner)
-            .retain(|(path, _)| *path != self.data.tenant(tenant).path);
+        let path = self.store().folder(tenant);
+        self.damaged.write().unwrap_or_else(PoisonError::into_inner).retain(|folder| folder.path != path);
         self.forget(&session);
         Ok(deleted)
     }
@@ -237,7 +250,7 @@ impl Manager {
 
     fn get_or_create(&self, tenant: &TenantId) -> Arc<Session> {
         let mut sessions = self.sessions.write().unwrap_or_else(PoisonError::into_inner);
-        let new = || Session::new(tenant.clone(), self.data.tenant(tenant), self.around.clone());
+        let new = || Session::new(tenant.clone(), self.around.clone());
         sessions.entry(tenant.clone()).or_insert_with(new).clone()
     }
 

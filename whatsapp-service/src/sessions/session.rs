@@ -26,13 +26,13 @@ use super::{
     numbers::Numbers,
     outbox::{ReachoutTimelock, deleted},
     passkey::{AssertionRefused, RemoteAuthenticator},
-    recall::Recalling,
+    recall::Recall,
     recipient::Recipient,
     state::{Signal, Snapshot, State, Status},
 };
 use crate::{
     clock::timestamp,
-    store::{Hold, Record, StoreError, TenantDir},
+    store::{Hold, Record, StoreError},
     tenant::TenantId,
 };
 
@@ -48,7 +48,6 @@ pub struct Session {
     /// Whose it is.
     pub tenant: TenantId,
     me: Weak<Self>,
-    dir: TenantDir,
     pub(super) around: Arc<Surroundings>,
     snapshot: watch::Sender<Snapshot>,
     /// The client that runs now, if one does.
@@ -122,7 +121,7 @@ pub enum PasskeyRefused {
 
 impl Session {
     /// A session that has not been opened yet.
-    pub fn new(tenant: TenantId, dir: TenantDir, around: Arc<Surroundings>) -> Arc<Self> {
+    pub fn new(tenant: TenantId, around: Arc<Surroundings>) -> Arc<Self> {
         Arc::new_cyclic(|me| Self {
             tenant,
             me: me.clone(),
@@ -130,7 +129,6 @@ impl Session {
             timelock: Mutex::default(),
             asking: Mutex::default(),
             gone: AtomicBool::new(false),
-            dir,
             around,
             snapshot: watch::Sender::new(Snapshot::new(Utc::now())),
             live: Mutex::default(),
@@ -143,8 +141,8 @@ impl Session {
     }
 
     /// Takes for granted what an earlier process wrote down: that it is linked, and with whom.
-    pub(super) fn know_linked(&self) {
-        self.apply(Signal::Linked { phone: self.dir.recorded().ok().and_then(|record| record.phone) });
+    pub(super) fn know_linked(&self, record: Record) {
+        self.apply(Signal::Linked { phone: record.phone });
     }
 
     /// Resolves when the connection that is there now is lost.
@@ -225,7 +223,7 @@ impl Session {
             return Ok(None);
         }
         let live = lock(&self.live).clone();
-        let on_disk = self.dir.is_paired().unwrap_or(true);
+        let on_disk = self.is_recorded_as_paired().await;
         let in_client = live.as_ref().is_some_and(|live| live.client.pn().is_some());
         let linked = on_disk || in_client || self.snapshot.borrow().is_paired();
         let unlinked = match live {
@@ -236,8 +234,12 @@ impl Session {
         stop(&mut lifecycle).await;
         // What is accepted from now on is given up by the one who accepted it.
         self.gone.store(true, Ordering::Release);
-        let given_up = self.around.store.give_up_all(&self.tenant, deleted()).await;
-        if let Err(error) = given_up.and_then(|()| self.dir.delete()) {
+        let store = &self.around.store;
+        let erased = async {
+            store.give_up_all(&self.tenant, deleted()).await?;
+            store.delete_device(&self.tenant).await
+        };
+        if let Err(error) = erased.await {
             self.gone.store(false, Ordering::Release);
             return Err(error);
         }
@@ -276,11 +278,10 @@ impl Session {
 
     /// Runs clients, one after the other, until there is nothing more to do without a person.
     async fn run(self: Arc<Self>, cancel: CancellationToken, forget_old_link: bool) {
-        if forget_old_link && let Err(error) = self.dir.quarantine() {
+        if forget_old_link && let Err(error) = self.around.store.quarantine(&self.tenant).await {
             return self.apply(Signal::StorageFailed(error.to_string()));
         }
         while !cancel.is_cancelled() {
-            // Opening a damaged database can take the library half a minute.
             let started = tokio::select! {
                 () = cancel.cancelled() => return,
                 started = self.start_link() => started,
@@ -292,7 +293,7 @@ impl Session {
             }
             let snapshot = self.snapshot.borrow().clone();
             // A pairing that failed is not taken up again without a person.
-            let goes_on = !snapshot.stops_client() || self.dir.is_paired().unwrap_or(true);
+            let goes_on = !snapshot.stops_client() || self.is_recorded_as_paired().await;
             let Some(at) = snapshot.retry_at.filter(|_| goes_on) else { return };
             if snapshot.state == State::Outdated {
                 self.around.version.doubt().await;
@@ -305,21 +306,15 @@ impl Session {
     }
 
     async fn start_link(&self) -> Result<Start, String> {
-        let Record { paired: was_paired, hold, .. } = self.dir.recorded().map_err(|error| error.to_string())?;
-        if let Some(hold) = hold.filter(|hold| hold.is_in_force(Utc::now())) {
+        let (store, tenant) = (&self.around.store, &self.tenant);
+        let recorded = store.recorded(tenant).await.map_err(|error| error.to_string())?;
+        if let Some(hold) = recorded.hold.filter(|hold| hold.is_in_force(Utc::now())) {
             return Ok(Start::Held(hold));
         }
-        let backend = self.dir.open().await.map_err(|error| error.to_string())?;
-        let backend = Arc::new(Recalling { inner: backend, session: self.me.clone() });
-        if !was_paired {
-            self.record(Record::default()).await.map_err(|error| error.to_string())?;
-        }
+        let redelivery = Arc::new(Recall(self.me.clone()));
+        let backend = store.device(tenant, redelivery).await.map_err(|error| error.to_string())?;
         let (link, heard) = Link::start(&self.around, backend, self.mailbox.clone(), Inbound(self.me.clone())).await?;
         let phone = link.client.pn().map(|jid| jid.user.to_string());
-        if was_paired && phone.is_none() {
-            link.stop().await;
-            return Err("the store of a linked device no longer holds its link".into());
-        }
         self.apply(Signal::Started { phone });
         Ok(Start::Linked(Box::new(link), heard))
     }
@@ -425,7 +420,7 @@ impl Session {
         client.flush_pending_signal_state().await.map_err(|error| error.to_string())?;
         let phone = client.pn().map(|jid| jid.user.to_string());
         let linked = Record { paired: true, phone, hold: None };
-        if self.dir.recorded().map_err(|error| error.to_string())? != linked {
+        if self.around.store.recorded(&self.tenant).await.map_err(|error| error.to_string())? != linked {
             self.record(linked).await.map_err(|error| error.to_string())?;
         }
         Ok(())
@@ -444,9 +439,12 @@ impl Session {
     }
 
     async fn record(&self, record: Record) -> Result<(), StoreError> {
-        let (dir, tenant) = (self.dir.clone(), self.tenant.clone());
-        let recorded = tokio::task::spawn_blocking(move || dir.record(&tenant, record)).await;
-        recorded.unwrap_or_else(|error| Err(StoreError::Damaged(error.to_string())))
+        self.around.store.record(&self.tenant, record).await
+    }
+
+    /// Whether it was linked when that was last written down. What can't be read may well be.
+    async fn is_recorded_as_paired(&self) -> bool {
+        self.around.store.recorded(&self.tenant).await.map_or(true, |record| record.paired)
     }
 
     /// Sees to it that a code for this phone is shown, or will be.

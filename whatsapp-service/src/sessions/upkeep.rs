@@ -71,6 +71,9 @@ impl Manager {
         while self.store().forget_events(now - self.retention.events).await? {
             tokio::time::sleep(STEP).await;
         }
+        while self.store().forget_expired(now).await? {
+            tokio::time::sleep(STEP).await;
+        }
         Ok(())
     }
 }

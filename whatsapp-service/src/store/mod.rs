@@ -1,10 +1,14 @@
-//! What is kept on disk: the sessions' folders ([`data_dir`]), and one database for everything else: messages and their
-//! fates, the event log, webhooks.
+//! What is kept on disk: one database for everything: what linked devices need, messages and their fates, the event
+//! log, webhooks.
 //!
 //! All SQL is in this folder. Above it nobody knows which database this is.
 
+mod backend;
+mod cells;
 mod data_dir;
+mod devices;
 mod events;
+mod legacy;
 mod messages;
 mod news;
 mod read;
@@ -15,14 +19,20 @@ mod tx;
 mod webhooks;
 mod writer;
 
-use std::{path::Path, sync::Mutex, sync::atomic::Ordering};
+use std::{
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, atomic::Ordering},
+};
 
 use tokio::sync::oneshot;
 
 pub use self::tx::Rules;
 pub use self::{
-    data_dir::{DataDir, Hold, Record, TenantDir, Tenants},
+    backend::Redelivery,
+    data_dir::DataDir,
+    devices::{Hold, Linked, Record},
     events::{Event, EventKind, Received},
+    legacy::DamagedFolder,
     messages::{Accepted, Content, Draft, Failure, Filter, Idempotency, Message, MessageStatus, Pending},
     news::{Waiting, Watch},
     webhooks::{Delivery, DeliveryState, Webhook, WebhookSummary},
@@ -49,14 +59,17 @@ pub enum StoreError {
         /// On what.
         path: std::path::PathBuf,
         /// What the system said.
-        source: std::sync::Arc<std::io::Error>,
+        source: Arc<std::io::Error>,
     },
-    /// The tenant's store is not what it was when it was linked.
+    /// Something that was written down can't be read any more.
     #[error("the store is damaged: {0}")]
     Damaged(String),
+    /// The device's store was set aside or deleted.
+    #[error("the store was set aside or deleted")]
+    Gone,
     /// The database can't be read or written now.
     #[error("the database: {0}")]
-    Database(std::sync::Arc<rusqlite::Error>),
+    Database(Arc<rusqlite::Error>),
     /// A write that failed took those with it that shared its transaction.
     #[error("the database gave up a whole transaction; the disk may be full")]
     TransactionLost,
@@ -75,7 +88,14 @@ pub enum StoreError {
 
 impl From<rusqlite::Error> for StoreError {
     fn from(error: rusqlite::Error) -> Self {
-        Self::Database(error.into())
+        match error {
+            rusqlite::Error::ToSqlConversionFailure(carried) => match carried.downcast::<Self>() {
+                Ok(own) => *own,
+                Err(other) => Self::Database(Arc::new(rusqlite::Error::ToSqlConversionFailure(other))),
+            },
+            error if is_damage(&error) => Self::Damaged(error.to_string()),
+            error => Self::Database(Arc::new(error)),
+        }
     }
 }
 
@@ -84,10 +104,12 @@ pub struct Store {
     writer: Mutex<Option<Writer>>,
     ended: Mutex<Option<oneshot::Receiver<()>>>,
     readers: Readers,
-    news: std::sync::Arc<News>,
+    news: Arc<News>,
     /// Part of every event's id, so that those of another database are others.
     instance: String,
     rules: Rules,
+    /// Where an earlier version had a folder for each tenant.
+    folders: PathBuf,
 }
 
 impl Store {
@@ -95,15 +117,16 @@ impl Store {
     pub fn open(path: &Path, rules: Rules) -> Result<Self, StoreError> {
         let connection = schema::open(path)?;
         let instance = schema::instance(&connection)?;
-        let news = std::sync::Arc::new(News::default());
-        let (writer, ended) = Writer::start(connection, rules, news.clone()).map_err(|source| StoreError::Io {
+        let news = Arc::new(News::default());
+        let no_thread = |source: std::io::Error| StoreError::Io {
             doing: "start a thread for",
             path: path.into(),
             source: source.into(),
-        })?;
-        let readers = Readers::new(path);
+        };
+        let (writer, ended) = Writer::start(connection, rules, news.clone()).map_err(no_thread)?;
+        let readers = Readers::start(path).map_err(no_thread)?;
         let (writer, ended) = (Mutex::new(Some(writer)), Mutex::new(Some(ended)));
-        Ok(Self { writer, ended, readers, news, instance, rules })
+        Ok(Self { writer, ended, readers, news, instance, rules, folders: path.with_file_name("tenants") })
     }
 
     /// Whether what was written last reached the disk. After a failure this tries again first.
@@ -119,7 +142,7 @@ impl Store {
         let (commits, jobs) = (&writer.health().commits, &writer.health().jobs);
         tracing::debug!(commits = commits.load(Ordering::Relaxed), jobs = jobs.load(Ordering::Relaxed), "store closed");
         // The last connection to close tidies up the files.
-        self.readers.close();
+        self.readers.close().await;
         drop(writer);
         if let Some(ended) = ended {
             let _ = ended.await;
@@ -139,6 +162,18 @@ impl Store {
             }
         }
     }
+}
+
+/// Whether the file holds something else than what was written.
+fn is_damage(error: &rusqlite::Error) -> bool {
+    use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase};
+    matches!(error.sqlite_error_code(), Some(DatabaseCorrupt | NotADatabase))
+        || matches!(
+            error,
+            rusqlite::Error::InvalidColumnType(..)
+                | rusqlite::Error::IntegralValueOutOfRange(..)
+                | rusqlite::Error::FromSqlConversionFailure(..)
+        )
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {

@@ -1,55 +1,89 @@
 //! Reading: beside the writer, and beside each other.
 
 use std::{
-    path::{Path, PathBuf},
-    sync::{Arc, Mutex},
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::Path,
+    sync::{Arc, Mutex, mpsc},
+    thread::{self, JoinHandle},
 };
 
 use rusqlite::Connection;
-use tokio::sync::Semaphore;
+use tokio::sync::oneshot;
 
 use super::{Store, StoreError, lock, schema};
 
-/// How many may read at the same time, and how many connections are kept for them.
-const READERS: usize = 8;
+/// How many may read at the same time. Each has a thread and a connection, however many sessions there are.
+const READERS: usize = 4;
 
-/// Connections that only read.
+/// What is to be read.
+type Job = Box<dyn FnOnce(Result<&Connection, StoreError>) + Send>;
+
+/// Threads that only read.
 pub struct Readers {
-    path: PathBuf,
-    idle: Arc<Mutex<Vec<Connection>>>,
-    turns: Semaphore,
+    jobs: Mutex<Option<mpsc::Sender<Job>>>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
 impl Readers {
-    /// None are open yet.
-    pub fn new(path: &Path) -> Self {
-        Self { path: path.into(), idle: Arc::default(), turns: Semaphore::new(READERS) }
+    /// Starts them. Each opens its connection when it is first needed.
+    pub fn start(path: &Path) -> std::io::Result<Self> {
+        let (jobs, queued) = mpsc::channel::<Job>();
+        let queued = Arc::new(Mutex::new(queued));
+        let threads = (0..READERS).map(|_| {
+            let (queued, path) = (queued.clone(), path.to_path_buf());
+            thread::Builder::new().name("store-reader".into()).spawn(move || work_off(&queued, &path))
+        });
+        let threads = threads.collect::<Result<_, _>>()?;
+        Ok(Self { jobs: Mutex::new(Some(jobs)), threads: Mutex::new(threads) })
     }
 
-    /// Closes those that are idle.
-    pub fn close(&self) {
-        lock(&self.idle).clear();
+    /// Finishes what was queued and closes the connections.
+    pub async fn close(&self) {
+        drop(lock(&self.jobs).take());
+        let threads = std::mem::take(&mut *lock(&self.threads));
+        // A thread that panicked is gone too.
+        let _ = tokio::task::spawn_blocking(|| threads.into_iter().for_each(|thread| drop(thread.join()))).await;
     }
 }
 
 impl Store {
-    /// Reads what was committed, on a thread that may block.
-    pub(super) async fn read<T: Send + 'static>(
-        &self,
-        work: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
-    ) -> Result<T, StoreError> {
-        let _turn = self.readers.turns.acquire().await.map_err(|_| StoreError::Closed)?;
-        let (idle, path) = (self.readers.idle.clone(), self.readers.path.clone());
-        let reading = tokio::task::spawn_blocking(move || {
-            let taken = lock(&idle).pop();
-            let connection = match taken {
-                Some(connection) => connection,
-                None => schema::open_reader(&path)?,
-            };
-            let result = work(&connection)?;
-            lock(&idle).push(connection);
-            Ok(result)
+    /// Reads what was committed.
+    pub(super) fn read<T, W>(&self, work: W) -> impl Future<Output = Result<T, StoreError>> + Send + use<T, W>
+    where
+        T: Send + 'static,
+        W: FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    {
+        let (answer, answered) = oneshot::channel();
+        let job: Job = Box::new(move |connection| {
+            // Whoever asked may have left.
+            let _ = answer.send(connection.and_then(|connection| Ok(work(connection)?)));
         });
-        reading.await.unwrap_or(Err(StoreError::Closed))
+        let queued = lock(&self.readers.jobs).as_ref().is_some_and(|jobs| jobs.send(job).is_ok());
+        async move {
+            match queued {
+                true => answered.await.unwrap_or(Err(StoreError::Closed)),
+                false => Err(StoreError::Closed),
+            }
+        }
+    }
+}
+
+fn work_off(queued: &Mutex<mpsc::Receiver<Job>>, path: &Path) {
+    let mut idle = None;
+    loop {
+        let Ok(job) = lock(queued).recv() else { return };
+        let opened = idle.take().map_or_else(|| schema::open_reader(path), Ok);
+        // A job that panics takes its connection with it, and not the thread.
+        idle = catch_unwind(AssertUnwindSafe(|| match opened {
+            Ok(connection) => {
+                job(Ok(&connection));
+                Some(connection)
+            }
+            Err(error) => {
+                job(Err(error.into()));
+                None
+            }
+        }))
+        .unwrap_or_default();
     }
 }

@@ -315,7 +315,7 @@ async fn a_database_of_a_newer_program_is_left_alone() {
     let newer = rusqlite::Connection::open(&path).unwrap();
     newer.pragma_update(None, "user_version", 99).unwrap();
     drop(newer);
-    assert!(matches!(Store::open(&path, RULES), Err(StoreError::TooNew { found: 99, known: 1 })));
+    assert!(matches!(Store::open(&path, RULES), Err(StoreError::TooNew { found: 99, known: 2 })));
 }
 
 #[tokio::test]

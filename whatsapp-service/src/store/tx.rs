@@ -3,7 +3,7 @@
 use chrono::{DateTime, Utc};
 use rusqlite::{Connection, OptionalExtension, Params, Row};
 
-use super::{StoreError, news::Told};
+use super::{StoreError, cells::Cells, news::Told};
 use crate::tenant::TenantId;
 
 /// A transaction that several jobs share, each undone by itself if it fails.
@@ -98,6 +98,11 @@ impl<'c> Tx<'c> {
         Ok(self.connection.last_insert_rowid())
     }
 
+    /// What is kept for a linked device, to be changed.
+    pub fn cells(&self, store: i64) -> rusqlite::Result<Cells<'_>> {
+        Cells::live(self.connection, store)
+    }
+
     /// The number of the row that was inserted last.
     pub fn last_row(&self) -> i64 {
         self.connection.last_insert_rowid()
@@ -131,4 +136,14 @@ pub fn time(row: &Row<'_>, column: &str) -> rusqlite::Result<DateTime<Utc>> {
 /// A time that may not have come.
 pub fn maybe_time(row: &Row<'_>, column: &str) -> rusqlite::Result<Option<DateTime<Utc>>> {
     Ok(row.get::<_, Option<i64>>(column)?.and_then(DateTime::from_timestamp_millis))
+}
+
+/// Lets an error of our own pass through a job.
+pub fn carry(error: StoreError) -> rusqlite::Error {
+    rusqlite::Error::ToSqlConversionFailure(Box::new(error))
+}
+
+/// For what can't be read any more.
+pub fn damaged(error: impl std::fmt::Display) -> rusqlite::Error {
+    carry(StoreError::Damaged(error.to_string()))
 }

@@ -1,0 +1,180 @@
+//! The devices that tenants have linked: which there are, what is known of their sessions, and where their keys are.
+
+use std::sync::Arc;
+
+use chrono::{DateTime, Utc};
+use rusqlite::{OptionalExtension, params};
+use serde::{Deserialize, Serialize};
+use whatsapp_rust::store::Backend;
+
+use super::{
+    Store, StoreError,
+    backend::{self, DeviceBackend, Redelivery},
+    cells::{Cells, decode, encode},
+    tx::{Tx, damaged, millis, tenant_name},
+};
+use crate::{sessions::State, tenant::TenantId};
+
+/// What is known of a tenant's session from one process to the next, beside its keys.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    /// Whether it is linked.
+    pub paired: bool,
+    /// The account's number.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub phone: Option<String>,
+    /// Why it must not dial, if WhatsApp said so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hold: Option<Hold>,
+}
+
+/// What WhatsApp said of an account that a new process has to respect too.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hold {
+    /// Banned or locked.
+    pub state: State,
+    /// The reason's identifier.
+    pub reason: String,
+    /// The reason for a person.
+    pub message: String,
+    /// Until when, in milliseconds since 1970; without it, until a person decides.
+    pub until: Option<i64>,
+}
+
+impl Hold {
+    /// Whether it still forbids dialling.
+    pub fn is_in_force(&self, now: DateTime<Utc>) -> bool {
+        self.until.is_none_or(|until| now.timestamp_millis() < until)
+    }
+}
+
+/// A tenant whose device was linked, and what was written down of its session, if that can be read.
+pub type Linked = (TenantId, Result<Record, StoreError>);
+
+impl Store {
+    /// All tenants that are linked.
+    pub async fn linked(&self) -> Result<Vec<Linked>, StoreError> {
+        self.read(|connection| {
+            let sql = "SELECT name, record FROM stores JOIN tenants ON tenants.key = stores.tenant \
+                       WHERE state = 'live' ORDER BY name";
+            let mut statement = connection.prepare_cached(sql)?;
+            let mut rows = statement.query(())?;
+            let mut linked = Vec::new();
+            while let Some(row) = rows.next()? {
+                let Ok(tenant) = tenant_name(row, "name") else {
+                    tracing::error!("a store names a tenant that can't be one; it is left alone");
+                    continue;
+                };
+                match row.get::<_, Vec<u8>>("record").and_then(|record| decode::<Record>(&record)) {
+                    Ok(record) if !record.paired => {}
+                    record => linked.push((tenant, record.map_err(StoreError::from))),
+                }
+            }
+            Ok(linked)
+        })
+        .await
+    }
+
+    /// What was last written down of a tenant's session. What can't be read is not taken for nothing.
+    pub async fn recorded(&self, tenant: &TenantId) -> Result<Record, StoreError> {
+        self.import(tenant).await?;
+        Ok(self.live_store(tenant).await?.map(|(_, record)| record).unwrap_or_default())
+    }
+
+    /// Writes down what is known of a tenant's session.
+    pub async fn record(&self, tenant: &TenantId, record: Record) -> Result<(), StoreError> {
+        let tenant = tenant.clone();
+        self.write(move |tx| {
+            let key = tx.tenant(&tenant)?;
+            let sql = "UPDATE stores SET record = ? WHERE tenant = ? AND state = 'live'";
+            if tx.execute(sql, params![encode(&record)?, key])? == 0 {
+                tx.new_store(&tenant, &record)?;
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    /// The store for a tenant's device. One that was linked must still be there and whole: it is never made anew.
+    pub async fn device(
+        self: &Arc<Self>,
+        tenant: &TenantId,
+        redelivery: Arc<dyn Redelivery>,
+    ) -> Result<Arc<dyn Backend>, StoreError> {
+        self.import(tenant).await?;
+        let key = match self.live_store(tenant).await? {
+            Some((key, record)) => {
+                let device = self.read(move |connection| backend::device(&Cells::of(connection, key))).await?;
+                if record.paired && device.is_none_or(|device| device.pn.is_none()) {
+                    return Err(StoreError::Damaged("the store of a linked device no longer holds its link".into()));
+                }
+                key
+            }
+            None => {
+                let tenant = tenant.clone();
+                self.write(move |tx| tx.new_store(&tenant, &Record::default())).await?
+            }
+        };
+        Ok(Arc::new(DeviceBackend::new(self.clone(), key, redelivery)))
+    }
+
+    /// Puts a tenant's store aside: the next one begins anew. Nothing is destroyed: a person may still need what is in
+    /// it.
+    pub async fn quarantine(&self, tenant: &TenantId) -> Result<(), StoreError> {
+        let tenant = tenant.clone();
+        self.write(move |tx| {
+            let sql = "UPDATE stores SET state = 'quarantined', at = ? WHERE tenant = ? AND state = 'live'";
+            tx.execute(sql, params![millis(Utc::now()), tx.tenant(&tenant)?]).map(drop)
+        })
+        .await
+    }
+
+    /// Deletes a tenant's store, but for what was put aside before. Only for a person who asked for it.
+    pub async fn delete_device(&self, tenant: &TenantId) -> Result<(), StoreError> {
+        self.delete_folder(tenant)?;
+        let tenant = tenant.clone();
+        self.write(move |tx| {
+            let key = tx.tenant(&tenant)?;
+            let live = "SELECT key FROM stores WHERE tenant = ? AND state = 'live'";
+            tx.execute(&format!("DELETE FROM state WHERE store IN ({live})"), [key])?;
+            tx.execute("DELETE FROM stores WHERE tenant = ? AND state = 'live'", [key]).map(drop)
+        })
+        .await
+    }
+
+    /// Forgets what devices keep only for a time: at most a few hundred values, of all tenants. Says whether there may
+    /// be more.
+    pub async fn forget_expired(&self, now: DateTime<Utc>) -> Result<bool, StoreError> {
+        const STEP: usize = 500;
+        self.write(move |tx| {
+            let sql = "DELETE FROM state WHERE (store, kind, name) IN \
+                       (SELECT store, kind, name FROM state WHERE expires_at <= ? LIMIT 500)";
+            Ok(tx.execute(sql, [millis(now)])? == STEP)
+        })
+        .await
+    }
+
+    async fn live_store(&self, tenant: &TenantId) -> Result<Option<(i64, Record)>, StoreError> {
+        let tenant = tenant.clone();
+        self.read(move |connection| {
+            let sql = "SELECT key, record FROM stores WHERE state = 'live' \
+                       AND tenant = (SELECT key FROM tenants WHERE name = ?)";
+            let mut statement = connection.prepare_cached(sql)?;
+            let read = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get::<_, Vec<u8>>(1)?));
+            let Some((key, record)) = statement.query_row([tenant.as_str()], read).optional()? else {
+                return Ok(None);
+            };
+            Ok(Some((key, decode(&record).map_err(|_| damaged("what is known of the session can't be read"))?)))
+        })
+        .await
+    }
+}
+
+impl Tx<'_> {
+    /// Begins a store for a tenant that has none, and returns its key.
+    pub fn new_store(&self, tenant: &TenantId, record: &Record) -> rusqlite::Result<i64> {
+        let sql = "INSERT INTO stores (tenant, state, at, record) VALUES (?, 'live', ?, ?)";
+        self.execute(sql, params![self.tenant(tenant)?, millis(Utc::now()), encode(record)?])?;
+        Ok(self.last_row())
+    }
+}
