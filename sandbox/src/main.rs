@@ -1,9 +1,19 @@
 //! The service and an offline WhatsApp, together on this machine: to try it, to test a gateway, and to run the tests.
 
-use std::{net::SocketAddr, path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    sync::Arc,
+    time::Duration,
+};
 
 use anyhow::Context;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+use rustls::{
+    RootCertStore,
+    pki_types::{CertificateDer, pem::PemObject},
+};
 use tempfile::TempDir;
 use whatsapp_service::{Server, Trust, asked_to_stop, cli, config::Config, log, sessions::Manager};
 use whatsapp_simulator::{Phone, Simulator, World};
@@ -50,6 +60,10 @@ enum Command {
     Service {
         #[command(flatten)]
         config: Box<Config>,
+
+        /// A root certificate (PEM) that the server at WHATSAPP_URL proves itself with, beside the public ones.
+        #[arg(long, value_name = "FILE")]
+        trust_ca: Option<PathBuf>,
     },
 }
 
@@ -59,7 +73,7 @@ fn main() -> ExitCode {
     let matches = Cli::command().mut_subcommand("service", local).get_matches();
     let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     let done = match cli.command {
-        Some(Command::Service { config }) => serve_only(*config),
+        Some(Command::Service { config, trust_ca }) => serve_only(*config, trust_ca.as_deref()),
         None => run(cli.sandbox),
     };
     match done {
@@ -71,7 +85,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn serve_only(mut config: Config) -> anyhow::Result<()> {
+fn serve_only(mut config: Config, trust_ca: Option<&Path>) -> anyhow::Result<()> {
     let url = config
         .whatsapp_url
         .as_deref()
@@ -82,7 +96,13 @@ fn serve_only(mut config: Config) -> anyhow::Result<()> {
         "the sandbox takes any server for WhatsApp: it must not speak to the real one"
     );
     without_looking_up_the_version(&mut config);
-    cli::serve(&config, Trust::AnyServer)
+    let mut roots = RootCertStore::empty();
+    if let Some(file) = trust_ca {
+        let added =
+            CertificateDer::from_pem_file(file).map_err(anyhow::Error::from).and_then(|der| Ok(roots.add(der)?));
+        added.with_context(|| format!("{} is not a root certificate in PEM", file.display()))?;
+    }
+    cli::serve(&config, Trust::AnyServer { tls_roots: roots.roots })
 }
 
 #[tokio::main]
@@ -99,7 +119,7 @@ async fn run(options: Sandbox) -> anyhow::Result<()> {
     let config = service_config(&options, &simulator, temporary.as_ref())?;
     log::start(config.log_format, config.log_level);
     let stop = asked_to_stop()?;
-    let server = Server::bind(&config, Trust::AnyServer).await?;
+    let server = Server::bind(&config, Trust::AnyServer { tls_roots: Vec::new() }).await?;
     println!("{}", instructions(&options, server.address(), &simulator));
     let showing = tokio::spawn(show_qr_codes(server.manager(), simulator.world().clone()));
     server.run(stop).await?;

@@ -8,6 +8,7 @@ mod crash;
 mod events;
 mod harness;
 mod log;
+mod network;
 #[path = "../node/mod.rs"]
 mod node;
 mod outbox;

@@ -93,7 +93,7 @@ impl Hold {
 
 impl DataDir {
     /// Opens or creates the directory and takes its lock.
-    pub fn open(root: &Path, trust: Trust) -> Result<Self, StoreError> {
+    pub fn open(root: &Path, trust: &Trust) -> Result<Self, StoreError> {
         create_private_dir(&root.join("tenants"))?;
         create_private_dir(&root.join("quarantine"))?;
         fs::set_permissions(root, fs::Permissions::from_mode(0o700)).map_err(io_error("protect", root))?;
@@ -106,7 +106,7 @@ impl DataDir {
         }
         let mark = root.join("sandbox");
         match trust {
-            Trust::AnyServer => drop(private_file(&mark).map_err(io_error("create", &mark))?),
+            Trust::AnyServer { .. } => drop(private_file(&mark).map_err(io_error("create", &mark))?),
             Trust::WhatsAppOnly if mark.exists() => return Err(StoreError::UsedBySandbox(root.into())),
             Trust::WhatsAppOnly => {}
         }
