@@ -2,7 +2,7 @@
 
 use std::{
     net::SocketAddr,
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::ExitCode,
     sync::Arc,
     time::Duration,
@@ -10,10 +10,7 @@ use std::{
 
 use anyhow::Context;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
-use rustls::{
-    RootCertStore,
-    pki_types::{CertificateDer, pem::PemObject},
-};
+use sandbox::without_looking_up_the_version;
 use tempfile::TempDir;
 use whatsapp_service::{Server, Trust, asked_to_stop, cli, config::Config, log, sessions::Manager};
 use whatsapp_simulator::{Phone, Simulator, World};
@@ -57,14 +54,7 @@ struct Sandbox {
 #[derive(Subcommand)]
 enum Command {
     /// Start only the service, with its usual settings, trusting whichever server WHATSAPP_URL leads to.
-    Service {
-        #[command(flatten)]
-        config: Box<Config>,
-
-        /// A root certificate (PEM) that the server at WHATSAPP_URL proves itself with, beside the public ones.
-        #[arg(long, value_name = "FILE")]
-        trust_ca: Option<PathBuf>,
-    },
+    Service(Box<sandbox::Service>),
 }
 
 fn main() -> ExitCode {
@@ -73,7 +63,7 @@ fn main() -> ExitCode {
     let matches = Cli::command().mut_subcommand("service", local).get_matches();
     let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     let done = match cli.command {
-        Some(Command::Service { config, trust_ca }) => serve_only(*config, trust_ca.as_deref()),
+        Some(Command::Service(service)) => service.serve(),
         None => run(cli.sandbox),
     };
     match done {
@@ -83,26 +73,6 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
-}
-
-fn serve_only(mut config: Config, trust_ca: Option<&Path>) -> anyhow::Result<()> {
-    let url = config
-        .whatsapp_url
-        .as_deref()
-        .context("give the simulator's address, like --whatsapp-url ws://127.0.0.1:3001/ws/chat")?;
-    let host = url.to_ascii_lowercase();
-    anyhow::ensure!(
-        !host.contains("whatsapp.net") && !host.contains("whatsapp.com"),
-        "the sandbox takes any server for WhatsApp: it must not speak to the real one"
-    );
-    without_looking_up_the_version(&mut config);
-    let mut roots = RootCertStore::empty();
-    if let Some(file) = trust_ca {
-        let added =
-            CertificateDer::from_pem_file(file).map_err(anyhow::Error::from).and_then(|der| Ok(roots.add(der)?));
-        added.with_context(|| format!("{} is not a root certificate in PEM", file.display()))?;
-    }
-    cli::serve(&config, Trust::AnyServer { tls_roots: roots.roots })
 }
 
 #[tokio::main]
@@ -139,11 +109,6 @@ fn service_config(options: &Sandbox, simulator: &Simulator, temporary: Option<&T
     }
     without_looking_up_the_version(&mut config);
     Ok(config)
-}
-
-/// The simulator takes any version, and there is nothing to ask on a machine without a network.
-fn without_looking_up_the_version(config: &mut Config) {
-    config.whatsapp_version.get_or_insert_with(whatsapp_service::sessions::built_in_version);
 }
 
 /// Holds the service's QR codes up to the phones, so that the page can offer to scan them.

@@ -6,6 +6,7 @@
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod descriptors;
 pub mod http;
 pub mod log;
 pub mod selfcheck;
