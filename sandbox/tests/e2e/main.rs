@@ -6,6 +6,7 @@ mod command_line;
 mod contract;
 mod crash;
 mod events;
+mod fleet;
 mod harness;
 mod log;
 mod network;

@@ -74,6 +74,14 @@ impl Process {
         cpu(&self.id()?.to_string())
     }
 
+    /// The bytes it has had written to a disk.
+    ///
+    /// # Errors
+    /// The system doesn't say, or the process has ended.
+    pub fn written(&self) -> anyhow::Result<u64> {
+        number(&fs::read_to_string(format!("/proc/{}/io", self.id()?))?, "write_bytes:")
+    }
+
     fn id(&self) -> anyhow::Result<u32> {
         self.0.id().context("the process has ended")
     }

@@ -59,7 +59,9 @@ pub async fn run(options: &Options) -> anyhow::Result<Measured> {
 fn describe(options: &Options, figures: &mut Figures) {
     figures.add("sessions", options.sessions);
     figures.add("tls", options.tls);
-    figures.add("durable", true);
+    if let Some(binary) = &options.service_binary {
+        figures.add("service_binary", binary.display().to_string());
+    }
     figures.add("processes_on_this_machine", json!(["service", "simulator", "fleet"]));
 }
 
@@ -163,11 +165,10 @@ impl Run<'_> {
         say(&format!("idle for {} s", self.options.idle_seconds));
         let before = self.cpu()?;
         tokio::time::sleep(Duration::from_secs(self.options.idle_seconds)).await;
-        self.add_cpu(&before, [
-            "percent_of_a_core_idle_service",
-            "percent_of_a_core_idle_simulator",
-            "percent_of_a_core_idle_fleet",
-        ])?;
+        self.add_cpu(
+            &before,
+            ["percent_of_a_core_idle_service", "percent_of_a_core_idle_simulator", "percent_of_a_core_idle_fleet"],
+        )?;
         Ok(())
     }
 
@@ -176,13 +177,13 @@ impl Run<'_> {
         say(&format!("{callers} callers send as {tenants} tenants, as fast as they are answered"));
         let load = Load::new(&self.api, &self.recipients, tenants);
         let failed_before = load.warm_up(callers).await?;
-        let before = self.cpu()?;
+        let (before, written) = (self.cpu()?, self.service.process.written()?);
         let outcome = load.as_fast_as_answered(callers, Duration::from_secs(self.options.seconds)).await?;
-        let cpu = self.add_cpu(&before, [
-            "percent_of_a_core_sends_service",
-            "percent_of_a_core_sends_simulator",
-            "percent_of_a_core_sends_fleet",
-        ])?;
+        let cpu = self.add_cpu(
+            &before,
+            ["percent_of_a_core_sends_service", "percent_of_a_core_sends_simulator", "percent_of_a_core_sends_fleet"],
+        )?;
+        let written = (self.service.process.written()? - written) as f64 / 1024.0;
         let figures = &mut self.figures;
         figures.add("sends_callers", callers);
         figures.add("sends_tenants", tenants);
@@ -193,7 +194,9 @@ impl Run<'_> {
         figures.add("sends_answers", answers(&outcome));
         figures.add_number("sends_milliseconds_p50", milliseconds(outcome.percentile(50.0)));
         figures.add_number("sends_milliseconds_p99", milliseconds(outcome.percentile(99.0)));
-        figures.add_number("sends_service_cpu_milliseconds_per_send", milliseconds(cpu) / outcome.sent().max(1) as f64);
+        let sent = outcome.sent().max(1) as f64;
+        figures.add_number("sends_service_cpu_milliseconds_per_send", milliseconds(cpu) / sent);
+        figures.add_number("sends_kib_written_per_send", written / sent);
         Ok(())
     }
 
@@ -204,11 +207,14 @@ impl Run<'_> {
         let failed_before = load.warm_up(self.options.callers).await?;
         let before = self.cpu()?;
         let outcome = load.at_rate(rate, Duration::from_secs(self.options.seconds)).await?;
-        let cpu = self.add_cpu(&before, [
-            "percent_of_a_core_offered_service",
-            "percent_of_a_core_offered_simulator",
-            "percent_of_a_core_offered_fleet",
-        ])?;
+        let cpu = self.add_cpu(
+            &before,
+            [
+                "percent_of_a_core_offered_service",
+                "percent_of_a_core_offered_simulator",
+                "percent_of_a_core_offered_fleet",
+            ],
+        )?;
         let figures = &mut self.figures;
         figures.add("offered_per_second", rate);
         figures.add("offered_tenants", tenants);
@@ -219,7 +225,8 @@ impl Run<'_> {
         figures.add_number("offered_milliseconds_p50", milliseconds(outcome.percentile(50.0)));
         figures.add_number("offered_milliseconds_p99", milliseconds(outcome.percentile(99.0)));
         figures.add_number("offered_milliseconds_max", milliseconds(outcome.percentile(100.0)));
-        figures.add_number("offered_service_cpu_milliseconds_per_send", milliseconds(cpu) / outcome.sent().max(1) as f64);
+        figures
+            .add_number("offered_service_cpu_milliseconds_per_send", milliseconds(cpu) / outcome.sent().max(1) as f64);
         Ok(())
     }
 
