@@ -26,7 +26,7 @@ async fn figures(arguments: &[&str]) -> (Map<String, Value>, String) {
 
 #[tokio::test]
 async fn it_prints_every_figure_and_the_readme_explains_each() {
-    let (figures, table) = figures(&["--sessions", "4", "--callers", "4", "--tenants-sending", "2"]).await;
+    let (figures, table) = figures(&["--sessions", "4", "--callers", "4", "--tenants-sending", "2", "--tls"]).await;
     let number = |name: &str| figures.get(name).and_then(Value::as_f64).unwrap_or_else(|| panic!("{name}: {table}"));
     for all in ["sessions", "sessions_ready", "sessions_ready_after_kill"] {
         assert_eq!(number(all), 4.0, "{all}: {table}");
@@ -57,7 +57,7 @@ async fn it_prints_every_figure_and_the_readme_explains_each() {
     assert!(number("descriptors_per_session") >= 1.0, "a session without a socket? {table}");
     assert!(number("offered_milliseconds_p50") <= number("offered_milliseconds_p99"), "{table}");
     assert!(number("offered_milliseconds_p99") <= number("offered_milliseconds_max"), "{table}");
-    assert_eq!(figures["tls"], false);
+    assert_eq!(figures["tls"], true);
     for name in figures.keys() {
         assert!(table.lines().any(|line| line.starts_with(&format!("{name} "))), "{name} is not in the table: {table}");
         assert!(README.contains(&format!("`{name}`")), "{name} is not in the README");
@@ -65,10 +65,11 @@ async fn it_prints_every_figure_and_the_readme_explains_each() {
 }
 
 #[tokio::test]
-async fn what_is_skipped_is_not_there() {
+async fn what_is_skipped_is_not_there_and_tls_is_a_choice() {
     let (figures, _) = figures(&["--sessions", "1", "--skip", "idle,sends,restart"]).await;
     let measured = |part: &str| figures.keys().any(|name| name.contains(part));
     assert!(measured("kib_per_session") && measured("seconds_to_terminate"));
+    assert_eq!(figures["tls"], false);
     assert!(!measured("idle") && !measured("sends") && !measured("offered") && !measured("kill"));
 }
 

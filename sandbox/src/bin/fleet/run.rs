@@ -31,11 +31,17 @@ pub async fn run(options: &Options) -> anyhow::Result<Measured> {
         None => TempDir::with_prefix("fleet-")?,
     };
     let mut figures = Figures::default();
-    describe(options, &mut figures);
+    figures.add("sessions", options.sessions);
+    if let Some(binary) = &options.service_binary {
+        figures.add("service_binary", binary.display().to_string());
+    }
+    figures.add("processes_on_this_machine", json!(["service", "simulator", "fleet"]));
     machine::describe(&mut figures, folder.path())?;
     say("starting");
     let (http, port) = (client()?, lasting_port()?);
-    let simulator = Simulator::start().await?;
+    let root = options.tls.then(|| folder.path().join("root.pem"));
+    let simulator = Simulator::start(root.as_deref()).await?;
+    figures.add("tls", simulator.whatsapp.starts_with("wss:"));
     let phones = Phones::new(http.clone(), simulator.control.clone());
     let recipients: Vec<_> = (0..options.recipients).map(|n| format!("49162{n:08}")).collect();
     for phone in &recipients {
@@ -46,6 +52,7 @@ pub async fn run(options: &Options) -> anyhow::Result<Measured> {
         port,
         folder: PathBuf::from(folder.path()),
         whatsapp: simulator.whatsapp.clone(),
+        trust_ca: root,
     };
     let api = Api::new(http, port);
     let (service, started) = Service::start(program, api.clone()).await?;
@@ -53,16 +60,6 @@ pub async fn run(options: &Options) -> anyhow::Result<Measured> {
     let mut run = Run { options, api, phones, recipients, simulator, service, figures, all_ready: true };
     run.measure().await?;
     Ok(Measured { figures: run.figures, all_ready: run.all_ready })
-}
-
-/// Adds what was asked for.
-fn describe(options: &Options, figures: &mut Figures) {
-    figures.add("sessions", options.sessions);
-    figures.add("tls", options.tls);
-    if let Some(binary) = &options.service_binary {
-        figures.add("service_binary", binary.display().to_string());
-    }
-    figures.add("processes_on_this_machine", json!(["service", "simulator", "fleet"]));
 }
 
 /// What is going on, for whoever waits.
