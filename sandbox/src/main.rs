@@ -4,6 +4,7 @@ use std::{net::SocketAddr, path::PathBuf, process::ExitCode, sync::Arc, time::Du
 
 use anyhow::Context;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+use sandbox::without_looking_up_the_version;
 use tempfile::TempDir;
 use whatsapp_service::{Server, Trust, asked_to_stop, cli, config::Config, log, sessions::Manager};
 use whatsapp_simulator::{Phone, Simulator, World};
@@ -47,10 +48,7 @@ struct Sandbox {
 #[derive(Subcommand)]
 enum Command {
     /// Start only the service, with its usual settings, trusting whichever server WHATSAPP_URL leads to.
-    Service {
-        #[command(flatten)]
-        config: Box<Config>,
-    },
+    Service(Box<sandbox::Service>),
 }
 
 fn main() -> ExitCode {
@@ -59,7 +57,7 @@ fn main() -> ExitCode {
     let matches = Cli::command().mut_subcommand("service", local).get_matches();
     let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     let done = match cli.command {
-        Some(Command::Service { config }) => serve_only(*config),
+        Some(Command::Service(service)) => service.serve(),
         None => run(cli.sandbox),
     };
     match done {
@@ -69,20 +67,6 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
-}
-
-fn serve_only(mut config: Config) -> anyhow::Result<()> {
-    let url = config
-        .whatsapp_url
-        .as_deref()
-        .context("give the simulator's address, like --whatsapp-url ws://127.0.0.1:3001/ws/chat")?;
-    let host = url.to_ascii_lowercase();
-    anyhow::ensure!(
-        !host.contains("whatsapp.net") && !host.contains("whatsapp.com"),
-        "the sandbox takes any server for WhatsApp: it must not speak to the real one"
-    );
-    without_looking_up_the_version(&mut config);
-    cli::serve(&config, Trust::AnyServer)
 }
 
 #[tokio::main]
@@ -99,7 +83,7 @@ async fn run(options: Sandbox) -> anyhow::Result<()> {
     let config = service_config(&options, &simulator, temporary.as_ref())?;
     log::start(config.log_format, config.log_level);
     let stop = asked_to_stop()?;
-    let server = Server::bind(&config, Trust::AnyServer).await?;
+    let server = Server::bind(&config, Trust::AnyServer { tls_roots: Vec::new() }).await?;
     println!("{}", instructions(&options, server.address(), &simulator));
     let showing = tokio::spawn(show_qr_codes(server.manager(), simulator.world().clone()));
     server.run(stop).await?;
@@ -119,11 +103,6 @@ fn service_config(options: &Sandbox, simulator: &Simulator, temporary: Option<&T
     }
     without_looking_up_the_version(&mut config);
     Ok(config)
-}
-
-/// The simulator takes any version, and there is nothing to ask on a machine without a network.
-fn without_looking_up_the_version(config: &mut Config) {
-    config.whatsapp_version.get_or_insert_with(whatsapp_service::sessions::built_in_version);
 }
 
 /// Holds the service's QR codes up to the phones, so that the page can offer to scan them.

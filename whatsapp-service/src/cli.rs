@@ -11,7 +11,7 @@ use anyhow::{Context, bail};
 use clap::{Args, Parser, Subcommand};
 use serde_json::{Value, json};
 
-use crate::{Server, Trust, asked_to_stop, config::Config, http::qr, log};
+use crate::{Server, Trust, asked_to_stop, config::Config, descriptors, http::qr, log};
 
 /// Manages WhatsApp sessions for many tenants and sends their messages.
 ///
@@ -100,6 +100,9 @@ pub fn run(cli: Cli, trust: Trust) -> ExitCode {
 /// Serves until the process is asked to stop.
 pub fn serve(config: &Config, trust: Trust) -> anyhow::Result<()> {
     log::start(config.log_format, config.log_level);
+    if let Err(error) = descriptors::raise_limit() {
+        tracing::warn!(%error, "the limit of open files can't be raised");
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
         let stop = asked_to_stop()?;

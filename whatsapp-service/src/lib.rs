@@ -6,6 +6,7 @@
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod descriptors;
 pub mod http;
 pub mod log;
 pub mod selfcheck;
@@ -21,6 +22,7 @@ use hyper_util::{
     server::graceful::GracefulShutdown,
     service::TowerToHyperService,
 };
+use rustls::pki_types::TrustAnchor;
 use tokio::net::TcpListener;
 
 use self::{
@@ -38,12 +40,15 @@ const DRAIN_LIMIT: Duration = Duration::from_secs(10);
 const STOP_LIMIT: Duration = Duration::from_secs(14);
 
 /// Which servers a build may be made to trust.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Trust {
     /// WhatsApp's, and no other.
     WhatsAppOnly,
     /// Any: only the sandbox says this.
-    AnyServer,
+    AnyServer {
+        /// Who may vouch for its address by TLS, beside the public roots.
+        tls_roots: Vec<TrustAnchor<'static>>,
+    },
 }
 
 /// Why the service can't start.

@@ -1,5 +1,6 @@
 //! What can be chosen about a simulator before it starts.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::wire::ServerIdentity;
@@ -8,6 +9,8 @@ use crate::world::Addressing;
 /// Settings of one simulator. The defaults imitate the real service; tests shorten the times.
 #[derive(Clone, Debug)]
 pub struct Config {
+    /// Where to listen with TLS too (port 0 picks a free one; default: nowhere).
+    pub tls: Option<SocketAddr>,
     /// How long each server frame is on its way (default 1 ms). Never zero by default: clients have races that only
     /// an instant answer exposes.
     pub link_delay: Duration,
@@ -37,6 +40,7 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         Self {
+            tls: None,
             link_delay: Duration::from_millis(1),
             handshake_timeout: Duration::from_secs(10),
             qr_first: Duration::from_secs(60),

@@ -15,6 +15,7 @@
 
 mod config;
 mod control;
+mod tls;
 mod wire;
 mod world;
 
@@ -22,11 +23,16 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Router;
+use axum::serve::{Listener, ListenerExt};
 use tokio::net::TcpListener;
-use tokio::task::JoinHandle;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::tls::Tls;
+
 pub use crate::config::Config;
+pub use crate::tls::TlsError;
 pub use crate::wire::{ServerIdentity, TrustError};
 pub use crate::world::{
     AccountError, AccountSnapshot, AccountView, Addressing, ChatMessage, CodeError, DeviceView, Fault, FaultKind,
@@ -49,6 +55,9 @@ pub enum StartError {
     /// No server identity could be made.
     #[error(transparent)]
     Trust(#[from] TrustError),
+    /// No certificate for TLS could be made.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
 }
 
 /// A simulator that listens and serves. Dropping it ends it at once; [`Simulator::shutdown`] waits for the end.
@@ -56,18 +65,24 @@ pub struct Simulator {
     addr: SocketAddr,
     world: Arc<World>,
     identity: Arc<ServerIdentity>,
+    tls: Option<(SocketAddr, Tls)>,
     stop: CancellationToken,
-    serving: JoinHandle<()>,
+    serving: JoinSet<()>,
 }
 
 impl Simulator {
-    /// Listens on an address (port 0 picks a free one) and serves in the background.
+    /// Listens on an address (port 0 picks a free one), and with TLS where [`Config::tls`] says, and serves in the
+    /// background.
     ///
     /// # Errors
     /// Any [`StartError`].
     pub async fn bind(addr: SocketAddr, config: Config) -> Result<Self, StartError> {
         let listener = TcpListener::bind(addr).await?;
         let addr = listener.local_addr()?;
+        let with_tls = match config.tls {
+            Some(addr) => Some((TcpListener::bind(addr).await?, Tls::generate()?)),
+            None => None,
+        };
         let identity = match config.identity.clone() {
             Some(identity) => identity,
             None => ServerIdentity::generate()?,
@@ -76,14 +91,21 @@ impl Simulator {
         let world = Arc::new(World::new(config));
         let stop = CancellationToken::new();
         let router = control::router(Arc::clone(&world), Arc::clone(&identity), stop.clone());
-        let ended = stop.clone();
-        let serving = tokio::spawn(async move {
-            let served = axum::serve(listener, router).with_graceful_shutdown(ended.cancelled_owned()).await;
-            if let Err(error) = served {
-                tracing::error!(%error, "the listener failed");
+        let mut serving = JoinSet::new();
+        let tls = match with_tls {
+            Some((listener, tls)) => {
+                let listener = tls.listen(listener)?;
+                let addr = listener.local_addr()?;
+                serving.spawn(serve(listener, router.clone(), stop.clone()));
+                Some((addr, tls))
             }
+            None => None,
+        };
+        let listener = listener.tap_io(|stream| {
+            let _ = stream.set_nodelay(true);
         });
-        Ok(Self { addr, world, identity, stop, serving })
+        serving.spawn(serve(listener, router, stop.clone()));
+        Ok(Self { addr, world, identity, tls, stop, serving })
     }
 
     /// Where it listens.
@@ -94,6 +116,16 @@ impl Simulator {
     /// The address for clients, `ws://…/ws/chat`.
     pub fn ws_url(&self) -> String {
         format!("ws://{}{WS_PATH}", self.addr)
+    }
+
+    /// The address for clients that want TLS, `wss://…/ws/chat`, if it was asked for.
+    pub fn wss_url(&self) -> Option<String> {
+        self.tls.as_ref().map(|(addr, _)| format!("wss://{addr}{WS_PATH}"))
+    }
+
+    /// The root certificate that those have to trust, as PEM. It is made anew at every start.
+    pub fn tls_root_pem(&self) -> Option<&str> {
+        self.tls.as_ref().map(|(_, tls)| tls.root_pem.as_str())
     }
 
     /// The address of the page and the control API, `http://…`.
@@ -122,12 +154,22 @@ impl Simulator {
     /// Ends all connections and the listener, and waits for that.
     pub async fn shutdown(mut self) {
         self.stop.cancel();
-        match tokio::time::timeout(SHUTDOWN_PATIENCE, &mut self.serving).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::error!(%error, "the server task failed"),
-            // Someone holds an HTTP connection open in the middle of a request.
-            Err(_) => self.serving.abort(),
-        }
+        let ended = async {
+            while let Some(ended) = self.serving.join_next().await {
+                if let Err(error) = ended {
+                    tracing::error!(%error, "the server task failed");
+                }
+            }
+        };
+        // Someone may hold an HTTP connection open in the middle of a request: it ends with the tasks.
+        let _ = tokio::time::timeout(SHUTDOWN_PATIENCE, ended).await;
+    }
+}
+
+/// Serves until `stop`.
+async fn serve<L: Listener<Addr: std::fmt::Debug>>(listener: L, router: Router, stop: CancellationToken) {
+    if let Err(error) = axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned()).await {
+        tracing::error!(%error, "the listener failed");
     }
 }
 

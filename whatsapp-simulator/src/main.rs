@@ -1,9 +1,11 @@
 //! The simulator as a program.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use anyhow::Context as _;
 use clap::Parser;
 use whatsapp_simulator::{Config, Phone, Simulator};
 
@@ -14,6 +16,12 @@ struct Args {
     /// Where to listen, for clients, the control API and the page.
     #[arg(long, env = "SIMULATOR_LISTEN", default_value = "127.0.0.1:3001")]
     listen: SocketAddr,
+    /// Where to listen with TLS too, under a root certificate that is made at start.
+    #[arg(long, env = "SIMULATOR_TLS_LISTEN")]
+    tls_listen: Option<SocketAddr>,
+    /// Where to write that root certificate, as PEM: it is there once the addresses are printed.
+    #[arg(long, value_name = "FILE", requires = "tls_listen")]
+    tls_ca_out: Option<PathBuf>,
     /// An account to start with, as PHONE=NAME or PHONE; may be repeated.
     #[arg(long = "account", value_name = "PHONE=NAME", value_parser = account)]
     accounts: Vec<(Phone, String)>,
@@ -45,14 +53,24 @@ async fn main() -> ExitCode {
 }
 
 async fn run(args: Args) -> anyhow::Result<()> {
-    let config =
-        Config { link_delay: Duration::from_millis(args.link_delay_ms), qr_refs: args.qr_refs, ..Config::default() };
+    let config = Config {
+        tls: args.tls_listen,
+        link_delay: Duration::from_millis(args.link_delay_ms),
+        qr_refs: args.qr_refs,
+        ..Config::default()
+    };
     let simulator = Simulator::bind(args.listen, config).await?;
     for (phone, name) in &args.accounts {
         simulator.add_account(phone, name)?;
     }
+    if let (Some(file), Some(pem)) = (&args.tls_ca_out, simulator.tls_root_pem()) {
+        std::fs::write(file, pem).with_context(|| format!("can't write {}", file.display()))?;
+    }
     println!("page and control API: {}/", simulator.http_url());
     println!("clients connect to:   {}", simulator.ws_url());
+    if let Some(url) = simulator.wss_url() {
+        println!("clients with TLS to:  {url}");
+    }
     stop_signal().await?;
     simulator.shutdown().await;
     Ok(())

@@ -1,11 +1,17 @@
 //! The commands of the binary, as a person types them, against a running service.
 
-use std::process::{Command, Output, Stdio};
+use std::{
+    path::Path,
+    process::{Command, Output, Stdio},
+    sync::Arc,
+};
 
 use reqwest::Method;
+use tempfile::TempDir;
+use whatsapp_simulator::Config;
 
 use crate::{
-    harness::{ANA, BRUNO, SECRET, World},
+    harness::{ANA, BRUNO, Log, Program, SECRET, Service, World, simulator},
     trust::SERVICE,
 };
 
@@ -102,4 +108,16 @@ async fn help_is_worth_reading() {
         assert!(help.contains(word), "{word}: {help}");
     }
     assert!(!help.contains(SECRET), "the environment's secret is not shown");
+}
+
+#[tokio::test]
+async fn it_may_open_as_many_files_as_the_system_allows() {
+    let simulator = simulator(Config::default()).await;
+    let few = ["-c", "ulimit -Sn 200 && exec \"$0\" service", env!("CARGO_BIN_EXE_sandbox")];
+    let program = Program::new(Path::new("/bin/sh"), &few, &[("WHATSAPP_URL", &simulator.ws_url())]);
+    let service = Service::run(program, Arc::new(TempDir::new().unwrap()), Log::default()).await;
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", service.pid())).unwrap();
+    let files = limits.lines().find(|line| line.starts_with("Max open files")).expect("a limit of open files");
+    let [soft, hard] = [3, 4].map(|field| files.split_whitespace().nth(field).unwrap());
+    assert!(soft == hard && soft != "200", "{files}");
 }

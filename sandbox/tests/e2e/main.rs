@@ -6,9 +6,11 @@ mod command_line;
 mod contract;
 mod crash;
 mod events;
+mod fleet;
 mod harness;
 mod log;
 mod migration;
+mod network;
 #[path = "../node/mod.rs"]
 mod node;
 mod outbox;

@@ -7,6 +7,7 @@ use std::{
 };
 
 use tokio::sync::{Semaphore, mpsc};
+use tokio_rustls::TlsConnector;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use whatsapp_rust::{
     CacheConfig, Client,
@@ -25,6 +26,7 @@ use whatsapp_rust::{
 };
 
 use super::{
+    dial::tls_settings,
     events::{Heard, Listener, Mailbox},
     inbound::Inbound,
     lane::Pace,
@@ -33,7 +35,7 @@ use super::{
     transport::{Dial, WatchedTransport},
     version::{Version, VersionSource},
 };
-use crate::{config::Config, store::Store};
+use crate::{Trust, config::Config, store::Store};
 
 /// How long a client may take to say goodbye and write down what it holds.
 const STOP_LIMIT: Duration = Duration::from_secs(15);
@@ -46,6 +48,8 @@ const VERDICT_LIFETIME: Duration = Duration::from_secs(30);
 pub struct Surroundings {
     /// WhatsApp's address; `None` is the real one.
     pub whatsapp_url: Option<String>,
+    /// The settings of TLS for all connections to WhatsApp.
+    pub tls: TlsConnector,
     /// How this device is called on the phone.
     pub device_name: String,
     /// Fetches what the library fetches by HTTP.
@@ -71,9 +75,10 @@ pub struct Surroundings {
 
 impl Surroundings {
     /// Shared by all sessions of a process.
-    pub fn new(config: &Config, version: VersionSource, store: Arc<Store>) -> Self {
+    pub fn new(config: &Config, trust: &Trust, version: VersionSource, store: Arc<Store>) -> Self {
         Self {
             whatsapp_url: config.whatsapp_url.clone().filter(|url| !url.is_empty()),
+            tls: tls_settings(trust).into(),
             device_name: config.device_name.clone(),
             http: http_client(),
             version,
@@ -111,7 +116,7 @@ impl Surroundings {
 
     async fn dial_once(&self) -> Signal {
         let backend: Arc<dyn Backend> = Arc::new(InMemoryBackend::new());
-        let transport = WatchedTransport::new(self.whatsapp_url.as_deref(), |_| {});
+        let transport = WatchedTransport::new(self.whatsapp_url.as_deref(), self.tls.clone(), |_| {});
         let built = Bot::builder()
             .with_backend_arc(backend)
             .with_transport_factory(transport)
@@ -164,7 +169,8 @@ impl Link {
         inbound: Inbound,
     ) -> Result<(Self, mpsc::UnboundedReceiver<Heard>), String> {
         let (signals, heard) = mpsc::unbounded_channel();
-        let transport = WatchedTransport::new(around.whatsapp_url.as_deref(), report_dials(around, signals.clone()));
+        let reports = report_dials(around, signals.clone());
+        let transport = WatchedTransport::new(around.whatsapp_url.as_deref(), around.tls.clone(), reports);
         let props = DevicePropsOverride::new().with_os(&around.device_name).with_platform_type(PlatformType::CHROME);
         let bot = Bot::builder()
             .with_backend_arc(backend)

@@ -1,5 +1,6 @@
 //! The WhatsApp manager: one session for each tenant, and what they all share.
 
+mod dial;
 mod events;
 mod inbound;
 mod lane;
@@ -64,13 +65,13 @@ pub struct Manager {
 impl Manager {
     /// Takes the data directory.
     pub fn new(config: &Config, trust: Trust) -> Result<Self, StoreError> {
-        let data = DataDir::open(&config.data_dir, trust)?;
+        let data = DataDir::open(&config.data_dir, &trust)?;
         let version = VersionSource::new(config.whatsapp_version, data.version_file());
         let rules = Rules { keep_bodies: config.keep_bodies, webhook_for_all: config.webhook_for_all().is_some() };
         let store = Arc::new(Store::open(&data.database(), rules)?);
         Ok(Self {
             _data: data,
-            around: Arc::new(Surroundings::new(config, version, store)),
+            around: Arc::new(Surroundings::new(config, &trust, version, store)),
             sessions: RwLock::default(),
             closing: AtomicBool::new(false),
             damaged: RwLock::default(),

@@ -11,12 +11,13 @@ use std::{
     time::Duration,
 };
 
+use tokio_rustls::TlsConnector;
 use whatsapp_rust::{
     anyhow::{self, anyhow},
     async_channel::Receiver,
     async_trait,
     bytes::Bytes,
-    transport::{TokioWebSocketTransportFactory, Transport, TransportEvent, TransportFactory},
+    transport::{Connector, TokioWebSocketTransportFactory, Transport, TransportEvent, TransportFactory},
 };
 
 /// How long one frame may take to be written.
@@ -48,8 +49,8 @@ pub struct WatchedTransport<F> {
 
 impl<F: Fn(Dial) + Clone + Send + Sync + 'static> WatchedTransport<F> {
     /// Dials `url`, or WhatsApp without one.
-    pub fn new(url: Option<&str>, report: F) -> Self {
-        let dialler = TokioWebSocketTransportFactory::new();
+    pub fn new(url: Option<&str>, tls: TlsConnector, report: F) -> Self {
+        let dialler = TokioWebSocketTransportFactory::new().with_connector(Connector::Rustls(tls));
         Self { dialler: if let Some(url) = url { dialler.with_url(url) } else { dialler }, report }
     }
 }

@@ -29,7 +29,7 @@ pub struct DataDir {
 
 impl DataDir {
     /// Opens or creates the directory and takes its lock.
-    pub fn open(root: &Path, trust: Trust) -> Result<Self, StoreError> {
+    pub fn open(root: &Path, trust: &Trust) -> Result<Self, StoreError> {
         create_private_dir(root)?;
         fs::set_permissions(root, fs::Permissions::from_mode(0o700)).map_err(io_error("protect", root))?;
         let path = root.join("lock");
@@ -41,7 +41,7 @@ impl DataDir {
         }
         let mark = root.join("sandbox");
         match trust {
-            Trust::AnyServer => drop(private_file(&mark).map_err(io_error("create", &mark))?),
+            Trust::AnyServer { .. } => drop(private_file(&mark).map_err(io_error("create", &mark))?),
             Trust::WhatsAppOnly if mark.exists() => return Err(StoreError::UsedBySandbox(root.into())),
             Trust::WhatsAppOnly => {}
         }
