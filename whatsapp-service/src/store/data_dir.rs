@@ -24,7 +24,11 @@ use sha2::{Digest, Sha256};
 use whatsapp_rust::store::{Backend, SqliteStore, SqliteStoreConfig, Synchronous};
 
 use super::StoreError;
-use crate::{Trust, sessions::State, tenant::TenantId};
+use crate::{
+    Trust,
+    sessions::{Proxy, State},
+    tenant::TenantId,
+};
 
 /// The data directory. One process at a time: the lock goes when this does, or when the process ends.
 #[derive(Debug)]
@@ -69,6 +73,9 @@ pub struct Record {
     /// Why it must not dial, if WhatsApp said so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hold: Option<Hold>,
+    /// The way to WhatsApp that its owner has chosen. It holds a password.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proxy: Option<Proxy>,
 }
 
 /// What WhatsApp said of an account that a new process has to respect too.
