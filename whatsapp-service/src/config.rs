@@ -112,6 +112,11 @@ pub struct Config {
 }
 
 impl Config {
+    /// `WHATSAPP_URL`; empty counts as unset.
+    pub fn whatsapp_url(&self) -> Option<&str> {
+        self.whatsapp_url.as_deref().filter(|url| !url.is_empty())
+    }
+
     /// `WEBHOOK_URL`; empty counts as unset.
     pub fn webhook_for_all(&self) -> Option<&str> {
         self.webhook_url.as_deref().filter(|url| !url.is_empty())

@@ -28,7 +28,7 @@ use tokio::net::TcpListener;
 use self::{
     config::{Config, InvalidSecret},
     http::App,
-    sessions::Manager,
+    sessions::{Dialler, InvalidUrl, Manager},
     store::StoreError,
     webhooks::{InvalidWebhook, Webhooks},
 };
@@ -63,6 +63,9 @@ pub enum StartError {
     /// The secret can't be used.
     #[error(transparent)]
     Secret(#[from] InvalidSecret),
+    /// WhatsApp's address can't be used.
+    #[error(transparent)]
+    Url(#[from] InvalidUrl),
     /// The data directory can't be used.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -90,11 +93,12 @@ pub struct Server {
 impl Server {
     /// Checks that this build can be trusted, takes the data directory and binds the address.
     pub async fn bind(config: &Config, trust: Trust) -> Result<Self, StartError> {
-        if trust == Trust::WhatsAppOnly && !selfcheck::refuses_forged_certificates() {
+        if matches!(trust, Trust::WhatsAppOnly) && !selfcheck::refuses_forged_certificates() {
             return Err(StartError::ForgedCertificatesAccepted);
         }
         let secrets = config.internal_secret.secrets()?;
-        let manager = Arc::new(Manager::new(config, trust)?);
+        let dialler = Dialler::new(config.whatsapp_url(), &trust)?;
+        let manager = Arc::new(Manager::new(config, &trust, dialler)?);
         let webhooks = Webhooks::new(config, manager.store().clone())?;
         let address = SocketAddr::new(config.host, config.port);
         let failed = |source| StartError::Listen { address, source };

@@ -17,6 +17,7 @@ mod outbox;
 mod outbox_faults;
 mod pairing;
 mod receiver;
+mod relay;
 mod restarts;
 mod sending;
 mod states;

@@ -205,6 +205,7 @@ impl From<OpenRefused> for Problem {
                 let (status, code) = (StatusCode::CONFLICT, "pairing_code_outstanding");
                 Self::new(status, "Pairing code outstanding", code, message)
             }
+            OpenRefused::Store(error) => error.into(),
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use axum::{Json, extract::State, http::StatusCode};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
 use super::{
@@ -12,7 +12,7 @@ use super::{
     problem::Problem,
     status::StatusBody,
 };
-use crate::sessions::{OpenRefused, Recipient, Snapshot, Status, Unlinked};
+use crate::sessions::{OpenRefused, Proxy, Recipient, Snapshot, Status, Unlinked};
 
 /// How long the answer waits for the first QR code.
 const QR_WAIT: Duration = Duration::from_secs(2);
@@ -24,6 +24,14 @@ const CODE_WAIT: Duration = Duration::from_secs(10);
 pub struct Open {
     /// Ask for a pairing code for this phone, instead of a QR code.
     phone: Option<String>,
+    /// Reach WhatsApp through this proxy from now on, or, if it is null, directly.
+    #[serde(default, deserialize_with = "also_null")]
+    proxy: Option<Option<String>>,
+}
+
+/// Tells a field that is null from one that is absent.
+fn also_null<'de, D: Deserializer<'de>>(field: D) -> Result<Option<Option<String>>, D::Error> {
+    Option::deserialize(field).map(Some)
 }
 
 /// `POST /session`: creates the tenant's session or returns the one there is.
@@ -42,8 +50,10 @@ pub async fn post(
         let why = "`phone` needs the country code, without a 0 or 00 in front of it";
         return Err(Problem::bad_request("invalid_phone", why));
     }
+    let proxy = body.proxy.map(|proxy| proxy.as_deref().map(str::parse::<Proxy>).transpose()).transpose();
+    let proxy = proxy.map_err(|why| Problem::bad_request("invalid_proxy", format!("`proxy`: {why}")))?;
     let by_code = phone.is_some();
-    let session = app.manager.open(&tenant, phone).await?;
+    let session = app.manager.open(&tenant, phone, proxy).await?;
     let settled = |snapshot: &Snapshot| {
         let shown = if by_code { &snapshot.pairing_code } else { &snapshot.qr };
         let moved_on = snapshot.is_paired() || snapshot.passkey.is_some();

@@ -54,6 +54,9 @@ struct Details {
     passkey_needs_confirmation: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
     retry_at: Option<String>,
+    /// The way to WhatsApp, without the name and the password for it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    proxy: Option<String>,
     messages_sent: u64,
     messages_received: u64,
     /// Messages that wait to be sent, or for their acknowledgement.
@@ -120,6 +123,7 @@ impl StatusBody {
                 passkey_code: passkey.and_then(|passkey| passkey.code.clone()),
                 passkey_needs_confirmation: passkey.map(|passkey| passkey.needs_confirmation),
                 retry_at: snapshot.retry_at.map(timestamp),
+                proxy: session.proxy().map(|proxy| proxy.to_string()),
                 messages_sent,
                 messages_received,
                 pending: session.pending(),

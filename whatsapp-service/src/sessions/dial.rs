@@ -1,17 +1,139 @@
-//! How a connection to WhatsApp is opened.
+//! How a connection to WhatsApp is opened: TCP or a tenant's proxy, TLS, and the upgrade to a WebSocket.
 
-use std::sync::Arc;
+use std::{error::Error, sync::Arc, time::Duration};
 
-use rustls::{ClientConfig, RootCertStore, client::Resumption, crypto::ring, pki_types::TrustAnchor};
+use hyper::{
+    Uri,
+    header::{HeaderValue, ORIGIN},
+};
+use hyper_util::{client::legacy::connect::HttpConnector, rt::TokioIo};
+use rustls::{
+    ClientConfig, RootCertStore,
+    client::Resumption,
+    crypto::ring,
+    pki_types::{ServerName, TrustAnchor},
+};
+use tokio::net::TcpStream;
+use tokio_rustls::{TlsConnector, client::TlsStream};
+use tokio_tungstenite::{
+    WebSocketStream,
+    tungstenite::{client::IntoClientRequest, protocol::WebSocketConfig},
+};
+use tokio_util::either::Either;
+use whatsapp_rust::wacore::net::{WHATSAPP_WEB_ORIGIN, WHATSAPP_WEB_WS_URL};
 
+use super::proxy::{Proxy, through};
 use crate::Trust;
 
-/// How many servers' session tickets are kept. There is one server, and the media hosts don't come this way.
+/// How long opening a TCP connection may take, and how long the proxy may take to open its own.
+const CONNECT_LIMIT: Duration = Duration::from_secs(10);
+/// For how long nothing may come before the kernel asks whether the other end is still there, and how often it asks.
+const KEEPALIVE: (Duration, Duration, u32) = (Duration::from_secs(30), Duration::from_secs(10), 3);
+/// How long what was sent may stay without the other kernel's acknowledgement.
+#[cfg(target_os = "linux")]
+const UNACKNOWLEDGED_LIMIT: Duration = Duration::from_secs(30);
+/// The longest frame of the protocol is 16 MiB; a message may hold its length and an intro too.
+const MAX_MESSAGE: usize = 16 * 1024 * 1024 + 64 * 1024;
+/// What each connection holds to read into. Most frames are shorter, and thousands of connections hold one each.
+pub const READ_BUFFER: usize = 2 * 1024;
+/// How many servers' session tickets are kept. There is one server; the media hosts are not reached from here.
 const REMEMBERED_SERVERS: usize = 8;
 
-/// The settings of TLS, made once for all sessions: the public roots and those that `trust` adds. TLS 1.2 and 1.3, the
-/// server's name is sent (SNI), no ALPN: as the library's own dial has it.
-pub fn tls_settings(trust: &Trust) -> Arc<ClientConfig> {
+/// An open connection.
+pub type WebSocket = WebSocketStream<Either<TcpStream, TlsStream<TcpStream>>>;
+
+/// WhatsApp's address is none.
+#[derive(Debug, thiserror::Error)]
+#[error("WHATSAPP_URL is not the address of a WebSocket, as wss://host:port/path")]
+pub struct InvalidUrl;
+
+/// Why there is no connection, for a person.
+#[derive(Debug, thiserror::Error)]
+pub enum DialError {
+    /// The tenant's proxy led nowhere.
+    #[error("{0}")]
+    Proxy(String),
+    /// The server could not be reached, or is not what it must be.
+    #[error("{0}")]
+    Server(String),
+}
+
+/// Opens connections to one server, for all sessions.
+pub struct Dialler {
+    /// Where the WebSocket is.
+    url: Uri,
+    /// The server's host and port.
+    address: Uri,
+    /// For `wss:`.
+    tls: Option<(TlsConnector, ServerName<'static>)>,
+    tcp: HttpConnector,
+}
+
+impl Dialler {
+    /// For the server at `url`, or WhatsApp's own.
+    pub fn new(url: Option<&str>, trust: &Trust) -> Result<Self, InvalidUrl> {
+        let url: Uri = url.unwrap_or(WHATSAPP_WEB_WS_URL).parse().map_err(|_| InvalidUrl)?;
+        let host = url.host().filter(|host| !host.is_empty()).ok_or(InvalidUrl)?;
+        let (tls, usual_port) = match url.scheme_str() {
+            Some("wss") => {
+                let name = host.trim_start_matches('[').trim_end_matches(']').to_owned();
+                (Some((tls_settings(trust).into(), ServerName::try_from(name).map_err(|_| InvalidUrl)?)), 443)
+            }
+            Some("ws") => (None, 80),
+            _ => return Err(InvalidUrl),
+        };
+        let port = url.port_u16().unwrap_or(usual_port);
+        let address = format!("http://{host}:{port}").parse().map_err(|_| InvalidUrl)?;
+        Ok(Self { url, address, tls, tcp: tcp_settings() })
+    }
+
+    /// Opens a connection, through `proxy` if there is one. The proxy looks up the server's name.
+    pub async fn dial(&self, proxy: Option<&Proxy>) -> Result<WebSocket, DialError> {
+        let tcp = match proxy {
+            Some(proxy) => {
+                let opened = proxy.connect(self.tcp.clone(), self.address.clone());
+                let opened = tokio::time::timeout(CONNECT_LIMIT, opened).await;
+                opened
+                    .unwrap_or_else(|_| Err(format!("no answer within {CONNECT_LIMIT:?}")))
+                    .map_err(|why| DialError::Proxy(format!("The proxy {proxy} leads nowhere: {why}")))?
+            }
+            None => through(self.tcp.clone(), self.address.clone()).await.map_err(failed)?,
+        };
+        let tcp = TokioIo::into_inner(tcp);
+        let stream = match &self.tls {
+            Some((tls, name)) => Either::Right(tls.connect(name.clone(), tcp).await.map_err(failed)?),
+            None => Either::Left(tcp),
+        };
+        let mut request = self.url.clone().into_client_request().map_err(failed)?;
+        request.headers_mut().insert(ORIGIN, HeaderValue::from_static(WHATSAPP_WEB_ORIGIN));
+        let settings = WebSocketConfig::default()
+            .read_buffer_size(READ_BUFFER)
+            .write_buffer_size(0)
+            .max_message_size(Some(MAX_MESSAGE))
+            .max_frame_size(Some(MAX_MESSAGE));
+        let upgraded = tokio_tungstenite::client_async_with_config(request, stream, Some(settings)).await;
+        Ok(upgraded.map_err(failed)?.0)
+    }
+}
+
+/// How TCP connections are opened, to WhatsApp and to proxies.
+fn tcp_settings() -> HttpConnector {
+    let mut tcp = HttpConnector::new();
+    let (quiet, interval, retries) = KEEPALIVE;
+    tcp.enforce_http(false);
+    tcp.set_nodelay(true);
+    tcp.set_connect_timeout(Some(CONNECT_LIMIT));
+    tcp.set_keepalive(Some(quiet));
+    tcp.set_keepalive_interval(Some(interval));
+    tcp.set_keepalive_retries(Some(retries));
+    #[cfg(target_os = "linux")]
+    tcp.set_tcp_user_timeout(Some(UNACKNOWLEDGED_LIMIT));
+    tcp
+}
+
+/// The settings of TLS, made once for all sessions: the public roots and those that `trust` adds, TLS 1.2 and 1.3, the
+/// server's name is sent (SNI), no ALPN. The library's own dial has the same, made anew each time.
+fn tls_settings(trust: &Trust) -> Arc<ClientConfig> {
     let added: &[TrustAnchor<'static>] = match trust {
         Trust::WhatsAppOnly => &[],
         Trust::AnyServer { tls_roots } => tls_roots,
@@ -25,4 +147,40 @@ pub fn tls_settings(trust: &Trust) -> Arc<ClientConfig> {
         .with_no_client_auth();
     settings.resumption = Resumption::in_memory_sessions(REMEMBERED_SERVERS);
     Arc::new(settings)
+}
+
+fn failed(error: impl Error) -> DialError {
+    DialError::Server(in_full(&error))
+}
+
+/// An error and what caused it, in one sentence.
+pub fn in_full(error: &dyn Error) -> String {
+    let (mut text, mut source) = (error.to_string(), error.source());
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        // Some say their cause themselves.
+        if !text.contains(&cause_text) {
+            text = format!("{text}: {cause_text}");
+        }
+        source = cause.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_address_of_a_websocket_will_do() {
+        let dialler = |url| Dialler::new(Some(url), &Trust::WhatsAppOnly);
+        let address = |url| dialler(url).map(|dialler| (dialler.address.to_string(), dialler.tls.is_some())).ok();
+        assert_eq!(address("wss://example.com/ws/chat"), Some(("http://example.com:443/".into(), true)));
+        assert_eq!(address("ws://127.0.0.1:3001/ws/chat"), Some(("http://127.0.0.1:3001/".into(), false)));
+        assert_eq!(address("wss://[::1]:8443/"), Some(("http://[::1]:8443/".into(), true)));
+        assert!(Dialler::new(None, &Trust::WhatsAppOnly).is_ok(), "WhatsApp's own address");
+        for url in ["", "example.com", "https://example.com/", "wss://", "wss:///path", "ws://a b/", "wss://-/"] {
+            assert!(dialler(url).is_err(), "{url}");
+        }
+    }
 }

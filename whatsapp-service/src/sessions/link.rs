@@ -7,7 +7,6 @@ use std::{
 };
 
 use tokio::sync::{Semaphore, mpsc};
-use tokio_rustls::TlsConnector;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use whatsapp_rust::{
     CacheConfig, Client,
@@ -26,16 +25,17 @@ use whatsapp_rust::{
 };
 
 use super::{
-    dial::tls_settings,
+    dial::Dialler,
     events::{Heard, Listener, Mailbox},
     inbound::Inbound,
     lane::Pace,
     passkey::RemoteAuthenticator,
+    proxy::Proxy,
     state::Signal,
-    transport::{Dial, WatchedTransport},
+    transport::{ClientCell, Dial, WatchedTransport},
     version::{Version, VersionSource},
 };
-use crate::{Trust, config::Config, store::Store};
+use crate::{config::Config, store::Store};
 
 /// How long a client may take to say goodbye and write down what it holds.
 const STOP_LIMIT: Duration = Duration::from_secs(15);
@@ -46,13 +46,11 @@ const VERDICT_LIFETIME: Duration = Duration::from_secs(30);
 
 /// What all clients share.
 pub struct Surroundings {
-    /// WhatsApp's address; `None` is the real one.
-    pub whatsapp_url: Option<String>,
-    /// The settings of TLS for all connections to WhatsApp.
-    pub tls: TlsConnector,
+    /// Opens the connections to WhatsApp.
+    pub dialler: Arc<Dialler>,
     /// How this device is called on the phone.
     pub device_name: String,
-    /// Fetches what the library fetches by HTTP.
+    /// Fetches what the library fetches by HTTP, for tenants without a proxy.
     pub http: UreqHttpClient,
     /// Which version of WhatsApp Web to say we are.
     pub version: VersionSource,
@@ -75,12 +73,11 @@ pub struct Surroundings {
 
 impl Surroundings {
     /// Shared by all sessions of a process.
-    pub fn new(config: &Config, trust: &Trust, version: VersionSource, store: Arc<Store>) -> Self {
+    pub fn new(config: &Config, dialler: Dialler, version: VersionSource, store: Arc<Store>) -> Self {
         Self {
-            whatsapp_url: config.whatsapp_url.clone().filter(|url| !url.is_empty()),
-            tls: tls_settings(trust).into(),
+            dialler: dialler.into(),
             device_name: config.device_name.clone(),
-            http: http_client(),
+            http: http_client(None),
             version,
             store,
             sends: TaskTracker::new(),
@@ -101,22 +98,26 @@ impl Surroundings {
     }
 
     /// Why no client gets through the handshake: asks once more, with a client that holds nothing, because the library
-    /// tells the reason only to its log. Sessions that fail together share the answer.
-    async fn examine_server(&self) -> Signal {
+    /// tells the reason only to its log. Sessions that fail together share the answer, but for those with a proxy: what
+    /// that leads to is nobody else's affair.
+    async fn examine_server(&self, proxy: Option<Proxy>) -> Signal {
+        if proxy.is_some() {
+            return self.dial_once(proxy).await;
+        }
         let mut verdict = self.verdict.lock().await;
         if let Some((at, signal)) = &*verdict
             && at.elapsed() < VERDICT_LIFETIME
         {
             return signal.clone();
         }
-        let signal = self.dial_once().await;
+        let signal = self.dial_once(None).await;
         *verdict = Some((Instant::now(), signal.clone()));
         signal
     }
 
-    async fn dial_once(&self) -> Signal {
+    async fn dial_once(&self, proxy: Option<Proxy>) -> Signal {
         let backend: Arc<dyn Backend> = Arc::new(InMemoryBackend::new());
-        let transport = WatchedTransport::new(self.whatsapp_url.as_deref(), self.tls.clone(), |_| {});
+        let transport = WatchedTransport::new(self.dialler.clone(), proxy, ClientCell::default(), |_| {});
         let built = Bot::builder()
             .with_backend_arc(backend)
             .with_transport_factory(transport)
@@ -142,12 +143,14 @@ impl Surroundings {
 }
 
 /// ureq waits for ever and reads without a limit unless it is told otherwise.
-fn http_client() -> UreqHttpClient {
-    let config = ureq::Agent::config_builder()
+fn http_client(proxy: Option<ureq::Proxy>) -> UreqHttpClient {
+    let mut config = ureq::Agent::config_builder()
         .timeout_connect(Some(Duration::from_secs(5)))
-        .timeout_global(Some(Duration::from_secs(10)))
-        .build();
-    UreqHttpClient::with_agent(config.into()).with_max_body_bytes(16 * 1024 * 1024)
+        .timeout_global(Some(Duration::from_secs(10)));
+    if proxy.is_some() {
+        config = config.proxy(proxy);
+    }
+    UreqHttpClient::with_agent(config.build().into()).with_max_body_bytes(16 * 1024 * 1024)
 }
 
 /// A running client.
@@ -161,21 +164,27 @@ pub struct Link {
 }
 
 impl Link {
-    /// Starts a client on `backend`. What it has to say arrives on the returned channel, in order and without loss.
+    /// Starts a client on `backend`, which reaches everything through `proxy` if there is one. What it has to say arrives on the returned channel, in order and without loss.
     pub async fn start(
         around: &Arc<Surroundings>,
         backend: Arc<dyn Backend>,
+        proxy: Option<Proxy>,
         mailbox: Arc<Mailbox>,
         inbound: Inbound,
     ) -> Result<(Self, mpsc::UnboundedReceiver<Heard>), String> {
         let (signals, heard) = mpsc::unbounded_channel();
-        let reports = report_dials(around, signals.clone());
-        let transport = WatchedTransport::new(around.whatsapp_url.as_deref(), around.tls.clone(), reports);
+        let http = match &proxy {
+            Some(proxy) => http_client(Some(proxy.for_http().map_err(|error| error.to_string())?)),
+            None => around.http.clone(),
+        };
+        let (dialler, client_cell) = (around.dialler.clone(), ClientCell::default());
+        let reports = report_dials(around, proxy.clone(), signals.clone());
+        let transport = WatchedTransport::new(dialler, proxy, client_cell.clone(), reports);
         let props = DevicePropsOverride::new().with_os(&around.device_name).with_platform_type(PlatformType::CHROME);
         let bot = Bot::builder()
             .with_backend_arc(backend)
             .with_transport_factory(transport)
-            .with_http_client(around.http.clone())
+            .with_http_client(http)
             .with_runtime(TokioRuntime)
             .with_version(around.version().await)
             .with_device_props(props)
@@ -188,6 +197,7 @@ impl Link {
             .await
             .map_err(|error| error.to_string())?;
         let client = bot.client();
+        let _ = client_cell.set(Arc::downgrade(&client));
         let authenticator = Arc::new(RemoteAuthenticator::default());
         client.set_passkey_authenticator(authenticator.clone() as Arc<dyn PasskeyAuthenticator>).await;
         Ok((Self { client, authenticator, handle: bot.spawn() }, heard))
@@ -203,6 +213,7 @@ impl Link {
 
 fn report_dials(
     around: &Arc<Surroundings>,
+    proxy: Option<Proxy>,
     signals: mpsc::UnboundedSender<Heard>,
 ) -> impl Fn(Dial) + Clone + Send + Sync + 'static {
     let around = around.clone();
@@ -213,11 +224,62 @@ fn report_dials(
         Dial::Failed(why) => {
             let _ = signals.send(Heard::Fact(Signal::DialFailed(why)));
         }
+        Dial::ProxyFailed(why) => {
+            let _ = signals.send(Heard::Fact(Signal::ProxyFailed(why)));
+        }
         Dial::Abandoned => {
-            let (around, signals) = (around.clone(), signals.clone());
+            let (around, proxy, signals) = (around.clone(), proxy.clone(), signals.clone());
             tokio::spawn(async move {
-                let _ = signals.send(Heard::Fact(around.examine_server().await));
+                let _ = signals.send(Heard::Fact(around.examine_server(proxy).await));
             });
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::{Read, Write},
+        net::{TcpListener, TcpStream},
+    };
+
+    use whatsapp_rust::http::HttpRequest;
+
+    use super::*;
+
+    /// A SOCKS5 proxy for one connection, which answers in the server's place. Returns the name it was asked for.
+    fn proxy_for_one(listener: &TcpListener) -> String {
+        let mut client = listener.accept().unwrap().0;
+        let methods = read(&mut client, 2)[1];
+        read(&mut client, methods);
+        client.write_all(&[5, 0]).unwrap();
+        let request = read(&mut client, 5);
+        assert_eq!(request[..4], [5, 1, 0, 3], "a connection, to a name");
+        let name = read(&mut client, request[4]);
+        read(&mut client, 2);
+        client.write_all(&[5, 0, 0, 1, 0, 0, 0, 0, 0, 0]).unwrap();
+        let mut request = Vec::new();
+        while !request.ends_with(b"\r\n\r\n") {
+            request.append(&mut read(&mut client, 1));
+        }
+        client.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nwell").unwrap();
+        String::from_utf8(name).unwrap()
+    }
+
+    fn read(client: &mut TcpStream, length: u8) -> Vec<u8> {
+        let mut bytes = vec![0; length.into()];
+        client.read_exact(&mut bytes).unwrap();
+        bytes
+    }
+
+    #[tokio::test]
+    async fn what_is_fetched_goes_through_the_proxy_which_looks_up_the_name() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let proxy: Proxy = format!("socks5://{}", listener.local_addr().unwrap()).parse().unwrap();
+        let proxied = tokio::task::spawn_blocking(move || proxy_for_one(&listener));
+        let http = http_client(Some(proxy.for_http().unwrap()));
+        let answer = http.execute(HttpRequest::get("http://media.invalid/file")).await.unwrap();
+        assert_eq!((answer.status_code, answer.body), (200, b"well".to_vec()));
+        assert_eq!(proxied.await.unwrap(), "media.invalid");
     }
 }

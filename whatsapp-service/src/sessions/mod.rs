@@ -9,6 +9,7 @@ mod numbers;
 mod outbound;
 mod outbox;
 mod passkey;
+mod proxy;
 mod recall;
 mod recipient;
 mod session;
@@ -30,15 +31,17 @@ use std::{
 use chrono::TimeDelta;
 use tokio::{sync::Semaphore, task::JoinSet};
 
-use self::{link::Surroundings, upkeep::Retention, version::VersionSource};
 pub use self::{
+    dial::{Dialler, InvalidUrl},
     outbox::{NotTaken, ReachoutTimelock, Refused, Submission, Taken},
     passkey::AssertionRefused,
+    proxy::{InvalidProxy, Proxy},
     recipient::{InvalidRecipient, Recipient},
     session::{OpenRefused, PasskeyRefused, Session, Unlinked},
     state::{Expiring, Passkey, Reason, Snapshot, State, Status},
     version::built_in as built_in_version,
 };
+use self::{link::Surroundings, upkeep::Retention, version::VersionSource};
 use crate::{
     Trust,
     config::Config,
@@ -63,15 +66,15 @@ pub struct Manager {
 }
 
 impl Manager {
-    /// Takes the data directory.
-    pub fn new(config: &Config, trust: Trust) -> Result<Self, StoreError> {
-        let data = DataDir::open(&config.data_dir, &trust)?;
+    /// Takes the data directory. WhatsApp is reached with `dialler`.
+    pub fn new(config: &Config, trust: &Trust, dialler: Dialler) -> Result<Self, StoreError> {
+        let data = DataDir::open(&config.data_dir, trust)?;
         let version = VersionSource::new(config.whatsapp_version, data.version_file());
         let rules = Rules { keep_bodies: config.keep_bodies, webhook_for_all: config.webhook_for_all().is_some() };
         let store = Arc::new(Store::open(&data.database(), rules)?);
         Ok(Self {
             _data: data,
-            around: Arc::new(Surroundings::new(config, &trust, version, store)),
+            around: Arc::new(Surroundings::new(config, dialler, version, store)),
             sessions: RwLock::default(),
             closing: AtomicBool::new(false),
             damaged: RwLock::default(),
@@ -195,11 +198,25 @@ impl Manager {
         Some(session)
     }
 
-    /// The tenant's session, running, and with a pairing code on its way if `phone` wants one.
-    pub async fn open(&self, tenant: &TenantId, phone: Option<Recipient>) -> Result<Arc<Session>, OpenRefused> {
+    /// The tenant's session, running, and with a pairing code on its way if `phone` wants one. A `proxy` that is given
+    /// is used from now on, or none any more; without one given, the way stays what it was.
+    pub async fn open(
+        &self,
+        tenant: &TenantId,
+        phone: Option<Recipient>,
+        proxy: Option<Option<Proxy>>,
+    ) -> Result<Arc<Session>, OpenRefused> {
         loop {
             let session = self.get_or_create(tenant);
-            match session.open(phone.clone()).await {
+            let ready = match proxy.clone() {
+                Some(proxy) => session.use_proxy(proxy).await,
+                None => Ok(()),
+            };
+            let opened = match ready {
+                Ok(()) => session.open(phone.clone()).await,
+                Err(refused) => Err(refused),
+            };
+            match opened {
                 Ok(()) => return Ok(session),
                 // It was being deleted; the next round makes a new one.
                 Err(OpenRefused::Gone) if !self.is_closing() => self.forget(&session),

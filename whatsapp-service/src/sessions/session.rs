@@ -26,6 +26,7 @@ use super::{
     numbers::Numbers,
     outbox::{ReachoutTimelock, deleted},
     passkey::{AssertionRefused, RemoteAuthenticator},
+    proxy::Proxy,
     recall::Recall,
     recipient::Recipient,
     state::{Signal, Snapshot, State, Status},
@@ -54,6 +55,8 @@ pub struct Session {
     pub(super) live: Mutex<Option<Live>>,
     /// Held while the session is opened, deleted or shut down, so that these don't cross.
     lifecycle: tokio::sync::Mutex<Lifecycle>,
+    /// The way to WhatsApp, as it was last written down.
+    proxy: Mutex<Option<Proxy>>,
     /// The phone that is to be linked by a code, and whether the code has been asked for.
     code_for: Mutex<Option<(Recipient, bool)>>,
     pub(super) mailbox: Arc<Mailbox>,
@@ -95,6 +98,9 @@ pub enum OpenRefused {
     /// The library, and the phone too, allow one pairing code at a time.
     #[error("a pairing code for another phone is waiting; DELETE /session ends that")]
     CodeForAnotherPhone,
+    /// What it is to remember can't be written down.
+    #[error(transparent)]
+    Store(#[from] StoreError),
 }
 
 /// What a deletion achieved.
@@ -133,6 +139,7 @@ impl Session {
             snapshot: watch::Sender::new(Snapshot::new(Utc::now())),
             live: Mutex::default(),
             lifecycle: tokio::sync::Mutex::default(),
+            proxy: Mutex::default(),
             code_for: Mutex::default(),
             mailbox: Arc::default(),
             numbers: Numbers::default(),
@@ -142,6 +149,7 @@ impl Session {
 
     /// Takes for granted what an earlier process wrote down: that it is linked, and with whom.
     pub(super) fn know_linked(&self, record: Record) {
+        *lock(&self.proxy) = record.proxy;
         self.apply(Signal::Linked { phone: record.phone });
     }
 
@@ -182,6 +190,33 @@ impl Session {
         let mut changes = self.snapshot.subscribe();
         // Running out of time is an answer too: the caller looks at the snapshot anyway.
         let _ = tokio::time::timeout(limit, changes.wait_for(enough)).await;
+    }
+
+    /// The way to WhatsApp that its owner has chosen.
+    pub fn proxy(&self) -> Option<Proxy> {
+        lock(&self.proxy).clone()
+    }
+
+    /// From now on the way to WhatsApp leads through `proxy`. A client that takes another way is stopped: the next one
+    /// takes this.
+    pub(super) async fn use_proxy(&self, proxy: Option<Proxy>) -> Result<(), OpenRefused> {
+        let mut lifecycle = self.lifecycle.lock().await;
+        if lifecycle.ended {
+            return Err(OpenRefused::Gone);
+        }
+        let record = self.around.store.recorded(&self.tenant).await?;
+        if record.proxy == proxy {
+            return Ok(());
+        }
+        stop(&mut lifecycle).await;
+        let before = std::mem::replace(&mut *lock(&self.proxy), proxy);
+        // Read again: the client that was stopped may have written.
+        let record = self.around.store.recorded(&self.tenant).await?;
+        if let Err(error) = self.record(record).await {
+            *lock(&self.proxy) = before;
+            return Err(error.into());
+        }
+        Ok(())
     }
 
     /// Sees to it that the session runs: starts it if it does not, and asks for a pairing code if `phone` wants one.
@@ -278,7 +313,7 @@ impl Session {
 
     /// Runs clients, one after the other, until there is nothing more to do without a person.
     async fn run(self: Arc<Self>, cancel: CancellationToken, forget_old_link: bool) {
-        if forget_old_link && let Err(error) = self.around.store.quarantine(&self.tenant).await {
+        if forget_old_link && let Err(error) = self.forget_link().await {
             return self.apply(Signal::StorageFailed(error.to_string()));
         }
         while !cancel.is_cancelled() {
@@ -305,15 +340,25 @@ impl Session {
         }
     }
 
+    /// Sets the keys of the old link aside. The way to WhatsApp stays.
+    async fn forget_link(&self) -> Result<(), StoreError> {
+        let store = &self.around.store;
+        *lock(&self.proxy) = store.recorded(&self.tenant).await?.proxy;
+        store.quarantine(&self.tenant).await?;
+        self.record(Record::default()).await
+    }
+
     async fn start_link(&self) -> Result<Start, String> {
         let (store, tenant) = (&self.around.store, &self.tenant);
-        let recorded = store.recorded(tenant).await.map_err(|error| error.to_string())?;
-        if let Some(hold) = recorded.hold.filter(|hold| hold.is_in_force(Utc::now())) {
+        let Record { hold, proxy, .. } = store.recorded(tenant).await.map_err(|error| error.to_string())?;
+        *lock(&self.proxy) = proxy.clone();
+        if let Some(hold) = hold.filter(|hold| hold.is_in_force(Utc::now())) {
             return Ok(Start::Held(hold));
         }
         let redelivery = Arc::new(Recall(self.me.clone()));
         let backend = store.device(tenant, redelivery).await.map_err(|error| error.to_string())?;
-        let (link, heard) = Link::start(&self.around, backend, self.mailbox.clone(), Inbound(self.me.clone())).await?;
+        let (link, heard) =
+            Link::start(&self.around, backend, proxy, self.mailbox.clone(), Inbound(self.me.clone())).await?;
         let phone = link.client.pn().map(|jid| jid.user.to_string());
         self.apply(Signal::Started { phone });
         Ok(Start::Linked(Box::new(link), heard))
@@ -339,7 +384,7 @@ impl Session {
         }
         *lock(&self.live) = None;
         let snapshot = self.snapshot.borrow().clone();
-        let ban = Record { paired: true, hold: snapshot.hold(), phone: snapshot.phone };
+        let ban = Record { paired: true, hold: snapshot.hold(), phone: snapshot.phone, proxy: self.proxy() };
         if ban.hold.is_some()
             && let Err(error) = self.record(ban).await
         {
@@ -419,7 +464,7 @@ impl Session {
         client.persistence_manager().flush().await.map_err(|error| error.to_string())?;
         client.flush_pending_signal_state().await.map_err(|error| error.to_string())?;
         let phone = client.pn().map(|jid| jid.user.to_string());
-        let linked = Record { paired: true, phone, hold: None };
+        let linked = Record { paired: true, phone, hold: None, proxy: self.proxy() };
         if self.around.store.recorded(&self.tenant).await.map_err(|error| error.to_string())? != linked {
             self.record(linked).await.map_err(|error| error.to_string())?;
         }
@@ -438,8 +483,9 @@ impl Session {
         if matches!(told, Ok(Ok(()))) || removed { Unlinked::Confirmed } else { Unlinked::NotTold }
     }
 
+    /// Writes down what is known of the session. The way to WhatsApp is always the one chosen last.
     async fn record(&self, record: Record) -> Result<(), StoreError> {
-        self.around.store.record(&self.tenant, record).await
+        self.around.store.record(&self.tenant, Record { proxy: self.proxy(), ..record }).await
     }
 
     /// Whether it was linked when that was last written down. What can't be read may well be.

@@ -96,6 +96,8 @@ pub enum Signal {
     Held(Hold),
     /// No connection could be opened.
     DialFailed(String),
+    /// The tenant's proxy led nowhere.
+    ProxyFailed(String),
     /// The server could not prove that it is WhatsApp.
     CertificateRefused(String),
     /// This QR code is valid from now on, and no other.
@@ -250,9 +252,10 @@ impl Snapshot {
                 self.retry_at = hold.until.and_then(DateTime::from_timestamp_millis);
             }
             // News of an attempt to connect that comes when a later one has succeeded is no news.
-            Signal::DialFailed(_) | Signal::CertificateRefused(_)
+            Signal::DialFailed(_) | Signal::ProxyFailed(_) | Signal::CertificateRefused(_)
                 if !matches!(self.state, State::Connecting | State::Reconnecting) => {}
             Signal::DialFailed(message) => self.reason = reason("connection_failed", message),
+            Signal::ProxyFailed(message) => self.reason = reason("proxy_failed", message),
             Signal::CertificateRefused(message) if self.is_paired() => {
                 self.reason = reason("server_certificate_refused", message);
             }

@@ -13,7 +13,10 @@ use super::{
     cells::{Cells, decode, encode},
     tx::{Tx, damaged, millis, tenant_name},
 };
-use crate::{sessions::State, tenant::TenantId};
+use crate::{
+    sessions::{Proxy, State},
+    tenant::TenantId,
+};
 
 /// What is known of a tenant's session from one process to the next, beside its keys.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,6 +29,9 @@ pub struct Record {
     /// Why it must not dial, if WhatsApp said so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hold: Option<Hold>,
+    /// The way to WhatsApp that its owner has chosen. It holds a password.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proxy: Option<Proxy>,
 }
 
 /// What WhatsApp said of an account that a new process has to respect too.

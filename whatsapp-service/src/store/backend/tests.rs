@@ -206,7 +206,7 @@ async fn a_write_is_done_also_if_nobody_waits_for_it() {
 async fn damage_of_one_tenant_is_told_and_leaves_the_others_alone() {
     let folder = TempDir::new().unwrap();
     let store = open(&folder);
-    let paired = Record { paired: true, phone: Some("5511999999999".into()), hold: None };
+    let paired = Record { paired: true, phone: Some("5511999999999".into()), hold: None, proxy: None };
     for name in ["record", "device", "lost", "healthy"] {
         device(&store, name).await.create().await.unwrap();
         store.record(&tenant(name), paired.clone()).await.unwrap();
