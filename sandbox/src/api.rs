@@ -7,8 +7,8 @@ use reqwest::{Client, Method, RequestBuilder};
 use rustls::{ClientConfig, RootCertStore, crypto::ring};
 use serde_json::Value;
 
-/// What the service and this program share.
-pub const SECRET: &str = "crash-test";
+/// What the service and the programs that try it share.
+pub const SECRET: &str = "trial";
 
 /// How long a call may take that does not wait for an acknowledgement.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -116,6 +116,10 @@ pub const MESSAGES: List =
 /// A tenant's events, from the first.
 pub const EVENTS: List =
     List { path: "/events", items: "events", next: "nextAfter", parameter: "after", start: Some("0") };
+
+/// All tenants' sessions.
+pub const SESSIONS: List =
+    List { path: "/sessions", items: "sessions", next: "nextCursor", parameter: "cursor", start: None };
 
 /// A text as it may stand in a query.
 fn escaped(text: &str) -> String {
