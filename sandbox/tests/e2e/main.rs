@@ -17,6 +17,7 @@ mod pairing;
 mod receiver;
 mod restarts;
 mod sending;
+mod soak;
 mod states;
 mod trust;
 mod webhooks;
