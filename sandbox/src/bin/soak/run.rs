@@ -188,7 +188,7 @@ mod tests {
 
     #[test]
     fn no_phone_has_to_remember_more_than_it_can() {
-        let plan = |sessions, minutes| {
+        let plan = |sessions, minutes: u64| {
             Plan::new(1, sessions, Duration::from_secs(60 * minutes), (10.0, 5.0)).unwrap().contacts()
         };
         assert_eq!((plan(500, 60), plan(10, 1)), (2, 2));

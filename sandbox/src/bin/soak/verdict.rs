@@ -141,8 +141,9 @@ pub async fn outgoing(run: &Run) -> anyhow::Result<Outgoing> {
                 outgoing.unknown.push(id.to_owned());
             }
         }
-        for id in unlisted.keys() {
-            run.violations.add("list", format!("{} doesn't list {id}", tenant.name));
+        for (id, n) in unlisted {
+            let (kind, name) = (if shown[n].is_empty() { "missing" } else { "list" }, name(n, &told[n]));
+            run.violations.add(kind, format!("{name}, {id}: accepted, and not in the tenant's list"));
         }
     }
     (outgoing.pairs, outgoing.late) = check_order(run, &told, &shown);

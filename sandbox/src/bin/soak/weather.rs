@@ -14,7 +14,7 @@ use crate::run::Run;
 const SLOW_TO_HEAL: Duration = Duration::from_secs(120);
 
 /// Of so many sessions, one has trouble at a time.
-const SHARE: usize = 20;
+const SHARE: usize = 8;
 
 /// How often everybody has the same trouble.
 const FOR_ALL: f64 = 0.15;
@@ -42,7 +42,7 @@ pub async fn change(run: &Run, end: Instant) {
 }
 
 async fn pause(rng: &mut StdRng, end: Instant) {
-    let until = Instant::now() + Duration::from_millis(rng.random_range(1_000..15_000));
+    let until = Instant::now() + Duration::from_millis(rng.random_range(1_000..10_000));
     tokio::time::sleep_until(until.min(end)).await;
 }
 
