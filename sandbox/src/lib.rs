@@ -1,4 +1,14 @@
-//! What the programs of this package have in common: the service beside a simulator.
+//! What the programs of this package have in common: the service beside a simulator, starting it, linking tenants,
+//! judging its answers.
+
+pub mod answer;
+pub mod api;
+pub mod at_once;
+pub mod order;
+pub mod report;
+pub mod service;
+pub mod setup;
+pub mod usage;
 
 use std::path::PathBuf;
 

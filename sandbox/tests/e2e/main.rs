@@ -20,6 +20,7 @@ mod receiver;
 mod relay;
 mod restarts;
 mod sending;
+mod soak;
 mod states;
 mod trust;
 mod webhooks;

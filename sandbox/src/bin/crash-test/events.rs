@@ -6,9 +6,11 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::api::EVENTS;
 use crate::fates;
-use crate::ledger::{Fate, Told};
+use sandbox::answer::Fate;
+use sandbox::api::EVENTS;
+
+use crate::ledger::Told;
 use crate::run::Run;
 use crate::truth::name;
 

@@ -8,13 +8,13 @@ use rand::RngExt as _;
 use serde_json::Value;
 use whatsapp_simulator::Status;
 
-use crate::api::MESSAGES;
-use crate::at_once::at_once;
-use crate::ledger::Fate;
 use crate::load;
 use crate::plan::{Job, Way};
 use crate::run::Run;
 use crate::truth::{Truth, name};
+use sandbox::answer::Fate;
+use sandbox::api::MESSAGES;
+use sandbox::at_once::at_once;
 
 /// How long the messages may take to be settled after the load.
 const SETTLING: Duration = Duration::from_secs(600);

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::ledger::Fate;
+use sandbox::answer::Fate;
 
 /// What a killed service had sent may arrive this much after its end, on a busy machine.
 const STRAGGLING: Duration = Duration::from_millis(500);

@@ -3,34 +3,7 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-/// How far a message got, as the service tells it. Only a later one may follow.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Fate {
-    /// Accepted.
-    Queued,
-    /// It may have left.
-    Unknown,
-    /// WhatsApp has it.
-    Sent,
-    /// The recipient's phone has it.
-    Delivered,
-    /// The recipient has seen it.
-    Read,
-}
-
-impl Fate {
-    /// Reads a `status`. `None` for `failed`, and for what is none.
-    pub fn parse(status: &str) -> Option<Self> {
-        Some(match status {
-            "queued" => Self::Queued,
-            "unknown" => Self::Unknown,
-            "sent" => Self::Sent,
-            "delivered" => Self::Delivered,
-            "read" => Self::Read,
-            _ => return None,
-        })
-    }
-}
+use sandbox::answer::Fate;
 
 /// An answer that accepts a message.
 #[derive(Clone, Debug)]

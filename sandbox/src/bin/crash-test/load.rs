@@ -10,7 +10,8 @@ use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
-use crate::ledger::Fate;
+use sandbox::answer::{Answer, Fate, accepted, single};
+
 use crate::plan::{Job, Way};
 use crate::run::Run;
 
@@ -25,21 +26,6 @@ const NOT_READY: Duration = Duration::from_secs(90);
 
 /// How long a caller waits at most for the phones to follow.
 const FALLEN_BEHIND: Duration = Duration::from_secs(10);
-
-/// An answer about one message.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Answer {
-    /// Accepted, under this id, and so far it has come.
-    Accepted { id: String, fate: Fate },
-    /// Not settled: the same again, after this time if the service named one.
-    Again(Option<Duration>),
-    /// As `Again`, for a time.
-    NotReady,
-    /// Accepted, and failed for good.
-    Failed,
-    /// Not accepted, or an answer that is none.
-    Refused,
-}
 
 /// Hands in every message of the plan, and returns when all are settled.
 pub async fn load(run: &Arc<Run>) {
@@ -172,31 +158,6 @@ pub fn request(run: &Run, job: &Job, messages: &[usize]) -> RequestBuilder {
     request.json(&body(n))
 }
 
-fn accepted(body: &Value) -> Option<Answer> {
-    let (id, status) = (body["id"].as_str()?, body["status"].as_str()?);
-    if status == "failed" {
-        return Some(Answer::Failed);
-    }
-    Some(Answer::Accepted { id: id.to_owned(), fate: Fate::parse(status)? })
-}
-
-/// What the answer to `POST /send` means.
-fn single(status: u16, body: &Value, after: Option<Duration>) -> Answer {
-    match (status, body["code"].as_str()) {
-        (200..300, _) => match accepted(body) {
-            // 200 says that the server has it.
-            Some(Answer::Accepted { fate, .. }) if status == 200 && fate < Fate::Sent => Answer::Refused,
-            Some(answer) => answer,
-            None => Answer::Refused,
-        },
-        (429, _) => Answer::Again(after),
-        (409, Some("session_not_ready")) => Answer::NotReady,
-        (502, Some("message_rejected" | "recipient_unreachable")) => Answer::Failed,
-        (500.., _) => Answer::Again(after),
-        _ => Answer::Refused,
-    }
-}
-
 /// What an entry of the answer to `POST /send/bulk` means.
 fn entry(body: &Value) -> Answer {
     match body["code"].as_str() {
@@ -220,20 +181,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_an_answer_that_settles_it_ends_the_repeating() {
+    fn an_entry_that_found_no_room_is_handed_in_again() {
         let code = |code: &str| json!({"error": "…", "code": code});
-        let sent = json!({"id": "A", "status": "sent"});
-        assert_eq!(single(200, &sent, None), Answer::Accepted { id: "A".into(), fate: Fate::Sent });
-        let queued = json!({"id": "A", "status": "queued"});
-        assert_eq!(single(202, &queued, None), Answer::Accepted { id: "A".into(), fate: Fate::Queued });
-        assert_eq!(single(200, &queued, None), Answer::Refused, "200 means that the server has it");
-        assert_eq!(single(200, &json!({}), None), Answer::Refused);
-        assert_eq!(single(429, &code("queue_full"), Some(CALL)), Answer::Again(Some(CALL)));
-        assert_eq!(single(503, &code("storage_failed"), None), Answer::Again(None));
-        assert_eq!(single(409, &code("session_not_ready"), None), Answer::NotReady);
-        assert_eq!(single(409, &code("idempotency_conflict"), None), Answer::Refused);
-        assert_eq!(single(422, &code("recipient_not_on_whatsapp"), None), Answer::Refused);
-        assert_eq!(single(502, &code("message_rejected"), None), Answer::Failed);
         assert_eq!(entry(&code("queue_full")), Answer::Again(None));
         assert_eq!(entry(&code("invalid_recipient")), Answer::Refused);
     }

@@ -8,20 +8,16 @@
 //! cargo build -p sandbox && cargo run -p sandbox --bin crash-test -- --kills 30 --messages 10000 --seed 1
 //! ```
 
-mod api;
-mod at_once;
 mod chaos;
 mod events;
 mod fates;
 mod inbox;
+mod kills;
 mod ledger;
 mod load;
 mod plan;
 mod receiver;
-mod report;
 mod run;
-mod service;
-mod setup;
 mod truth;
 
 use std::path::PathBuf;
@@ -34,13 +30,14 @@ use tempfile::TempDir;
 use tokio::signal::unix::{SignalKind, signal};
 use whatsapp_simulator::{Config, Simulator};
 
-use crate::api::Api;
 use crate::fates::Behind;
 use crate::plan::Plan;
 use crate::receiver::Receiver;
-use crate::report::Report;
 use crate::run::Run;
-use crate::service::{Program, Service, lasting_port};
+use sandbox::api::Api;
+use sandbox::report::Report;
+use sandbox::service::{Program, Service, lasting_port, sandbox_program};
+use sandbox::setup;
 
 /// Seconds that the service waits for an acknowledgement before it answers 202.
 const SEND_TIMEOUT: u64 = 5;
@@ -117,7 +114,7 @@ async fn main() -> ExitCode {
 async fn crash_test(options: Options) -> anyhow::Result<bool> {
     let seed = options.seed.unwrap_or_else(|| u64::from(rand::random::<u32>()));
     eprintln!("seed {seed} (the timing does not follow from it)");
-    let binary = options.service_binary.map_or_else(beside_this_program, Ok)?;
+    let binary = sandbox_program(options.service_binary)?;
     let mut plan = Plan::draw(seed, options.kills, options.messages, options.tenants)?;
     if options.unreadable {
         plan.poor_readers = plan.recipients.len() / 2;
@@ -128,7 +125,7 @@ async fn crash_test(options: Options) -> anyhow::Result<bool> {
     let whatsapp = simulator.ws_url();
     let port = lasting_port()?;
     let run = Run::new(plan, Api::new(port)?, simulator);
-    setup::add_accounts(&run)?;
+    setup::add_accounts(&run.simulator, &run.plan.recipients, &run.plan.tenants)?;
     let receiver = Receiver::start(Arc::clone(&run)).await?;
     let env = vec![
         ("WHATSAPP_URL", whatsapp),
@@ -145,7 +142,7 @@ async fn crash_test(options: Options) -> anyhow::Result<bool> {
         done = course(&run, &results) => if let Err(error) = done {
             run.violations.add("broken_off", format!("while {}: {error:#}", run.phase()));
         },
-        Err(error) = service.supervise(&run) => run.violations.add("service", format!("{error:#}")),
+        Err(error) = kills::supervise(service, &run) => run.violations.add("service", format!("{error:#}")),
         () = tokio::time::sleep(Duration::from_secs(options.deadline_seconds)) => {
             run.violations.add("deadline", format!("{} s are over, while {}", options.deadline_seconds, run.phase()));
         }
@@ -154,7 +151,7 @@ async fn crash_test(options: Options) -> anyhow::Result<bool> {
         _ = interrupted.recv() => run.violations.add("broken_off", "a SIGINT came"),
     }
     let results = results.into_inner().unwrap_or_else(PoisonError::into_inner);
-    report(&run, begun, &results).print(&run.violations);
+    report(&run, begun, &results).print(&run.violations, true);
     let holds = run.violations.count() == 0;
     if options.keep_data {
         eprintln!("the service's data and log are in {}", folder.path().display());
@@ -164,18 +161,11 @@ async fn crash_test(options: Options) -> anyhow::Result<bool> {
     Ok(holds)
 }
 
-fn beside_this_program() -> anyhow::Result<PathBuf> {
-    let own = std::env::current_exe()?;
-    let binary = own.with_file_name("sandbox");
-    anyhow::ensure!(binary.exists(), "{} is not there: cargo build -p sandbox makes it", binary.display());
-    Ok(binary)
-}
-
 /// A whole run, from the pairing to the last check.
 async fn course(run: &Arc<Run>, results: &Mutex<Results>) -> anyhow::Result<()> {
     let results = || results.lock().unwrap_or_else(PoisonError::into_inner);
     run.enter("linking the tenants");
-    setup::pair_all(run).await?;
+    setup::pair_all(&run.api, run.world(), &run.plan.tenants).await?;
 
     run.enter("sending");
     let begun = Instant::now();

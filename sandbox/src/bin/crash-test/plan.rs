@@ -3,7 +3,8 @@
 use std::{ops::Range, time::Duration};
 
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
-use whatsapp_simulator::{InvalidPhone, Phone};
+use sandbox::setup::{self, Tenant};
+use whatsapp_simulator::Phone;
 
 /// The most messages that one phone may show, so that it forgets none (it remembers 5,000).
 const PER_PHONE: usize = 4_000;
@@ -11,14 +12,6 @@ const PER_PHONE: usize = 4_000;
 /// Moments are progress: 0 before the first message, 1 when all are accepted and on their phones. Nothing is planned
 /// later than this, so that there is always work left to be disturbed.
 const LAST_MOMENT: f64 = 0.9;
-
-/// A tenant of the service.
-pub struct Tenant {
-    /// Its id.
-    pub name: String,
-    /// The phone that it is linked to.
-    pub phone: Phone,
-}
 
 /// A message that a tenant sends.
 pub struct Message {
@@ -115,12 +108,9 @@ impl Plan {
         anyhow::ensure!(messages > 0 && tenants > 0, "there must be a message and a tenant");
         anyhow::ensure!(messages / tenants <= PER_PHONE, "give more --tenants: a phone remembers only 5,000 messages");
         let mut rng = StdRng::seed_from_u64(seed);
-        let numbered = |from: u64, n: usize| Phone::parse(&(from + n as u64).to_string());
-        let tenants = (0..tenants)
-            .map(|n| Ok(Tenant { name: format!("tenant-{n}"), phone: numbered(4_915_100_000_000, n)? }))
-            .collect::<Result<Vec<_>, InvalidPhone>>()?;
+        let tenants = setup::tenants(tenants)?;
         let recipients = (2 * tenants.len()).max(messages.div_ceil(PER_PHONE / 2));
-        let recipients = (0..recipients).map(|n| numbered(4_916_200_000_000, n)).collect::<Result<Vec<_>, _>>()?;
+        let recipients = setup::recipients(recipients)?;
         let (messages, jobs) = draw_jobs(&mut rng, seed, messages, tenants.len(), recipients.len());
         let kills = (0..kills)
             .map(|n| Kill {

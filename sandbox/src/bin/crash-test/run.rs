@@ -6,7 +6,9 @@ use std::time::{Duration, Instant};
 
 use whatsapp_simulator::{Simulator, Totals, World};
 
-use crate::{api::Api, inbox::Inbox, ledger::Ledger, plan::Plan, report::Violations};
+use sandbox::{api::Api, report::Violations};
+
+use crate::{inbox::Inbox, ledger::Ledger, plan::Plan};
 
 /// When nothing moves for this long, what waits for progress waits no more.
 const STANDSTILL: Duration = Duration::from_secs(20);

@@ -1,8 +1,8 @@
 //! What the phones show, against what the callers were told.
 
 use std::collections::{HashMap, HashSet};
-use std::time::Instant;
 
+use sandbox::order::{InChat, overtaken};
 use whatsapp_simulator::Status;
 
 use crate::ledger::Told;
@@ -110,14 +110,6 @@ fn ticks(run: &Run, told: &[Told], written: &[String]) -> Vec<Option<Status>> {
     ticks
 }
 
-/// One message of a chat.
-struct InChat {
-    n: usize,
-    position: usize,
-    submitted: Instant,
-    accepted: Instant,
-}
-
 /// A message that was handed in after the answer to another one arrives after it, unless it may have been asked for
 /// again. Returns how many pairs there were, and how many came late for that reason.
 fn check_order(run: &Run, told: &[Told], shown: &[Vec<Shown>]) -> (usize, usize) {
@@ -149,39 +141,4 @@ fn check_order(run: &Run, told: &[Told], shown: &[Vec<Shown>]) -> (usize, usize)
         }
     }
     (pairs, late)
-}
-
-/// How many pairs have an order, and those that arrived in the other one.
-fn overtaken(chat: &[InChat]) -> (usize, Vec<(usize, usize)>) {
-    let (mut pairs, mut overtaken) = (0, Vec::new());
-    for first in chat {
-        for second in chat.iter().filter(|second| first.accepted < second.submitted) {
-            pairs += 1;
-            if second.position < first.position {
-                overtaken.push((first.n, second.n));
-            }
-        }
-    }
-    (pairs, overtaken)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use std::time::Duration;
-
-    #[test]
-    fn only_messages_one_after_the_other_have_an_order() {
-        let start = Instant::now();
-        let message = |n, position, submitted, accepted| {
-            let at = |seconds| start + Duration::from_secs(seconds);
-            InChat { n, position, submitted: at(submitted), accepted: at(accepted) }
-        };
-        let overlapping = [message(0, 1, 0, 5), message(1, 0, 3, 4)];
-        assert_eq!(overtaken(&overlapping), (0, vec![]));
-        let in_order = [message(0, 0, 0, 1), message(1, 1, 2, 3), message(2, 2, 4, 5)];
-        assert_eq!(overtaken(&in_order), (3, vec![]));
-        let overtaking = [message(0, 1, 0, 1), message(1, 0, 2, 3)];
-        assert_eq!(overtaken(&overtaking), (1, vec![(0, 1)]));
-    }
 }

@@ -1,4 +1,4 @@
-//! The service as a process of its own, and its ends.
+//! The service as a process of its own.
 
 use std::convert::Infallible;
 use std::fs::{File, OpenOptions};
@@ -9,13 +9,24 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 
-use crate::{api::SECRET, run::Run};
+use crate::api::{Api, SECRET};
 
 /// How long a start may take.
 const START: Duration = Duration::from_secs(120);
 
 /// How many lines of the service's log are shown when it ended by itself.
 const TAIL: usize = 15;
+
+/// The `sandbox` program: this one, or the one beside the program that runs.
+///
+/// # Errors
+/// There is none.
+pub fn sandbox_program(given: Option<PathBuf>) -> anyhow::Result<PathBuf> {
+    let beside = || anyhow::Ok(std::env::current_exe()?.with_file_name("sandbox"));
+    let binary = given.map_or_else(beside, Ok)?;
+    anyhow::ensure!(binary.exists(), "{} is not there: cargo build -p sandbox makes it", binary.display());
+    Ok(binary)
+}
 
 /// How the service is started, each time in the same way.
 pub struct Program {
@@ -79,8 +90,16 @@ impl Service {
         Ok(Self { program, child })
     }
 
+    /// Its process, until it is killed.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// That it runs.
-    fn check(&mut self) -> anyhow::Result<()> {
+    ///
+    /// # Errors
+    /// It ended by itself.
+    pub fn check(&mut self) -> anyhow::Result<()> {
         let Some(status) = self.child.try_wait()? else { return Ok(()) };
         let log = std::fs::read_to_string(self.program.log()).unwrap_or_default();
         let lines: Vec<_> = log.lines().collect();
@@ -89,9 +108,12 @@ impl Service {
     }
 
     /// Waits until it answers.
-    async fn until_up(&mut self, run: &Run) -> anyhow::Result<()> {
+    ///
+    /// # Errors
+    /// It ended by itself, or took too long.
+    pub async fn until_up(&mut self, api: &Api) -> anyhow::Result<()> {
         let since = Instant::now();
-        while !matches!(run.api.try_get(None, "/health").await, Ok((200, _))) {
+        while !matches!(api.try_get(None, "/health").await, Ok((200, _))) {
             self.check()?;
             anyhow::ensure!(since.elapsed() < START, "the service doesn't answer {START:?} after its start");
             tokio::time::sleep(Duration::from_millis(20)).await;
@@ -100,7 +122,10 @@ impl Service {
     }
 
     /// SIGKILL, and its end.
-    async fn kill(&mut self) -> anyhow::Result<()> {
+    ///
+    /// # Errors
+    /// It can't be killed.
+    pub async fn kill(&mut self) -> anyhow::Result<()> {
         self.child.kill()?;
         while self.child.try_wait()?.is_none() {
             tokio::time::sleep(Duration::from_millis(1)).await;
@@ -108,30 +133,20 @@ impl Service {
         Ok(())
     }
 
-    /// Carries the plan's kills out, and watches over the service after that, without end.
+    /// Starts it again after a kill.
     ///
     /// # Errors
-    /// The service ended by itself, or did not come back.
-    pub async fn supervise(mut self, run: &Run) -> anyhow::Result<Infallible> {
-        for kill in &run.plan.kills {
-            if !kill.early {
-                self.until_up(run).await?;
-                tokio::select! {
-                    () = run.until_progress(kill.at) => {}
-                    ended = self.until_ended() => match ended? {},
-                }
-            }
-            tokio::time::sleep(kill.delay).await;
-            self.check()?;
-            self.kill().await?;
-            run.has_killed();
-            self.child = self.program.spawn()?;
-        }
-        self.until_up(run).await?;
-        self.until_ended().await
+    /// It can't be started.
+    pub fn start_again(&mut self) -> anyhow::Result<()> {
+        self.child = self.program.spawn()?;
+        Ok(())
     }
 
-    async fn until_ended(&mut self) -> anyhow::Result<Infallible> {
+    /// Watches over it.
+    ///
+    /// # Errors
+    /// It ended by itself.
+    pub async fn until_ended(&mut self) -> anyhow::Result<Infallible> {
         loop {
             self.check()?;
             tokio::time::sleep(Duration::from_millis(100)).await;

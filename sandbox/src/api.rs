@@ -7,11 +7,14 @@ use reqwest::{Client, Method, RequestBuilder};
 use rustls::{ClientConfig, RootCertStore, crypto::ring};
 use serde_json::Value;
 
-/// What the service and this program share.
-pub const SECRET: &str = "crash-test";
+/// What the service and the programs that try it share.
+pub const SECRET: &str = "trial";
 
 /// How long a call may take that does not wait for an acknowledgement.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Connections without a call end after this time, so that they are not taken for a leak of the service.
+const IDLE: Duration = Duration::from_secs(5);
 
 /// The service's address, which survives its ends.
 #[derive(Clone)]
@@ -31,7 +34,12 @@ impl Api {
         let tls = ClientConfig::builder_with_provider(ring::default_provider().into());
         let tls = tls.with_safe_default_protocol_versions()?;
         let tls = tls.with_root_certificates(RootCertStore::empty()).with_no_client_auth();
-        let http = Client::builder().tls_backend_preconfigured(tls).no_proxy().timeout(PATIENCE).build()?;
+        let http = Client::builder()
+            .tls_backend_preconfigured(tls)
+            .no_proxy()
+            .timeout(PATIENCE)
+            .pool_idle_timeout(IDLE)
+            .build()?;
         Ok(Self { http, url: format!("http://127.0.0.1:{port}") })
     }
 
@@ -116,6 +124,10 @@ pub const MESSAGES: List =
 /// A tenant's events, from the first.
 pub const EVENTS: List =
     List { path: "/events", items: "events", next: "nextAfter", parameter: "after", start: Some("0") };
+
+/// All tenants' sessions.
+pub const SESSIONS: List =
+    List { path: "/sessions", items: "sessions", next: "nextCursor", parameter: "cursor", start: None };
 
 /// A text as it may stand in a query.
 fn escaped(text: &str) -> String {

@@ -4,16 +4,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::task::JoinSet;
 
-use crate::run::Run;
-
-/// Does something with each item, `width` of them at a time.
+/// Does something with each item, `width` of them at a time. `run` is what they share.
 ///
 /// # Errors
 /// The first error ends it.
-pub async fn at_once<T, F, D>(width: usize, items: Vec<T>, run: &Arc<Run>, each: F) -> anyhow::Result<()>
+pub async fn at_once<R, T, F, D>(width: usize, items: Vec<T>, run: &Arc<R>, each: F) -> anyhow::Result<()>
 where
+    R: Send + Sync + 'static,
     T: Send + 'static,
-    F: Fn(Arc<Run>, T) -> D + Copy + Send + 'static,
+    F: Fn(Arc<R>, T) -> D + Copy + Send + 'static,
     D: Future<Output = anyhow::Result<()>> + Send + 'static,
 {
     let items = Arc::new(Mutex::new(items.into_iter()));

@@ -36,7 +36,7 @@ impl Violations {
     }
 }
 
-/// The numbers of a run, in the order in which they are printed.
+/// The figures of a run, in the order in which they are printed.
 #[derive(Default)]
 pub struct Report(Vec<(&'static str, Value)>);
 
@@ -46,8 +46,8 @@ impl Report {
         self.0.push((name, value.into()));
     }
 
-    /// A table on standard error, one JSON object on standard output.
-    pub fn print(self, violations: &Violations) {
+    /// A table on standard error and, if `json`, one JSON object on standard output.
+    pub fn print(self, violations: &Violations, json: bool) {
         let found = violations.0.lock().unwrap_or_else(PoisonError::into_inner);
         let total: usize = found.by_kind.values().sum();
         eprintln!();
@@ -57,6 +57,9 @@ impl Report {
         eprintln!("  {:<24} {total}", "violations");
         for (kind, count) in &found.by_kind {
             eprintln!("    {kind:<22} {count}");
+        }
+        if !json {
+            return;
         }
         let mut object: serde_json::Map<String, Value> =
             self.0.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
