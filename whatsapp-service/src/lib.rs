@@ -24,7 +24,7 @@ use hyper_util::{
 use tokio::net::TcpListener;
 
 use self::{
-    config::{Config, InvalidSecret},
+    config::{Config, InvalidSecret, UnreadableSecret},
     http::App,
     sessions::Manager,
     store::StoreError,
@@ -58,6 +58,9 @@ pub enum StartError {
     /// The secret can't be used.
     #[error(transparent)]
     Secret(#[from] InvalidSecret),
+    /// A secret can't be read, or is not what it should be.
+    #[error(transparent)]
+    UnreadableSecret(#[from] UnreadableSecret),
     /// The data directory can't be used.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -88,8 +91,8 @@ impl Server {
         if trust == Trust::WhatsAppOnly && !selfcheck::refuses_forged_certificates() {
             return Err(StartError::ForgedCertificatesAccepted);
         }
-        let secrets = config.internal_secret.secrets()?;
-        let manager = Arc::new(Manager::new(config, trust)?);
+        let secrets = config.internal_secret()?.secrets()?;
+        let manager = Arc::new(Manager::new(config, config.seal()?, trust)?);
         let webhooks = Webhooks::new(config, manager.store().clone())?;
         let address = SocketAddr::new(config.host, config.port);
         let failed = |source| StartError::Listen { address, source };

@@ -41,7 +41,7 @@ pub use self::{
 use crate::{
     Trust,
     config::Config,
-    store::{Accepted, DamagedFolder, DataDir, Idempotency, Message, Rules, Store, StoreError},
+    store::{Accepted, DamagedFolder, DataDir, Idempotency, Message, Rules, Seal, Store, StoreError},
     tenant::TenantId,
 };
 
@@ -63,11 +63,12 @@ pub struct Manager {
 
 impl Manager {
     /// Takes the data directory.
-    pub fn new(config: &Config, trust: Trust) -> Result<Self, StoreError> {
+    pub fn new(config: &Config, seal: Seal, trust: Trust) -> Result<Self, StoreError> {
         let data = DataDir::open(&config.data_dir, trust)?;
         let version = VersionSource::new(config.whatsapp_version, data.version_file());
         let rules = Rules { keep_bodies: config.keep_bodies, webhook_for_all: config.webhook_for_all().is_some() };
-        let store = Arc::new(Store::open(&data.database(), rules)?);
+        tracing::info!(encrypted = seal.has_key(), "opening the database");
+        let store = Arc::new(Store::open(&data.database(), rules, seal)?);
         Ok(Self {
             _data: data,
             around: Arc::new(Surroundings::new(config, version, store)),
