@@ -40,7 +40,8 @@ Examples:
   INTERNAL_SECRET=… whatsapp-service                    serve on port 3000, keeping sessions in ./sessions
   INTERNAL_SECRET=… whatsapp-service pair acme          link a phone: draws the QR code here
   INTERNAL_SECRET=… whatsapp-service send acme 5511999999999 'Hello!'
-  INTERNAL_SECRET=… whatsapp-service status             all tenants and their states";
+  INTERNAL_SECRET=… whatsapp-service status             all tenants and their states
+  NEW_ENCRYPTION_KEY_FILE=key whatsapp-service rekey    encrypt ./sessions";
 
 #[derive(Subcommand)]
 enum Command {
@@ -86,7 +87,7 @@ enum Command {
         #[arg(long, env = "NEW_ENCRYPTION_KEY", hide_env_values = true)]
         new_encryption_key: Option<SecretText>,
         /// A file that holds NEW_ENCRYPTION_KEY, instead of it.
-        #[arg(long, env = "NEW_ENCRYPTION_KEY_FILE")]
+        #[arg(long, env = "NEW_ENCRYPTION_KEY_FILE", value_parser = config::path_parser())]
         new_encryption_key_file: Option<PathBuf>,
         /// Keep everything unencrypted from now on.
         #[arg(long)]

@@ -7,7 +7,10 @@ use std::{
     time::Duration,
 };
 
-use clap::{Args, ValueEnum};
+use clap::{
+    Args, ValueEnum,
+    builder::{OsStringValueParser, TypedValueParser},
+};
 use sha2::{Digest, Sha256};
 use subtle::{Choice, ConstantTimeEq};
 use zeroize::Zeroizing;
@@ -28,7 +31,7 @@ pub struct Config {
     pub internal_secret: SecretText,
 
     /// A file that holds INTERNAL_SECRET, instead of it.
-    #[arg(long, env = "INTERNAL_SECRET_FILE")]
+    #[arg(long, env = "INTERNAL_SECRET_FILE", value_parser = path_parser())]
     pub internal_secret_file: Option<PathBuf>,
 
     /// The key that encrypts credentials and messages on the disk: 32 bytes in base64.
@@ -36,7 +39,7 @@ pub struct Config {
     pub encryption_key: Option<SecretText>,
 
     /// A file that holds ENCRYPTION_KEY, instead of it.
-    #[arg(long, env = "ENCRYPTION_KEY_FILE")]
+    #[arg(long, env = "ENCRYPTION_KEY_FILE", value_parser = path_parser())]
     pub encryption_key_file: Option<PathBuf>,
 
     /// The address to listen on.
@@ -101,7 +104,7 @@ pub struct Config {
     pub webhook_secret: Option<SecretText>,
 
     /// A file that holds WEBHOOK_SECRET, instead of it.
-    #[arg(long, env = "WEBHOOK_SECRET_FILE")]
+    #[arg(long, env = "WEBHOOK_SECRET_FILE", value_parser = path_parser())]
     pub webhook_secret_file: Option<PathBuf>,
 
     /// How long an event is offered to a webhook before it is given up, in seconds.
@@ -171,7 +174,7 @@ fn secret(
     file: Option<&Path>,
 ) -> Result<Option<SecretText>, UnreadableSecret> {
     let text = text.filter(|text| !text.text().is_empty());
-    match (text, file) {
+    match (text, file.filter(|path| !path.as_os_str().is_empty())) {
         (Some(_), Some(_)) => Err(UnreadableSecret::Twice { name }),
         (text, None) => Ok(text.cloned()),
         (None, Some(path)) => {
@@ -330,6 +333,11 @@ fn digest(text: impl AsRef<[u8]>) -> [u8; 32] {
     Sha256::digest(text.as_ref()).into()
 }
 
+/// Takes an empty path too: it counts as unset.
+pub fn path_parser() -> impl TypedValueParser<Value = PathBuf> {
+    OsStringValueParser::new().map(PathBuf::from)
+}
+
 fn parse_seconds(text: &str) -> Result<Duration, String> {
     match text.parse::<f64>().map(Duration::try_from_secs_f64) {
         Ok(Ok(duration)) if !duration.is_zero() && duration <= LONGEST => Ok(duration),
@@ -390,6 +398,7 @@ mod tests {
         assert_eq!(ask(None, None).unwrap(), None);
         assert_eq!(ask(Some(""), None).unwrap(), None);
         assert_eq!(ask(Some("set"), None).unwrap().as_deref(), Some("set"));
+        assert_eq!(ask(Some("set"), Some(Path::new(""))).unwrap().as_deref(), Some("set"));
         assert_eq!(ask(Some(""), Some(&full)).unwrap().as_deref(), Some("of the file"));
         let complaint = |text, file: &Path| ask(text, Some(file)).unwrap_err().to_string();
         assert_eq!(complaint(Some("set"), &full), "both NAME and NAME_FILE are set: set one of them");

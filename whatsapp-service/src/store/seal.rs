@@ -1,19 +1,21 @@
 //! Encryption at rest: values that nobody can read, alter or put elsewhere without the key.
 //!
-//! A sealed value is a random nonce of 24 bytes, and then the value under XChaCha20-Poly1305 with its tag of 16 bytes.
-//! The nonce is long enough to be drawn at random for any number of values. What is sealed is bound to its column and
-//! row: moved to another, it does not open. Without a key a value is kept as it is.
+//! A sealed value is a random nonce of 12 bytes, and then the value under AES-256-GCM-SIV (RFC 8452) with its tag of 16
+//! bytes. Should two nonces ever be the same, as after the copy of a running machine, that only shows whether two values
+//! of one place are the same. What is sealed is bound to its column and row: moved to another, it does not open. Without
+//! a key a value is kept as it is.
 //!
 //! [`COLUMNS`] says what is sealed. What is looked up can't be, nor what sorts and counts: see the README.
 
 use std::{borrow::Cow, sync::Arc};
 
+use aes_gcm_siv::{AeadInOut, Aes256GcmSiv, KeyInit, Nonce};
 use base64::{Engine, prelude::BASE64_STANDARD};
-use chacha20poly1305::{AeadInOut, KeyInit, XChaCha20Poly1305, XNonce};
 use rusqlite::types::Type;
 use zeroize::Zeroizing;
 
-const NONCE: usize = 24;
+const KEY: usize = 32;
+const NONCE: usize = 12;
 const TAG: usize = 16;
 
 /// A column whose values are sealed.
@@ -47,7 +49,7 @@ const PROOF: Column = Column { table: "sealing", name: "proof", row: &[] };
 
 /// Seals and opens values, with a key or without. The key is never printed, and wiped when the last clone goes.
 #[derive(Clone)]
-pub struct Seal(Option<Arc<XChaCha20Poly1305>>);
+pub struct Seal(Option<Arc<Zeroizing<[u8; KEY]>>>);
 
 /// Why a text is not a key. It doesn't repeat it.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -90,9 +92,13 @@ impl Seal {
 
     /// Seals with this key: 32 bytes in base64.
     pub fn with_key(text: &str) -> Result<Self, InvalidKey> {
-        let key = Zeroizing::new(BASE64_STANDARD.decode(text).map_err(|_| InvalidKey)?);
-        let cipher = XChaCha20Poly1305::new_from_slice(&key).map_err(|_| InvalidKey)?;
-        Ok(Self(Some(Arc::new(cipher))))
+        let bytes = Zeroizing::new(BASE64_STANDARD.decode(text).map_err(|_| InvalidKey)?);
+        let mut key = Zeroizing::new([0; KEY]);
+        if bytes.len() != KEY {
+            return Err(InvalidKey);
+        }
+        key.copy_from_slice(&bytes);
+        Ok(Self(Some(Arc::new(key))))
     }
 
     /// Whether there is a key.
@@ -102,13 +108,13 @@ impl Seal {
 
     /// The value as it is kept in this column of this row.
     pub fn seal<'v>(&self, column: &'static Column, row: &[&[u8]], plain: &'v [u8]) -> Cow<'v, [u8]> {
-        let Some(cipher) = &self.0 else { return plain.into() };
+        let Some(cipher) = self.cipher() else { return plain.into() };
         let nonce: [u8; NONCE] = rand::random();
         let mut sealed = Vec::with_capacity(NONCE + plain.len() + TAG);
         sealed.extend_from_slice(&nonce);
         sealed.extend_from_slice(plain);
         let tag = cipher.encrypt_inout_detached(&nonce.into(), &place(column, row), (&mut sealed[NONCE..]).into());
-        sealed.extend_from_slice(&tag.expect("a value is shorter than 256 GiB"));
+        sealed.extend_from_slice(&tag.expect("a value is shorter than 64 GiB"));
         sealed.into()
     }
 
@@ -120,11 +126,11 @@ impl Seal {
         kept: impl Into<Cow<'v, [u8]>>,
     ) -> Result<Cow<'v, [u8]>, Unreadable> {
         let kept = kept.into();
-        let Some(cipher) = &self.0 else { return Ok(kept) };
+        let Some(cipher) = self.cipher() else { return Ok(kept) };
         let (nonce, sealed) = kept.split_first_chunk::<NONCE>().ok_or(Unreadable(column))?;
         let (sealed, tag) = sealed.split_last_chunk::<TAG>().ok_or(Unreadable(column))?;
         let mut plain = sealed.to_vec();
-        let (nonce, place) = (XNonce::from(*nonce), place(column, row));
+        let (nonce, place) = (Nonce::from(*nonce), place(column, row));
         cipher
             .decrypt_inout_detached(&nonce, &place, plain.as_mut_slice().into(), &(*tag).into())
             .map_err(|_| Unreadable(column))?;
@@ -135,6 +141,11 @@ impl Seal {
     pub fn open_text(&self, column: &'static Column, row: &[&[u8]], kept: &[u8]) -> Result<String, Unreadable> {
         let plain = self.open(column, row, kept)?.into_owned();
         String::from_utf8(plain).map_err(|_| Unreadable(column))
+    }
+
+    /// Made anew each time, so that only the key itself is kept; that costs little beside the use of it.
+    fn cipher(&self) -> Option<Aes256GcmSiv> {
+        self.0.as_deref().map(|key| Aes256GcmSiv::new((&**key).into()))
     }
 
     /// What a database is to hold so that this key is known again; nothing without a key.
