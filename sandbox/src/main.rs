@@ -95,7 +95,7 @@ async fn run(options: Sandbox) -> anyhow::Result<()> {
 /// The service's usual settings, with those that a sandbox decides.
 fn service_config(options: &Sandbox, simulator: &Simulator, temporary: Option<&TempDir>) -> anyhow::Result<Config> {
     let mut config = cli::Cli::try_parse_from(["sandbox"])?.config;
-    config.internal_secret = options.secret.as_str().into();
+    (config.internal_secret, config.internal_secret_file) = (options.secret.as_str().into(), None);
     (config.host, config.port) = (options.service.ip(), options.service.port());
     config.whatsapp_url = Some(simulator.ws_url());
     if let Some(data_dir) = options.data_dir.as_deref().or(temporary.map(TempDir::path)) {

@@ -2,6 +2,7 @@
 
 use std::{
     io::{IsTerminal, Write},
+    path::{Path, PathBuf},
     process::ExitCode,
     thread::sleep,
     time::Duration,
@@ -11,12 +12,20 @@ use anyhow::{Context, bail};
 use clap::{Args, Parser, Subcommand};
 use serde_json::{Value, json};
 
-use crate::{Server, Trust, asked_to_stop, config::Config, descriptors, http::qr, log};
+use crate::{
+    Server, Trust, asked_to_stop,
+    config::{self, Config, SecretText},
+    descriptors,
+    http::qr,
+    log,
+    store::{self, DataDir},
+};
 
 /// Manages WhatsApp sessions for many tenants and sends their messages.
 ///
 /// Without a command it serves. Every option can be set by the environment variable named with it.
-/// The other commands talk to a service that runs already; they use the same INTERNAL_SECRET and PORT.
+/// `rekey` works on the data directory of a service that is stopped. The other commands talk to a service that runs
+/// already; they use the same INTERNAL_SECRET and PORT.
 #[derive(Parser)]
 #[command(version, after_help = EXAMPLES)]
 pub struct Cli {
@@ -32,7 +41,8 @@ Examples:
   INTERNAL_SECRET=… whatsapp-service                    serve on port 3000, keeping sessions in ./sessions
   INTERNAL_SECRET=… whatsapp-service pair acme          link a phone: draws the QR code here
   INTERNAL_SECRET=… whatsapp-service send acme 5511999999999 'Hello!'
-  INTERNAL_SECRET=… whatsapp-service status             all tenants and their states";
+  INTERNAL_SECRET=… whatsapp-service status             all tenants and their states
+  NEW_ENCRYPTION_KEY_FILE=key whatsapp-service rekey    encrypt ./sessions";
 
 #[derive(Subcommand)]
 enum Command {
@@ -69,6 +79,21 @@ enum Command {
         #[command(flatten)]
         target: Target,
     },
+    /// Encrypt what is in DATA_DIR with a new key, or decrypt it for good. The service must be stopped.
+    ///
+    /// What is encrypted already needs its key as ENCRYPTION_KEY or ENCRYPTION_KEY_FILE. It is safe to interrupt this at
+    /// any time: until it ends, the old key is the right one.
+    Rekey {
+        /// The new key: 32 bytes in base64.
+        #[arg(long, env = "NEW_ENCRYPTION_KEY", hide_env_values = true)]
+        new_encryption_key: Option<SecretText>,
+        /// A file that holds NEW_ENCRYPTION_KEY, instead of it.
+        #[arg(long, env = "NEW_ENCRYPTION_KEY_FILE", value_parser = config::path_parser())]
+        new_encryption_key_file: Option<PathBuf>,
+        /// Keep everything unencrypted from now on.
+        #[arg(long)]
+        decrypt: bool,
+    },
 }
 
 #[derive(Args)]
@@ -83,10 +108,19 @@ pub fn run(cli: Cli, trust: Trust) -> ExitCode {
     let config = &cli.config;
     let done = match cli.command {
         None => serve(config, trust),
-        Some(Command::Pair { tenant, phone, target }) => pair(&Api::new(config, target), &tenant, phone),
-        Some(Command::Send { tenant, to, message, target }) => send(&Api::new(config, target), &tenant, to, message),
-        Some(Command::Status { tenant, target }) => status(&Api::new(config, target), tenant),
-        Some(Command::Health { target }) => Api::new(config, target).call("GET", "/health", None, None).map(|_| ()),
+        Some(Command::Pair { tenant, phone, target }) => {
+            Api::new(config, target).and_then(|api| pair(&api, &tenant, phone))
+        }
+        Some(Command::Send { tenant, to, message, target }) => {
+            Api::new(config, target).and_then(|api| send(&api, &tenant, to, message))
+        }
+        Some(Command::Status { tenant, target }) => Api::new(config, target).and_then(|api| status(&api, tenant)),
+        Some(Command::Health { target }) => {
+            Api::new(config, target).and_then(|api| api.call("GET", "/health", None, None)).map(drop)
+        }
+        Some(Command::Rekey { new_encryption_key: text, new_encryption_key_file: file, decrypt }) => {
+            rekey(config, text.as_ref(), file.as_deref(), decrypt)
+        }
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -185,6 +219,22 @@ fn status(api: &Api, tenant: Option<String>) -> anyhow::Result<()> {
     }
 }
 
+fn rekey(config: &Config, text: Option<&SecretText>, file: Option<&Path>, decrypt: bool) -> anyhow::Result<()> {
+    let (old, new) = (config.seal()?, config::seal("NEW_ENCRYPTION_KEY", text, file)?);
+    match (new.has_key(), decrypt) {
+        (true, true) => bail!("give either a new key or --decrypt"),
+        (false, false) => bail!("set NEW_ENCRYPTION_KEY or NEW_ENCRYPTION_KEY_FILE, or give --decrypt"),
+        _ => {}
+    }
+    let data = DataDir::existing(&config.data_dir)?;
+    let values = store::rekey(&data.database(), &old, &new)?;
+    match decrypt {
+        true => println!("{values} values are kept unencrypted now. Start the service without ENCRYPTION_KEY."),
+        false => println!("{values} values are encrypted with the new key now. Start the service with it."),
+    }
+    Ok(())
+}
+
 /// A running service.
 struct Api {
     agent: ureq::Agent,
@@ -193,19 +243,19 @@ struct Api {
 }
 
 impl Api {
-    fn new(config: &Config, target: Target) -> Self {
+    fn new(config: &Config, target: Target) -> anyhow::Result<Self> {
         let agent = ureq::Agent::config_builder()
             .timeout_global(Some(config.send_timeout + Duration::from_secs(40)))
             .http_status_as_error(false)
             .build();
-        Self {
+        Ok(Self {
             agent: agent.into(),
             url: target
                 .url
                 .filter(|url| !url.is_empty())
                 .unwrap_or_else(|| format!("http://127.0.0.1:{}", config.port)),
-            secret: config.internal_secret.first().into(),
-        }
+            secret: config.internal_secret()?.first().into(),
+        })
     }
 
     fn call(&self, method: &str, path: &str, tenant: Option<&str>, body: Option<Value>) -> anyhow::Result<Value> {

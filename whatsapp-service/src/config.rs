@@ -1,10 +1,21 @@
 //! Every setting, once: its name, its default, and what it is for.
 
-use std::{net::IpAddr, path::PathBuf, time::Duration};
+use std::{
+    fs, io,
+    net::IpAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
-use clap::{Args, ValueEnum};
+use clap::{
+    Args, ValueEnum,
+    builder::{OsStringValueParser, TypedValueParser},
+};
 use sha2::{Digest, Sha256};
 use subtle::{Choice, ConstantTimeEq};
+use zeroize::Zeroizing;
+
+use crate::store::{InvalidKey, Seal};
 
 /// No time that can be set is longer.
 const LONGEST: Duration = Duration::from_secs(30 * 24 * 3600);
@@ -18,6 +29,18 @@ pub struct Config {
     /// The secret that callers send as X-Internal-Secret. Two, separated by a comma, are both valid: for rotation.
     #[arg(long, env = "INTERNAL_SECRET", hide_env_values = true, default_value = "", hide_default_value = true)]
     pub internal_secret: SecretText,
+
+    /// A file that holds INTERNAL_SECRET, instead of it.
+    #[arg(long, env = "INTERNAL_SECRET_FILE", value_parser = path_parser())]
+    pub internal_secret_file: Option<PathBuf>,
+
+    /// The key that encrypts credentials and messages on the disk: 32 bytes in base64.
+    #[arg(long, env = "ENCRYPTION_KEY", hide_env_values = true)]
+    pub encryption_key: Option<SecretText>,
+
+    /// A file that holds ENCRYPTION_KEY, instead of it.
+    #[arg(long, env = "ENCRYPTION_KEY_FILE", value_parser = path_parser())]
+    pub encryption_key_file: Option<PathBuf>,
 
     /// The address to listen on.
     #[arg(long, env = "HOST", default_value = "0.0.0.0")]
@@ -80,6 +103,10 @@ pub struct Config {
     #[arg(long, env = "WEBHOOK_SECRET", hide_env_values = true)]
     pub webhook_secret: Option<SecretText>,
 
+    /// A file that holds WEBHOOK_SECRET, instead of it.
+    #[arg(long, env = "WEBHOOK_SECRET_FILE", value_parser = path_parser())]
+    pub webhook_secret_file: Option<PathBuf>,
+
     /// How long an event is offered to a webhook before it is given up, in seconds.
     #[arg(long, env = "WEBHOOK_RETRY_FOR", default_value = "259200", value_parser = parse_seconds)]
     pub webhook_retry_for: Duration,
@@ -121,6 +148,84 @@ impl Config {
     pub fn webhook_for_all(&self) -> Option<&str> {
         self.webhook_url.as_deref().filter(|url| !url.is_empty())
     }
+
+    /// `INTERNAL_SECRET`, from the environment or its file; empty if it is not set.
+    pub fn internal_secret(&self) -> Result<SecretText, UnreadableSecret> {
+        let secret = secret("INTERNAL_SECRET", Some(&self.internal_secret), self.internal_secret_file.as_deref())?;
+        Ok(secret.unwrap_or_else(|| "".into()))
+    }
+
+    /// `WEBHOOK_SECRET`, from the environment or its file; empty counts as unset.
+    pub fn webhook_secret(&self) -> Result<Option<SecretText>, UnreadableSecret> {
+        secret("WEBHOOK_SECRET", self.webhook_secret.as_ref(), self.webhook_secret_file.as_deref())
+    }
+
+    /// What `ENCRYPTION_KEY` seals with.
+    pub fn seal(&self) -> Result<Seal, UnreadableSecret> {
+        seal("ENCRYPTION_KEY", self.encryption_key.as_ref(), self.encryption_key_file.as_deref())
+    }
+}
+
+/// What the key of this name seals with; empty counts as unset.
+pub fn seal(name: &'static str, text: Option<&SecretText>, file: Option<&Path>) -> Result<Seal, UnreadableSecret> {
+    let Some(key) = secret(name, text, file)? else { return Ok(Seal::NONE) };
+    Seal::with_key(key.text()).map_err(|source| UnreadableSecret::Key { name, source })
+}
+
+/// A secret that is set as it is or by a file; empty counts as unset, but not an empty file.
+fn secret(
+    name: &'static str,
+    text: Option<&SecretText>,
+    file: Option<&Path>,
+) -> Result<Option<SecretText>, UnreadableSecret> {
+    let text = text.filter(|text| !text.text().is_empty());
+    match (text, file.filter(|path| !path.as_os_str().is_empty())) {
+        (Some(_), Some(_)) => Err(UnreadableSecret::Twice { name }),
+        (text, None) => Ok(text.cloned()),
+        (None, Some(path)) => {
+            let text = fs::read_to_string(path).map(Zeroizing::new);
+            let text = text.map_err(|source| UnreadableSecret::File { name, path: path.into(), source })?;
+            match text.trim() {
+                "" => Err(UnreadableSecret::Empty { name }),
+                text => Ok(Some(text.into())),
+            }
+        }
+    }
+}
+
+/// Why a secret can't be taken from the settings.
+#[derive(Debug, thiserror::Error)]
+pub enum UnreadableSecret {
+    /// Nobody can say which counts.
+    #[error("both {name} and {name}_FILE are set: set one of them")]
+    Twice {
+        /// The variable.
+        name: &'static str,
+    },
+    /// The file can't be read.
+    #[error("{name}_FILE: can't read {path}: {source}")]
+    File {
+        /// The variable.
+        name: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A file that somebody named should hold something.
+    #[error("{name}_FILE: the file is empty")]
+    Empty {
+        /// The variable.
+        name: &'static str,
+    },
+    /// The text is not a key.
+    #[error("{name} {source}")]
+    Key {
+        /// The variable.
+        name: &'static str,
+        /// What is wrong with it.
+        source: InvalidKey,
+    },
 }
 
 /// How log lines are written.
@@ -145,9 +250,9 @@ pub enum LogLevel {
     Debug,
 }
 
-/// `INTERNAL_SECRET` as it was set. Nothing prints it, a complaint about it neither.
+/// A secret as it was set. Nothing prints it, a complaint about it neither, and it is wiped when it is dropped.
 #[derive(Clone)]
-pub struct SecretText(String);
+pub struct SecretText(Zeroizing<String>);
 
 impl SecretText {
     /// The secrets in it.
@@ -168,7 +273,7 @@ impl SecretText {
 
 impl From<&str> for SecretText {
     fn from(text: &str) -> Self {
-        Self(text.into())
+        Self(Zeroizing::new(text.into()))
     }
 }
 
@@ -233,6 +338,11 @@ fn digest(text: impl AsRef<[u8]>) -> [u8; 32] {
     Sha256::digest(text.as_ref()).into()
 }
 
+/// Takes an empty path too: it counts as unset.
+pub fn path_parser() -> impl TypedValueParser<Value = PathBuf> {
+    OsStringValueParser::new().map(PathBuf::from)
+}
+
 fn parse_seconds(text: &str) -> Result<Duration, String> {
     match text.parse::<f64>().map(Duration::try_from_secs_f64) {
         Ok(Ok(duration)) if !duration.is_zero() && duration <= LONGEST => Ok(duration),
@@ -278,6 +388,27 @@ mod tests {
             assert!(!secrets.accept(wrong.as_bytes()), "{wrong:?}");
         }
         assert!(!format!("{secrets:?}").contains("old"));
+    }
+
+    #[test]
+    fn a_secret_comes_from_the_setting_or_from_a_file_but_not_from_both() {
+        let folder = tempfile::tempdir().unwrap();
+        let (full, empty) = (folder.path().join("full"), folder.path().join("empty"));
+        fs::write(&full, "of the file\n").unwrap();
+        fs::write(&empty, "\n").unwrap();
+        let ask = |text: Option<&str>, file: Option<&Path>| {
+            secret("NAME", text.map(SecretText::from).as_ref(), file)
+                .map(|found| found.map(|text| text.text().to_owned()))
+        };
+        assert_eq!(ask(None, None).unwrap(), None);
+        assert_eq!(ask(Some(""), None).unwrap(), None);
+        assert_eq!(ask(Some("set"), None).unwrap().as_deref(), Some("set"));
+        assert_eq!(ask(Some("set"), Some(Path::new(""))).unwrap().as_deref(), Some("set"));
+        assert_eq!(ask(Some(""), Some(&full)).unwrap().as_deref(), Some("of the file"));
+        let complaint = |text, file: &Path| ask(text, Some(file)).unwrap_err().to_string();
+        assert_eq!(complaint(Some("set"), &full), "both NAME and NAME_FILE are set: set one of them");
+        assert_eq!(complaint(None, &empty), "NAME_FILE: the file is empty");
+        assert!(complaint(None, folder.path()).starts_with("NAME_FILE: can't read"));
     }
 
     #[test]

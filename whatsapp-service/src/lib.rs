@@ -26,7 +26,7 @@ use rustls::pki_types::TrustAnchor;
 use tokio::net::TcpListener;
 
 use self::{
-    config::{Config, InvalidSecret},
+    config::{Config, InvalidSecret, UnreadableSecret},
     http::App,
     sessions::{Dialler, InvalidUrl, Manager},
     store::StoreError,
@@ -66,6 +66,9 @@ pub enum StartError {
     /// WhatsApp's address can't be used.
     #[error(transparent)]
     Url(#[from] InvalidUrl),
+    /// A secret can't be read, or is not what it should be.
+    #[error(transparent)]
+    UnreadableSecret(#[from] UnreadableSecret),
     /// The data directory can't be used.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -96,9 +99,9 @@ impl Server {
         if matches!(trust, Trust::WhatsAppOnly) && !selfcheck::refuses_forged_certificates() {
             return Err(StartError::ForgedCertificatesAccepted);
         }
-        let secrets = config.internal_secret.secrets()?;
+        let secrets = config.internal_secret()?.secrets()?;
         let dialler = Dialler::new(config.whatsapp_url(), &trust)?;
-        let manager = Arc::new(Manager::new(config, &trust, dialler)?);
+        let manager = Arc::new(Manager::new(config, config.seal()?, &trust, dialler)?);
         let webhooks = Webhooks::new(config, manager.store().clone())?;
         let address = SocketAddr::new(config.host, config.port);
         let failed = |source| StartError::Listen { address, source };

@@ -263,6 +263,12 @@ impl Service {
         self.restart().await;
     }
 
+    /// Sets a variable of its environment from the next start on.
+    pub fn set(&mut self, key: &str, value: &str) {
+        self.program.env.retain(|(known, _)| known != key);
+        self.program.env.push((key.into(), value.into()));
+    }
+
     /// A start on the same data, after its end.
     pub async fn restart(&mut self) {
         *self = Self::run(self.program.clone(), self.data.clone(), self.log.clone()).await;

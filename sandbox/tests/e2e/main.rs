@@ -5,6 +5,7 @@ mod baileys;
 mod command_line;
 mod contract;
 mod crash;
+mod encryption;
 mod events;
 mod fleet;
 mod harness;

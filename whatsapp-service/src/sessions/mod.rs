@@ -45,7 +45,7 @@ use self::{link::Surroundings, upkeep::Retention, version::VersionSource};
 use crate::{
     Trust,
     config::Config,
-    store::{Accepted, DamagedFolder, DataDir, Idempotency, Message, Rules, Store, StoreError},
+    store::{Accepted, DamagedFolder, DataDir, Idempotency, Message, Rules, Seal, Store, StoreError},
     tenant::TenantId,
 };
 
@@ -67,11 +67,12 @@ pub struct Manager {
 
 impl Manager {
     /// Takes the data directory. WhatsApp is reached with `dialler`.
-    pub fn new(config: &Config, trust: &Trust, dialler: Dialler) -> Result<Self, StoreError> {
+    pub fn new(config: &Config, seal: Seal, trust: &Trust, dialler: Dialler) -> Result<Self, StoreError> {
         let data = DataDir::open(&config.data_dir, trust)?;
         let version = VersionSource::new(config.whatsapp_version, data.version_file());
         let rules = Rules { keep_bodies: config.keep_bodies, webhook_for_all: config.webhook_for_all().is_some() };
-        let store = Arc::new(Store::open(&data.database(), rules)?);
+        tracing::info!(encrypted = seal.has_key(), "opening the database");
+        let store = Arc::new(Store::open(&data.database(), rules, seal)?);
         Ok(Self {
             _data: data,
             around: Arc::new(Surroundings::new(config, dialler, version, store)),

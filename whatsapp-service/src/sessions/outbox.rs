@@ -353,7 +353,7 @@ impl Departure {
         let (session, store, tenant) = (&self.session, &self.session.around.store, &self.session.tenant);
         let claimed = match message {
             Some(message) => Ok(Some(message)),
-            None => store.claim(self.row).await,
+            None => store.claim(tenant, self.row).await,
         };
         let message = match claimed {
             Ok(Some(message)) => message,

@@ -33,12 +33,7 @@ impl DataDir {
         create_private_dir(root)?;
         fs::set_permissions(root, fs::Permissions::from_mode(0o700)).map_err(io_error("protect", root))?;
         let path = root.join("lock");
-        let lock = private_file(&path).map_err(io_error("open", &path))?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Err(StoreError::InUse(root.into())),
-            Err(TryLockError::Error(source)) => return Err(io_error("lock", &path)(source)),
-        }
+        let lock = take_lock(root, &path)?;
         let mark = root.join("sandbox");
         match trust {
             Trust::AnyServer { .. } => drop(private_file(&mark).map_err(io_error("create", &mark))?),
@@ -46,6 +41,13 @@ impl DataDir {
             Trust::WhatsAppOnly => {}
         }
         Ok(Self { root: root.into(), _lock: lock })
+    }
+
+    /// Takes the lock of a directory in which there is a database; creates none.
+    pub fn existing(root: &Path) -> Result<Self, StoreError> {
+        let (database, path) = (root.join("service.db"), root.join("lock"));
+        fs::metadata(&database).map_err(io_error("find", &database))?;
+        Ok(Self { root: root.into(), _lock: take_lock(root, &path)? })
     }
 
     /// The database.
@@ -56,6 +58,15 @@ impl DataDir {
     /// The file that remembers WhatsApp Web's version.
     pub fn version_file(&self) -> PathBuf {
         self.root.join("whatsapp-version")
+    }
+}
+
+fn take_lock(root: &Path, path: &Path) -> Result<File, StoreError> {
+    let lock = private_file(path).map_err(io_error("open", path))?;
+    match lock.try_lock() {
+        Ok(()) => Ok(lock),
+        Err(TryLockError::WouldBlock) => Err(StoreError::InUse(root.into())),
+        Err(TryLockError::Error(source)) => Err(io_error("lock", path)(source)),
     }
 }
 

@@ -9,6 +9,7 @@ use sha2::{Digest, Sha256};
 use super::{
     Store, StoreError,
     news::Told,
+    seal::{DATA, Seal},
     tx::{Tx, millis, time},
 };
 use crate::{clock, tenant::TenantId};
@@ -117,13 +118,13 @@ impl Store {
 
     /// A tenant's events after this number, in order.
     pub async fn events(&self, tenant: &TenantId, after: i64, limit: usize) -> Result<Vec<Event>, StoreError> {
-        let (tenant, instance) = (tenant.clone(), self.instance.clone());
+        let (tenant, instance, seal) = (tenant.clone(), self.instance.clone(), self.seal.clone());
         self.read(move |connection| {
             let sql = "SELECT * FROM events WHERE tenant = (SELECT key FROM tenants WHERE name = ?) AND sequence > ? \
                        ORDER BY sequence LIMIT ?";
             let mut statement = connection.prepare_cached(sql)?;
             let params = params![tenant.as_str(), after, limit as i64];
-            statement.query_map(params, |row| event(row, &tenant, &instance))?.collect()
+            statement.query_map(params, |row| event(row, &tenant, &instance, &seal))?.collect()
         })
         .await
     }
@@ -159,9 +160,11 @@ impl Tx<'_> {
         let delivery = self.delivery(key, kind)?;
         let sql = "UPDATE tenants SET last_sequence = last_sequence + 1 WHERE key = ? RETURNING last_sequence";
         let sequence: i64 = self.find(sql, [key], |row| row.get(0))?.ok_or(rusqlite::Error::QueryReturnedNoRows)?;
+        let data =
+            self.seal().seal(&DATA, &[tenant.as_str().as_bytes(), &sequence.to_be_bytes()], data.get().as_bytes());
         self.execute(
             "INSERT INTO events (tenant, sequence, kind, at, data, delivery) VALUES (?, ?, ?, ?, ?, ?)",
-            params![key, sequence, kind.as_str(), millis(Utc::now()), data.get(), delivery],
+            params![key, sequence, kind.as_str(), millis(Utc::now()), data, delivery],
         )?;
         self.tell(Told::Event { tenant: tenant.clone(), sequence, due: delivery == Some(0) });
         Ok(())
@@ -178,15 +181,17 @@ fn last_sequence(connection: &Connection, tenant: &TenantId) -> rusqlite::Result
 }
 
 /// An event from its row.
-pub fn event(row: &Row<'_>, tenant: &TenantId, instance: &str) -> rusqlite::Result<Event> {
+pub fn event(row: &Row<'_>, tenant: &TenantId, instance: &str, seal: &Seal) -> rusqlite::Result<Event> {
     let (key, sequence): (i64, i64) = (row.get("tenant")?, row.get("sequence")?);
     let damaged = |what: &str| rusqlite::Error::InvalidColumnName(format!("an event's {what} is damaged"));
+    let place = [tenant.as_str().as_bytes(), &sequence.to_be_bytes()];
+    let data = seal.open_text(&DATA, &place, row.get_ref("data")?.as_bytes()?)?;
     Ok(Event {
         id: format!("evt_{instance}_{key}_{sequence}"),
         kind: EventKind::parse(&row.get::<_, String>("kind")?).ok_or_else(|| damaged("kind"))?,
         timestamp: time(row, "at")?,
         tenant_id: tenant.to_string(),
         sequence,
-        data: RawValue::from_string(row.get("data")?).map_err(|_| damaged("data"))?,
+        data: RawValue::from_string(data).map_err(|_| damaged("data"))?,
     })
 }

@@ -8,6 +8,7 @@ use serde_json::value::{RawValue, to_raw_value};
 use super::{
     EventKind, Store, StoreError,
     news::Told,
+    seal::{CONTENT, FINGERPRINT, Seal},
     tx::{Tx, maybe_time, millis, tenant_name, time},
 };
 use crate::{clock, tenant::TenantId};
@@ -246,17 +247,18 @@ impl Store {
         let tenant = tenant.clone();
         self.write(move |tx| {
             let (key, now) = (tx.tenant(&tenant)?, Utc::now());
-            drafts.into_iter().map(|draft| tx.accept(key, draft, now, &mut room)).collect()
+            drafts.into_iter().map(|draft| tx.accept(key, &tenant, draft, now, &mut room)).collect()
         })
     }
 
     /// The message, to be sent now, if that is still to be done. From now on it counts as one that may have left.
-    pub async fn claim(&self, row: i64) -> Result<Option<Message>, StoreError> {
+    pub async fn claim(&self, tenant: &TenantId, row: i64) -> Result<Option<Message>, StoreError> {
         let sql = format!(
             "UPDATE messages SET tried = 1, attempts = attempts + 1 WHERE row = ? AND pending = 1 AND expires_at > ? \
              RETURNING {COLUMNS}"
         );
-        self.write(move |tx| tx.find(&sql, [row, millis(Utc::now())], read)).await
+        let tenant = tenant.clone();
+        self.write(move |tx| tx.find(&sql, [row, millis(Utc::now())], |row| read(row, &tenant, tx.seal()))).await
     }
 
     /// An attempt came to nothing that anybody could see. `left` says whether the message may be out. Says whether
@@ -381,7 +383,7 @@ impl Store {
         tenant: &TenantId,
         calls: Vec<Option<Idempotency>>,
     ) -> Result<Vec<Option<Accepted>>, StoreError> {
-        let tenant = tenant.clone();
+        let (tenant, seal) = (tenant.clone(), self.seal.clone());
         self.read(move |connection| {
             let sql = format!(
                 "SELECT fingerprint, {COLUMNS} FROM idempotency JOIN messages ON row = message \
@@ -393,7 +395,8 @@ impl Store {
                 known.push(match call {
                     None => None,
                     Some(Idempotency { key, fingerprint }) => {
-                        let found = statement.query_map([tenant.as_str(), &key], keyed)?.next().transpose()?;
+                        let read = |row: &Row<'_>| keyed(row, &tenant, &key, &seal);
+                        let found = statement.query_map([tenant.as_str(), &key], read)?.next().transpose()?;
                         found.map(|found| same_call(found, &fingerprint))
                     }
                 });
@@ -460,12 +463,13 @@ impl Store {
 
     /// A tenant's message.
     pub async fn message(&self, tenant: &TenantId, id: &str) -> Result<Option<Message>, StoreError> {
-        let (tenant, id, keep) = (tenant.clone(), id.to_owned(), self.rules.keep_bodies);
+        let (tenant, id, keep, seal) = (tenant.clone(), id.to_owned(), self.rules.keep_bodies, self.seal.clone());
         let sql = format!(
             "SELECT {COLUMNS} FROM messages WHERE tenant = (SELECT key FROM tenants WHERE name = ?) AND id = ?"
         );
         self.read(move |connection| {
             let mut statement = connection.prepare_cached(&sql)?;
+            let read = |row: &Row<'_>| read(row, &tenant, &seal);
             let found = statement.query_map([tenant.as_str(), &id], read)?.next().transpose()?;
             Ok(found.map(|message| if keep { message } else { message.without_content() }))
         })
@@ -474,7 +478,7 @@ impl Store {
 
     /// A tenant's messages, the newest first.
     pub async fn messages(&self, tenant: &TenantId, filter: Filter) -> Result<Vec<Message>, StoreError> {
-        let (tenant, keep) = (tenant.clone(), self.rules.keep_bodies);
+        let (tenant, keep, seal) = (tenant.clone(), self.rules.keep_bodies, self.seal.clone());
         let mut sql = format!(
             "SELECT {COLUMNS} FROM messages WHERE tenant = (SELECT key FROM tenants WHERE name = ?1) \
              AND row < ?2"
@@ -486,6 +490,7 @@ impl Store {
         self.read(move |connection| {
             let before = filter.before.unwrap_or(i64::MAX);
             let mut statement = connection.prepare_cached(&sql)?;
+            let read = |row: &Row<'_>| read(row, &tenant, &seal);
             let found = statement.query_map(params![tenant.as_str(), before, filter.limit as i64], read)?;
             // They come by their age, so that the first that is too old ends the search.
             let recent = |message: &Message| filter.since.is_none_or(|since| message.accepted_at >= since);
@@ -528,6 +533,7 @@ impl Tx<'_> {
     fn accept(
         &mut self,
         tenant: i64,
+        name: &TenantId,
         draft: Draft,
         now: DateTime<Utc>,
         room: &mut usize,
@@ -537,7 +543,8 @@ impl Tx<'_> {
                 "SELECT fingerprint, {COLUMNS} FROM idempotency JOIN messages ON row = message \
                  WHERE idempotency.tenant = ? AND key = ?"
             );
-            if let Some(known) = self.find(&sql, params![tenant, key], keyed)? {
+            let read = |row: &Row<'_>| keyed(row, name, key, self.seal());
+            if let Some(known) = self.find(&sql, params![tenant, key], read)? {
                 return Ok(same_call(known, fingerprint));
             }
         }
@@ -547,6 +554,7 @@ impl Tx<'_> {
         }
         let content =
             to_raw_value(&draft.content).map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))?;
+        let place = [name.as_str().as_bytes(), draft.id.as_bytes()];
         self.execute(
             "INSERT INTO messages (tenant, id, recipient, account, content, reference, status, pending, tried, attempts, \
              accepted_at, expires_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, 'queued', 1, ?7, ?7, ?8, ?9)",
@@ -555,7 +563,7 @@ impl Tx<'_> {
                 draft.id,
                 draft.recipient,
                 draft.account,
-                content.get(),
+                self.seal().seal(&CONTENT, &place, content.get().as_bytes()),
                 draft.reference,
                 draft.tried,
                 millis(now),
@@ -564,6 +572,8 @@ impl Tx<'_> {
         )?;
         let row = self.last_row();
         if let Some(Idempotency { key, fingerprint }) = draft.idempotency {
+            let place = [name.as_str().as_bytes(), key.as_bytes()];
+            let fingerprint = self.seal().seal(&FINGERPRINT, &place, &fingerprint);
             self.execute(
                 "INSERT OR REPLACE INTO idempotency (tenant, key, fingerprint, message, at) VALUES (?, ?, ?, ?, ?)",
                 params![tenant, key, fingerprint, row, millis(now)],
@@ -594,6 +604,7 @@ impl Tx<'_> {
     }
 
     fn message(&self, tenant: &TenantId, of: &Of<'_>) -> rusqlite::Result<Option<Message>> {
+        let read = |row: &Row<'_>| read(row, tenant, self.seal());
         match of {
             Of::Row(row) => self.find(&format!("SELECT {COLUMNS} FROM messages WHERE row = ?"), [row], read),
             Of::Id(id) => {
@@ -700,8 +711,10 @@ impl Tx<'_> {
 }
 
 /// A message that was accepted with a key, and the digest of that call.
-fn keyed(row: &Row<'_>) -> rusqlite::Result<(Vec<u8>, Message)> {
-    Ok((row.get("fingerprint")?, read(row)?))
+fn keyed(row: &Row<'_>, tenant: &TenantId, key: &str, seal: &Seal) -> rusqlite::Result<(Vec<u8>, Message)> {
+    let place = [tenant.as_str().as_bytes(), key.as_bytes()];
+    let fingerprint = seal.open(&FINGERPRINT, &place, row.get_ref("fingerprint")?.as_bytes()?)?.into_owned();
+    Ok((fingerprint, read(row, tenant, seal)?))
 }
 
 fn same_call((known, message): (Vec<u8>, Message), fingerprint: &[u8; 32]) -> Accepted {
@@ -712,8 +725,13 @@ fn pending(row: &Row<'_>) -> rusqlite::Result<Pending> {
     Ok(Pending { tenant: tenant_name(row, "tenant")?, recipient: row.get("recipient")?, row: row.get("row")? })
 }
 
-fn read(row: &Row<'_>) -> rusqlite::Result<Message> {
+/// One of this tenant's messages. One whose text can't be read is one without.
+fn read(row: &Row<'_>, tenant: &TenantId, seal: &Seal) -> rusqlite::Result<Message> {
     let (recipient, code): (String, Option<String>) = (row.get("recipient")?, row.get("code")?);
+    let id: String = row.get("id")?;
+    let content = row.get_ref("content")?.as_bytes_or_null()?;
+    let content =
+        content.and_then(|kept| seal.open_text(&CONTENT, &[tenant.as_str().as_bytes(), id.as_bytes()], kept).ok());
     let status: String = row.get("status")?;
     let failure = match code {
         Some(code) => Some(Failure {
@@ -726,7 +744,7 @@ fn read(row: &Row<'_>) -> rusqlite::Result<Message> {
     };
     Ok(Message {
         row: row.get("row")?,
-        id: row.get("id")?,
+        id,
         number: row.get::<_, Option<String>>("number")?.unwrap_or_else(|| recipient.clone()),
         recipient,
         reference: row.get("reference")?,
@@ -745,6 +763,6 @@ fn read(row: &Row<'_>) -> rusqlite::Result<Message> {
         read_at: maybe_time(row, "read_at")?,
         failed_at: maybe_time(row, "failed_at")?,
         failure,
-        content: row.get::<_, Option<String>>("content")?.and_then(|text| RawValue::from_string(text).ok()),
+        content: content.and_then(|text| RawValue::from_string(text).ok()),
     })
 }

@@ -12,7 +12,9 @@ mod legacy;
 mod messages;
 mod news;
 mod read;
+mod rekey;
 mod schema;
+mod seal;
 #[cfg(test)]
 mod tests;
 mod tx;
@@ -35,6 +37,8 @@ pub use self::{
     legacy::DamagedFolder,
     messages::{Accepted, Content, Draft, Failure, Filter, Idempotency, Message, MessageStatus, Pending},
     news::{Waiting, Watch},
+    rekey::rekey,
+    seal::{InvalidKey, Seal, WrongKey},
     webhooks::{Delivery, DeliveryState, Webhook, WebhookSummary},
 };
 use self::{news::News, read::Readers, tx::Tx, writer::Writer};
@@ -81,6 +85,9 @@ pub enum StoreError {
         /// The newest schema that this program knows.
         known: i64,
     },
+    /// The database and the key don't go together.
+    #[error(transparent)]
+    WrongKey(#[from] WrongKey),
     /// The process is about to end.
     #[error("the database is closed")]
     Closed,
@@ -108,14 +115,16 @@ pub struct Store {
     /// Part of every event's id, so that those of another database are others.
     instance: String,
     rules: Rules,
+    seal: Seal,
     /// Where an earlier version had a folder for each tenant.
     folders: PathBuf,
 }
 
 impl Store {
     /// Opens or creates the database, and brings an older one up to date.
-    pub fn open(path: &Path, rules: Rules) -> Result<Self, StoreError> {
-        let connection = schema::open(path)?;
+    pub fn open(path: &Path, rules: Rules, seal: Seal) -> Result<Self, StoreError> {
+        let connection = schema::open(path, &seal)?;
+        rekey::discard_unfinished(path)?;
         let instance = schema::instance(&connection)?;
         let news = Arc::new(News::default());
         let no_thread = |source: std::io::Error| StoreError::Io {
@@ -123,10 +132,10 @@ impl Store {
             path: path.into(),
             source: source.into(),
         };
-        let (writer, ended) = Writer::start(connection, rules, news.clone()).map_err(no_thread)?;
+        let (writer, ended) = Writer::start(connection, rules, seal.clone(), news.clone()).map_err(no_thread)?;
         let readers = Readers::start(path).map_err(no_thread)?;
         let (writer, ended) = (Mutex::new(Some(writer)), Mutex::new(Some(ended)));
-        Ok(Self { writer, ended, readers, news, instance, rules, folders: path.with_file_name("tenants") })
+        Ok(Self { writer, ended, readers, news, instance, rules, seal, folders: path.with_file_name("tenants") })
     }
 
     /// Whether what was written last reached the disk. After a failure this tries again first.

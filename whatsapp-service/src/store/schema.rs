@@ -2,18 +2,26 @@
 
 use std::{path::Path, time::Duration};
 
-use rusqlite::{Connection, OpenFlags, TransactionBehavior};
+use rusqlite::{Connection, OpenFlags, OptionalExtension, TransactionBehavior};
 
-use super::{StoreError, data_dir};
+use super::{StoreError, data_dir, seal::Seal};
 
 /// What leads from each schema to the next: the first file from nothing to 1, and so on.
-const MIGRATIONS: [&str; 2] = [include_str!("migrations/1.sql"), include_str!("migrations/2.sql")];
+const MIGRATIONS: [&str; 3] =
+    [include_str!("migrations/1.sql"), include_str!("migrations/2.sql"), include_str!("migrations/3.sql")];
+
+/// The first schema that says whether it is sealed.
+const SEALING: i64 = 3;
 
 /// How long to wait for another program that has locked the file, such as one that makes a copy of it.
 const BUSY_LIMIT: Duration = Duration::from_secs(10);
 
-/// Opens the file for writing, creates it if it is not there, and brings it up to date.
-pub fn open(path: &Path) -> Result<Connection, StoreError> {
+/// Opens the file for writing, creates it if it is not there, and brings it up to date. A file that `seal` does not go
+/// with, and one of a newer program, is only looked at.
+pub fn open(path: &Path, seal: &Seal) -> Result<Connection, StoreError> {
+    if path.exists() {
+        check(&open_reader(path)?, seal)?;
+    }
     data_dir::create_private_file(path)?;
     let mut connection = Connection::open(path)?;
     prepare(&connection)?;
@@ -21,7 +29,7 @@ pub fn open(path: &Path) -> Result<Connection, StoreError> {
     connection.pragma_update(None, "synchronous", "FULL")?;
     // A message that is dropped is not left behind in a free page.
     connection.pragma_update(None, "secure_delete", "ON")?;
-    migrate(&mut connection)?;
+    migrate(&mut connection, seal)?;
     Ok(connection)
 }
 
@@ -44,20 +52,37 @@ fn prepare(connection: &Connection) -> rusqlite::Result<()> {
     connection.pragma_update(None, "temp_store", "MEMORY")
 }
 
-fn migrate(connection: &mut Connection) -> Result<(), StoreError> {
-    let found: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
-    let known = MIGRATIONS.len() as i64;
+/// Which schema the file has; 0 is none yet.
+pub fn version(connection: &Connection) -> rusqlite::Result<i64> {
+    connection.pragma_query_value(None, "user_version", |row| row.get(0))
+}
+
+fn check(connection: &Connection, seal: &Seal) -> Result<(), StoreError> {
+    let (found, known) = (version(connection)?, MIGRATIONS.len() as i64);
     if !(0..=known).contains(&found) {
         return Err(StoreError::TooNew { found, known });
     }
-    for (version, migration) in (1..).zip(MIGRATIONS).skip(found as usize) {
-        let tx = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let proof: Option<Vec<u8>> = match found {
+        0 => return Ok(()),
+        1..SEALING => None,
+        _ => connection.query_row("SELECT proof FROM sealing", (), |row| row.get(0)).optional()?,
+    };
+    Ok(seal.check(proof.as_deref())?)
+}
+
+/// In one transaction: there is never a database that does not know yet whether it is sealed.
+fn migrate(connection: &mut Connection, seal: &Seal) -> Result<(), StoreError> {
+    let found = version(connection)?;
+    let tx = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    for migration in MIGRATIONS.into_iter().skip(found as usize) {
         tx.execute_batch(migration)?;
-        tx.pragma_update(None, "user_version", version)?;
-        if version == 1 {
-            tx.execute("INSERT INTO instance (id) VALUES (?)", [format!("{:08x}", rand::random::<u32>())])?;
-        }
-        tx.commit()?;
     }
-    Ok(())
+    tx.pragma_update(None, "user_version", MIGRATIONS.len() as i64)?;
+    if found == 0 {
+        tx.execute("INSERT INTO instance (id) VALUES (?)", [format!("{:08x}", rand::random::<u32>())])?;
+        if let Some(proof) = seal.proof() {
+            tx.execute("INSERT INTO sealing (proof) VALUES (?)", [proof])?;
+        }
+    }
+    Ok(tx.commit()?)
 }

@@ -1,6 +1,8 @@
 //! The database by itself: what a caller above it may rely on.
 
-use std::sync::Arc;
+mod sealed;
+
+use std::{path::PathBuf, sync::Arc};
 
 use chrono::{TimeDelta, Utc};
 use tempfile::TempDir;
@@ -15,7 +17,7 @@ fn tenant(name: &str) -> TenantId {
 }
 
 fn open(folder: &TempDir) -> Store {
-    Store::open(&folder.path().join("service.db"), RULES).unwrap()
+    Store::open(&folder.path().join("service.db"), RULES, Seal::NONE).unwrap()
 }
 
 fn draft(id: &str, key: Option<(&str, u8)>) -> Draft {
@@ -52,7 +54,7 @@ async fn what_was_accepted_is_there_after_a_crash_and_with_the_next_process() {
     let (store, acme) = (open(&folder), tenant("acme"));
     let first = accept(&store, &acme, "A").await;
     accept(&store, &acme, "B").await;
-    assert_eq!(store.claim(first.row).await.unwrap().unwrap().id, "A");
+    assert_eq!(store.claim(&acme, first.row).await.unwrap().unwrap().id, "A");
     // A copy of the files as they are now is what a crash would leave.
     let crashed = TempDir::new().unwrap();
     for entry in std::fs::read_dir(folder.path()).unwrap() {
@@ -124,13 +126,16 @@ async fn what_is_given_up_has_failed_only_if_it_cannot_have_left() {
     let (store, acme) = (open(&folder), tenant("acme"));
     let queued = accept(&store, &acme, "A").await;
     let tried = accept(&store, &acme, "B").await;
-    store.claim(tried.row).await.unwrap();
+    store.claim(&acme, tried.row).await.unwrap();
     store.give_up_all(&acme, failure()).await.unwrap();
     let (a, b) = (fate(&store, &acme, "A").await, fate(&store, &acme, "B").await);
     assert_eq!((a.status, a.failure.unwrap().retryable), (MessageStatus::Failed, true));
     let why = b.failure.unwrap();
     assert_eq!((b.status, why.retryable, why.code.as_str()), (MessageStatus::Unknown, false, "because"));
-    assert!(store.claim(queued.row).await.unwrap().is_none() && store.claim(tried.row).await.unwrap().is_none());
+    assert!(
+        store.claim(&acme, queued.row).await.unwrap().is_none()
+            && store.claim(&acme, tried.row).await.unwrap().is_none()
+    );
     assert!(store.recover().await.unwrap().is_empty());
     // Still, a late word counts.
     assert!(!store.sent(&acme, "B", Utc::now(), None).await.unwrap());
@@ -143,7 +148,7 @@ async fn only_what_has_not_left_is_cancelled() {
     let (store, acme) = (open(&folder), tenant("acme"));
     accept(&store, &acme, "A").await;
     let on_its_way = accept(&store, &acme, "B").await;
-    store.claim(on_its_way.row).await.unwrap();
+    store.claim(&acme, on_its_way.row).await.unwrap();
     assert_eq!(store.cancel(&acme, "A").await.unwrap().unwrap().unwrap().failure.unwrap().code, "cancelled");
     assert!(store.cancel(&acme, "A").await.unwrap().unwrap().is_err());
     assert!(store.cancel(&acme, "B").await.unwrap().unwrap().is_err());
@@ -214,7 +219,7 @@ async fn texts_are_dropped_when_they_are_not_needed_any_more() {
     for keep_bodies in [false, true] {
         let folder = TempDir::new().unwrap();
         let path = folder.path().join("service.db");
-        let (store, acme) = (Store::open(&path, Rules { keep_bodies, ..RULES }).unwrap(), tenant("acme"));
+        let (store, acme) = (Store::open(&path, Rules { keep_bodies, ..RULES }, Seal::NONE).unwrap(), tenant("acme"));
         accept(&store, &acme, "A").await;
         store.sent(&acme, "A", Utc::now(), None).await.unwrap();
         assert_eq!(fate(&store, &acme, "A").await.content.is_some(), keep_bodies);
@@ -294,7 +299,7 @@ async fn a_database_of_the_first_released_schema_is_brought_up_to_date() {
     assert_eq!(fate(&store, &acme, "3EB0SENT").await.status, MessageStatus::Delivered);
     assert_eq!(fate(&store, &acme, "3EB0TRIED").await.status, MessageStatus::Unknown);
     let queued = fate(&store, &acme, "3EB0QUEUED").await;
-    let claimed = store.claim(queued.row).await.unwrap().unwrap();
+    let claimed = store.claim(&acme, queued.row).await.unwrap().unwrap();
     assert_eq!(claimed.content.unwrap().get(), r#"{"text":"still to be sent"}"#);
     let again = store.accept(&acme, vec![draft("new", Some(("key-1", 7)))], 1).await.unwrap();
     assert!(matches!(&again[0], Accepted::Known(message) if message.id == "3EB0SENT"));
@@ -315,7 +320,7 @@ async fn a_database_of_a_newer_program_is_left_alone() {
     let newer = rusqlite::Connection::open(&path).unwrap();
     newer.pragma_update(None, "user_version", 99).unwrap();
     drop(newer);
-    assert!(matches!(Store::open(&path, RULES), Err(StoreError::TooNew { found: 99, known: 2 })));
+    assert!(matches!(Store::open(&path, RULES, Seal::NONE), Err(StoreError::TooNew { found: 99, known: 3 })));
 }
 
 #[tokio::test]
@@ -347,7 +352,7 @@ async fn what_has_passed_its_deadline_does_not_leave() {
     let late = |id| Draft { expires_at: Utc::now() - TimeDelta::seconds(1), ..draft(id, None) };
     store.accept(&acme, vec![late("A"), Draft { tried: true, ..late("B") }], 2).await.unwrap();
     let row = fate(&store, &acme, "A").await.row;
-    assert!(store.claim(row).await.unwrap().is_none());
+    assert!(store.claim(&acme, row).await.unwrap().is_none());
     let expired = store.expire().await.unwrap();
     assert_eq!((expired.len(), expired[0].row), (1, row), "what is on its way is left to its attempt");
     assert_eq!(fate(&store, &acme, "A").await.failure.unwrap().code, "expired");

@@ -3,13 +3,14 @@
 use chrono::{DateTime, Utc};
 use rusqlite::{Connection, OptionalExtension, Params, Row};
 
-use super::{StoreError, cells::Cells, news::Told};
+use super::{StoreError, cells::Cells, news::Told, seal::Seal};
 use crate::tenant::TenantId;
 
 /// A transaction that several jobs share, each undone by itself if it fails.
 pub struct Tx<'c> {
     connection: &'c Connection,
     rules: Rules,
+    seal: &'c Seal,
     told: Vec<Told>,
 }
 
@@ -24,13 +25,18 @@ pub struct Rules {
 
 impl<'c> Tx<'c> {
     /// Right after the transaction has begun.
-    pub fn new(connection: &'c Connection, rules: Rules) -> Self {
-        Self { connection, rules, told: Vec::new() }
+    pub fn new(connection: &'c Connection, rules: Rules, seal: &'c Seal) -> Self {
+        Self { connection, rules, seal, told: Vec::new() }
     }
 
     /// What the settings say.
     pub fn rules(&self) -> Rules {
         self.rules
+    }
+
+    /// What seals values.
+    pub fn seal(&self) -> &'c Seal {
+        self.seal
     }
 
     /// What is to be told when the transaction is committed.

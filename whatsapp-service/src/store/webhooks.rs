@@ -6,6 +6,7 @@ use rusqlite::{OptionalExtension, params};
 use super::{
     Event, EventKind, Store, StoreError,
     events::event,
+    seal::{Column, Seal, WEBHOOK_SECRET, WEBHOOK_URL},
     tx::{Tx, maybe_time, millis, tenant_name},
 };
 use crate::tenant::TenantId;
@@ -65,9 +66,12 @@ impl Store {
         self.write(move |tx| {
             let key = tx.tenant(&tenant)?;
             let events = webhook.events.map(|events| serde_json::to_string(&events).unwrap_or_default());
+            let (seal, row) = (tx.seal(), [tenant.as_str().as_bytes()]);
+            let url = seal.seal(&WEBHOOK_URL, &row, webhook.url.as_bytes());
+            let secret = seal.seal(&WEBHOOK_SECRET, &row, webhook.secret.as_bytes());
             tx.execute(
                 "INSERT OR REPLACE INTO webhooks (tenant, url, secret, events) VALUES (?, ?, ?, ?)",
-                params![key, webhook.url, webhook.secret, events],
+                params![key, url, secret, events],
             )?;
             tx.execute("DELETE FROM deliveries WHERE tenant = ?", [key]).map(drop)
         })
@@ -129,7 +133,7 @@ impl Store {
 
     /// What there is to say of the tenant's webhook.
     pub async fn webhook(&self, tenant: &TenantId) -> Result<WebhookSummary, StoreError> {
-        let tenant = tenant.clone();
+        let (tenant, seal) = (tenant.clone(), self.seal.clone());
         self.read(move |connection| {
             let key = key(connection, &tenant)?;
             let count = |Deliveries { index, value }: Deliveries| {
@@ -138,7 +142,7 @@ impl Store {
                 connection.prepare_cached(&sql)?.query_row([key], |row| row.get::<_, i64>(0))
             };
             Ok(WebhookSummary {
-                webhook: webhook(connection, key)?,
+                webhook: webhook(connection, key, &tenant, &seal)?,
                 state: state(connection, key)?,
                 pending: count(PENDING)?.cast_unsigned(),
                 dead: count(DEAD)?.cast_unsigned(),
@@ -149,18 +153,19 @@ impl Store {
 
     /// What is to be delivered next; `None` if nothing waits.
     pub async fn next_delivery(&self, tenant: &TenantId, limit: usize) -> Result<Option<Delivery>, StoreError> {
-        let (tenant, instance) = (tenant.clone(), self.instance.clone());
+        let (tenant, instance, seal) = (tenant.clone(), self.instance.clone(), self.seal.clone());
         self.read(move |connection| {
             let key = key(connection, &tenant)?;
             let sql = "SELECT * FROM events INDEXED BY events_due WHERE tenant = ? AND delivery = 0 \
                        ORDER BY sequence LIMIT ?";
             let mut statement = connection.prepare_cached(sql)?;
-            let due = statement.query_map(params![key, limit as i64], |row| event(row, &tenant, &instance))?;
+            let due = statement.query_map(params![key, limit as i64], |row| event(row, &tenant, &instance, &seal))?;
             let events = due.collect::<Result<Vec<_>, _>>()?;
             if events.is_empty() {
                 return Ok(None);
             }
-            Ok(Some(Delivery { webhook: webhook(connection, key)?, state: state(connection, key)?, events }))
+            let webhook = webhook(connection, key, &tenant, &seal)?;
+            Ok(Some(Delivery { webhook, state: state(connection, key)?, events }))
         })
         .await
     }
@@ -203,7 +208,7 @@ impl Store {
         let tenant = tenant.clone();
         self.write(move |tx| {
             let key = tx.tenant(&tenant)?;
-            if !tx.still_counts(key, of)? {
+            if !tx.still_counts(key, &tenant, of)? {
                 return Ok(false);
             }
             tx.execute(
@@ -232,7 +237,7 @@ impl Store {
         let name = tenant.clone();
         let stopped = self.write(move |tx| {
             let key = tx.tenant(&name)?;
-            if !tx.still_counts(key, of)? {
+            if !tx.still_counts(key, &name, of)? {
                 return Ok(false);
             }
             tx.execute(
@@ -275,9 +280,9 @@ const NO_WEBHOOK: &str = "NOT EXISTS (SELECT 1 FROM webhooks WHERE tenant = ?1)"
 
 impl Tx<'_> {
     /// Whether a webhook is still the tenant's; `None` stands for the one for all tenants.
-    fn still_counts(&self, tenant: i64, webhook: Option<Webhook>) -> rusqlite::Result<bool> {
-        let read = |row: &rusqlite::Row<'_>| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?));
-        let now = self.find("SELECT url, secret FROM webhooks WHERE tenant = ?", [tenant], read)?;
+    fn still_counts(&self, key: i64, tenant: &TenantId, webhook: Option<Webhook>) -> rusqlite::Result<bool> {
+        let read = |row: &rusqlite::Row<'_>| target(row, tenant, self.seal());
+        let now = self.find("SELECT url, secret FROM webhooks WHERE tenant = ?", [key], read)?;
         Ok(now == webhook.map(|webhook| (webhook.url, webhook.secret)))
     }
 
@@ -304,14 +309,29 @@ fn key(connection: &rusqlite::Connection, tenant: &TenantId) -> rusqlite::Result
     Ok(statement.query_row([tenant.as_str()], |row| row.get(0)).optional()?.unwrap_or(0))
 }
 
-fn webhook(connection: &rusqlite::Connection, key: i64) -> rusqlite::Result<Option<Webhook>> {
+fn webhook(
+    connection: &rusqlite::Connection,
+    key: i64,
+    tenant: &TenantId,
+    seal: &Seal,
+) -> rusqlite::Result<Option<Webhook>> {
     let mut statement = connection.prepare_cached("SELECT url, secret, events FROM webhooks WHERE tenant = ?")?;
     let read = |row: &rusqlite::Row<'_>| {
         let events: Option<String> = row.get("events")?;
         let events = events.map(|events| serde_json::from_str(&events).unwrap_or_default());
-        Ok(Webhook { url: row.get("url")?, secret: row.get("secret")?, events })
+        let (url, secret) = target(row, tenant, seal)?;
+        Ok(Webhook { url, secret, events })
     };
     statement.query_row([key], read).optional()
+}
+
+/// Where a webhook leads, and what it is signed with.
+fn target(row: &rusqlite::Row<'_>, tenant: &TenantId, seal: &Seal) -> rusqlite::Result<(String, String)> {
+    let place = [tenant.as_str().as_bytes()];
+    let text = |column: &'static Column| -> rusqlite::Result<String> {
+        Ok(seal.open_text(column, &place, row.get_ref(column.name)?.as_bytes()?)?)
+    };
+    Ok((text(&WEBHOOK_URL)?, text(&WEBHOOK_SECRET)?))
 }
 
 fn state(connection: &rusqlite::Connection, key: i64) -> rusqlite::Result<DeliveryState> {

@@ -16,6 +16,7 @@ use tokio::sync::oneshot;
 use super::{
     StoreError,
     news::News,
+    seal::Seal,
     tx::{Rules, Tx},
 };
 
@@ -50,6 +51,7 @@ impl Writer {
     pub fn start(
         connection: Connection,
         rules: Rules,
+        seal: Seal,
         news: Arc<News>,
     ) -> std::io::Result<(Self, oneshot::Receiver<()>)> {
         let (jobs, queued) = mpsc::channel::<Job>();
@@ -59,7 +61,7 @@ impl Writer {
             let _alarm = Alarm(watched.clone());
             while let Ok(first) = queued.recv() {
                 let batch: Vec<Job> = std::iter::once(first).chain(queued.try_iter().take(BATCH - 1)).collect();
-                commit(&connection, rules, batch, &news, &watched);
+                commit(&connection, rules, &seal, batch, &news, &watched);
             }
             drop(connection);
             let _ = ended.send(());
@@ -104,13 +106,13 @@ impl Drop for Alarm {
     }
 }
 
-fn commit(connection: &Connection, rules: Rules, batch: Vec<Job>, news: &News, health: &Health) {
+fn commit(connection: &Connection, rules: Rules, seal: &Seal, batch: Vec<Job>, news: &News, health: &Health) {
     let (mut verdicts, mut told) = (Vec::with_capacity(batch.len()), Vec::new());
     let changes = connection.total_changes();
     let begun = connection.prepare_cached("BEGIN IMMEDIATE").and_then(|mut begin| begin.execute(()));
     let outcome = match begun.map_err(StoreError::from) {
         Ok(_) => {
-            let mut tx = Tx::new(connection, rules);
+            let mut tx = Tx::new(connection, rules, seal);
             verdicts.extend(batch.into_iter().map(|job| job(Ok(&mut tx))));
             told = tx.into_news();
             // A full disk ends the whole transaction inside of a job; then there is nothing left to commit.

@@ -22,7 +22,7 @@ pub use self::{
     signature::{InvalidSecret, SigningKey},
 };
 use crate::{
-    config::Config,
+    config::{Config, UnreadableSecret},
     store::{Delivery, Event, EventKind, Store, StoreError, Webhook, WebhookSummary},
     tenant::TenantId,
 };
@@ -48,6 +48,9 @@ pub enum InvalidWebhook {
     /// There is an address, and nothing to sign with.
     #[error("WEBHOOK_URL is set and WEBHOOK_SECRET is not: a receiver could not tell our events from anybody's")]
     NoSecret,
+    /// The secret can't be read.
+    #[error(transparent)]
+    Unreadable(#[from] UnreadableSecret),
 }
 
 /// Why a tenant's webhook is not taken.
@@ -94,7 +97,7 @@ impl Webhooks {
     /// Checks the settings.
     pub fn new(config: &Config, store: Arc<Store>) -> Result<Arc<Self>, InvalidWebhook> {
         let egress = Egress::new(config.allow_private_targets);
-        let for_all = match (config.webhook_for_all(), &config.webhook_secret) {
+        let for_all = match (config.webhook_for_all(), config.webhook_secret()?) {
             (None, _) => None,
             (Some(_), None) => return Err(InvalidWebhook::NoSecret),
             (Some(url), Some(secret)) => {
