@@ -260,7 +260,7 @@ fn spawn(options: &Options, data: &TempDir, port: u16, whatsapp_url: &str) -> an
     command.arg("service").stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
     command.env("INTERNAL_SECRET", SECRET).env("HOST", "127.0.0.1").env("PORT", port.to_string());
     command.env("DATA_DIR", data.path().join("data")).env("LOG_LEVEL", "warn").env("WHATSAPP_URL", whatsapp_url);
-    command.env("CONNECT_CONCURRENCY", "32");
+    command.env("DIAL_RATE", "0");
     command.spawn().with_context(|| format!("{} can't be started", binary.display()))
 }
 

@@ -177,7 +177,7 @@ async fn what_the_server_says_at_login_decides_the_state() {
         (json!({"reason": 403}), "locked", "account_locked", true),
         (json!({"reason": 405}), "outdated", "client_outdated", true),
         (json!({"reason": 406}), "banned", "account_banned", false),
-        (json!({"reason": 409}), "failed", "refused_409", true),
+        (json!({"reason": 409}), "failed", "refused_409", false),
         (json!({"reason": 428}), "failed", "refused_428", true),
     ] {
         let world = World::start().await;

@@ -54,6 +54,8 @@ struct Details {
     passkey_needs_confirmation: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
     retry_at: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    appeal_token: Option<String>,
     messages_sent: u64,
     messages_received: u64,
     /// Messages that wait to be sent, or for their acknowledgement.
@@ -120,6 +122,7 @@ impl StatusBody {
                 passkey_code: passkey.and_then(|passkey| passkey.code.clone()),
                 passkey_needs_confirmation: passkey.map(|passkey| passkey.needs_confirmation),
                 retry_at: snapshot.retry_at.map(timestamp),
+                appeal_token: snapshot.appeal_token,
                 messages_sent,
                 messages_received,
                 pending: session.pending(),
