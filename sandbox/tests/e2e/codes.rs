@@ -8,7 +8,10 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 use whatsapp_simulator::{Config, Phone};
 
-use crate::harness::{ANA, BRUNO, World, answer, eventually};
+use crate::{
+    harness::{ANA, BRUNO, World, answer, eventually},
+    outbox_faults::{fill, world_on_a_small_disk},
+};
 
 /// Paces nobody: for tests that are about something else.
 const AT_ONCE: (&str, &str) = ("DIAL_RATE", "0");
@@ -336,4 +339,23 @@ async fn a_pairing_that_was_confirmed_and_then_killed_is_consistent() {
         }
         world.service.tenant(&tenant).send_ok(BRUNO, &tenant).await;
     }
+}
+
+#[tokio::test]
+async fn a_link_that_can_not_be_written_down_is_not_called_one() {
+    // Case 22: the disk is full while a phone links.
+    let Some((world, disk)) = world_on_a_small_disk().await else { return };
+    let acme = world.service.tenant("acme");
+    let qr = acme.open().await["qrCode"].as_str().expect("a QR code").to_owned();
+    let disk = std::path::Path::new(&disk);
+    fill(disk);
+    world.admin(Method::POST, &format!("/admin/mock-phone/scan-qr?phone={ANA}"), qr).await;
+    let failed = acme.until("a failure", |status| status["reason"] == "storage_failed").await;
+    assert_eq!((&failed["state"], failed.get("phone")), (&json!("failed"), None), "{failed}");
+    std::fs::remove_file(disk.join("filler")).unwrap();
+    eventually("room", || async { (health(&world).await["status"] == "ok").then_some(()) }).await;
+    // What the phone lists now is an orphan. The tenant links anew, and works.
+    world.pair("acme", ANA).await;
+    acme.send_ok(BRUNO, "linked anew").await;
+    assert_eq!(world.devices(ANA).await.len(), 2);
 }

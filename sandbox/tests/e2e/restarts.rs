@@ -92,6 +92,7 @@ async fn sigterm_does_not_wait_for_ever() {
 
 #[tokio::test]
 async fn a_second_process_on_the_same_data_refuses_to_start() {
+    // Case 23.
     let world = World::start().await;
     world.pair("acme", ANA).await;
     let program = Program::sandbox(&world.simulator.ws_url(), &[]);
