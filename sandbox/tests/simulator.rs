@@ -278,7 +278,12 @@ async fn connections_go_wrong_on_demand() {
     .await;
     let store = client.stop().await;
 
-    world.add_fault(everyone(FaultKind::LoginFailure(LoginFailure { reason: 402, expire: Some(60), code: None })));
+    world.add_fault(everyone(FaultKind::LoginFailure(LoginFailure {
+        reason: 402,
+        expire: Some(60),
+        code: None,
+        appeal_token: None,
+    })));
     let banned = TestClient::resume(&simulator, store).await;
     banned.wait("a ban", |seen| (*seen == Seen::Banned { seconds: 60 }).then_some(())).await;
     world.clear_faults(None);

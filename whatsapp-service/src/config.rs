@@ -125,9 +125,13 @@ pub struct Config {
     #[arg(long, env = "READ_TIMEOUT", default_value = "30", value_parser = parse_seconds)]
     pub read_timeout: Duration,
 
-    /// How many sessions connect at the same time after a start.
-    #[arg(long, env = "CONNECT_CONCURRENCY", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..))]
-    pub connect_concurrency: u16,
+    /// How many times per second WhatsApp is dialled at most, for all sessions together. 0 is no limit.
+    #[arg(long, env = "DIAL_RATE", default_value = "10", value_parser = parse_rate)]
+    pub dial_rate: f64,
+
+    /// How many sessions may be between their dial and their login at the same time.
+    #[arg(long, env = "DIAL_CONCURRENCY", default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..))]
+    pub dial_concurrency: u16,
 
     /// How log lines are written.
     #[arg(long, env = "LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
@@ -357,6 +361,13 @@ fn parse_pause(text: &str) -> Result<Duration, String> {
     }
 }
 
+fn parse_rate(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(rate) if rate == 0.0 || (0.001..=100_000.0).contains(&rate) => Ok(rate),
+        _ => Err("a number of dials per second from 0.001 to 100000, or 0 for no limit".into()),
+    }
+}
+
 fn parse_version(text: &str) -> Result<(u32, u32, u32), String> {
     let parts: Option<Vec<u32>> = text.split('.').map(|part| part.parse().ok()).collect();
     match parts.as_deref() {
@@ -416,6 +427,8 @@ mod tests {
         assert_eq!(parse_version("2.3000.1023"), Ok((2, 3000, 1023)));
         assert!(parse_version("2.3000").is_err() && parse_version("2.x.1").is_err());
         assert_eq!(parse_seconds("0.5"), Ok(Duration::from_millis(500)));
+        assert_eq!((parse_rate("0"), parse_rate("0.5"), parse_rate("10")), (Ok(0.0), Ok(0.5), Ok(10.0)));
+        assert!(["-1", "x", "inf", "NaN", "0.0001", "1e9"].into_iter().all(|text| parse_rate(text).is_err()));
         assert!(["0", "-1", "x", "inf", "NaN"].into_iter().all(|text| parse_seconds(text).is_err()));
     }
 }

@@ -27,4 +27,9 @@ pub fn start(format: LogFormat, level: LogLevel) {
         LogFormat::Json => lines.json().flatten_event(true).with_current_span(false).with_span_list(false).boxed(),
     };
     let _ = tracing_subscriber::registry().with(lines.with_filter(ours)).try_init();
+    // What a panic says may hold somebody's data; where it happened does not.
+    std::panic::set_hook(Box::new(|panic| {
+        let place = panic.location().map(ToString::to_string);
+        tracing::error!(place, "a panic");
+    }));
 }

@@ -174,7 +174,7 @@ async fn another_key_can_be_given_and_taken_away() {
         now = next;
         // It comes from a file, or from nowhere.
         fs::write(&file, now.unwrap_or_default()).unwrap();
-        world.service.set("ENCRYPTION_KEY_FILE", now.map_or("", |_| file.to_str().unwrap()));
+        world.service.set_env("ENCRYPTION_KEY_FILE", now.map_or("", |_| file.to_str().unwrap()));
         world.service.restart().await;
         check(&world).await;
     }
@@ -216,7 +216,7 @@ async fn a_kill_in_the_middle_of_a_rekeying_loses_nothing() {
     check(&world).await;
     assert_eq!(world.service.terminate().await.code(), Some(0));
     succeeds(rekey(data.path(), None, Some(&key)));
-    world.service.set("ENCRYPTION_KEY", &key);
+    world.service.set_env("ENCRYPTION_KEY", &key);
     world.service.restart().await;
     check(&world).await;
     let large = world.service.tenant("large").get("/events?limit=1000&after=19000").await;

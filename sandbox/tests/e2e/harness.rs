@@ -264,7 +264,7 @@ impl Service {
     }
 
     /// Sets a variable of its environment from the next start on.
-    pub fn set(&mut self, key: &str, value: &str) {
+    pub fn set_env(&mut self, key: &str, value: &str) {
         self.program.env.retain(|(known, _)| known != key);
         self.program.env.push((key.into(), value.into()));
     }
@@ -319,8 +319,8 @@ impl Tenant<'_> {
     }
 
     /// Waits until the status is as wanted, and returns it.
-    pub async fn until(&self, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
-        let last = Mutex::new(Value::Null);
+    pub async fn until(&self, what: &str, wanted: impl FnMut(&Value) -> bool) -> Value {
+        let (last, wanted) = (Mutex::new(Value::Null), Mutex::new(wanted));
         let what = format!("{what} for tenant {}", self.id);
         eventually_or(
             &what,
@@ -328,7 +328,8 @@ impl Tenant<'_> {
             || async {
                 let status = self.status().await;
                 *last.lock().unwrap() = status.clone();
-                wanted(&status).then_some(status)
+                let enough = (wanted.lock().unwrap())(&status);
+                enough.then_some(status)
             },
         )
         .await

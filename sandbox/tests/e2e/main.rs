@@ -2,6 +2,7 @@
 
 mod abuse;
 mod baileys;
+mod codes;
 mod command_line;
 mod contract;
 mod crash;

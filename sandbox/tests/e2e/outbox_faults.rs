@@ -385,28 +385,8 @@ async fn sigterm_with_messages_that_wait_and_they_go_afterwards() {
 
 #[tokio::test]
 async fn a_disk_that_is_full_for_a_while_loses_nothing() {
-    // Case 34. The service gets a small disk of its own, in a mount namespace.
-    let mount = r#"mount -t tmpfs -o size=24m,mode=700 none "$DATA_DIR""#;
-    let namespace = ["--map-root-user", "--mount", "sh", "-c"];
-    let data = Arc::new(TempDir::new().unwrap());
-    let tried = Command::new("unshare").args(namespace).arg(mount).env("DATA_DIR", data.path()).output();
-    let refused = match &tried {
-        Ok(output) if output.status.success() => None,
-        Ok(output) => Some(String::from_utf8_lossy(&output.stderr).trim().to_owned()),
-        Err(error) => Some(error.to_string()),
-    };
-    if let Some(why) = refused {
-        return println!("not tested: this machine does not let a test mount a disk: {why}");
-    }
-    let simulator = simulator(Default::default()).await;
-    let script = format!(r#"{mount} && exec "$0" service"#);
-    let mut program = Program::sandbox(&simulator.ws_url(), &[]);
-    let binary = program.binary.to_str().unwrap().to_owned();
-    program.arguments = namespace.into_iter().map(String::from).chain([script, binary]).collect();
-    program.binary = PathBuf::from("unshare");
-    let service = Service::run(program, data, Log::default()).await;
-    let world = World { simulator, service };
-    let disk = format!("/proc/{}/root{}", world.service.pid(), world.service.data.path().display());
+    // Case 34.
+    let Some((world, disk)) = world_on_a_small_disk().await else { return };
     world.pair("acme", ANA).await;
     world.pair("calm", BRUNO).await;
     let (acme, calm) = (world.service.tenant("acme"), world.service.tenant("calm"));
@@ -460,8 +440,36 @@ async fn a_disk_that_is_full_for_a_while_loses_nothing() {
     assert_eq!(acme.status().await["pending"], 0);
 }
 
+/// A service with a small disk of its own, in a mount namespace, and where that disk is. `None` where the machine does not
+/// let a test do that.
+pub async fn world_on_a_small_disk() -> Option<(World, String)> {
+    let mount = r#"mount -t tmpfs -o size=24m,mode=700 none "$DATA_DIR""#;
+    let namespace = ["--map-root-user", "--mount", "sh", "-c"];
+    let data = Arc::new(TempDir::new().unwrap());
+    let tried = Command::new("unshare").args(namespace).arg(mount).env("DATA_DIR", data.path()).output();
+    let refused = match &tried {
+        Ok(output) if output.status.success() => None,
+        Ok(output) => Some(String::from_utf8_lossy(&output.stderr).trim().to_owned()),
+        Err(error) => Some(error.to_string()),
+    };
+    if let Some(why) = refused {
+        println!("not tested: this machine does not let a test mount a disk: {why}");
+        return None;
+    }
+    let simulator = simulator(Default::default()).await;
+    let script = format!(r#"{mount} && exec "$0" service"#);
+    let mut program = Program::sandbox(&simulator.ws_url(), &[]);
+    let binary = program.binary.to_str().unwrap().to_owned();
+    program.arguments = namespace.into_iter().map(String::from).chain([script, binary]).collect();
+    program.binary = PathBuf::from("unshare");
+    let service = Service::run(program, data, Log::default()).await;
+    let world = World { simulator, service };
+    let disk = format!("/proc/{}/root{}", world.service.pid(), world.service.data.path().display());
+    Some((world, disk))
+}
+
 /// Writes to a disk until it takes no more.
-fn fill(disk: &Path) {
+pub fn fill(disk: &Path) {
     let mut filler = fs::File::create(disk.join("filler")).unwrap();
     while filler.write_all(&[0; 4096]).is_ok() {}
 }

@@ -92,6 +92,7 @@ async fn sigterm_does_not_wait_for_ever() {
 
 #[tokio::test]
 async fn a_second_process_on_the_same_data_refuses_to_start() {
+    // Case 23.
     let world = World::start().await;
     world.pair("acme", ANA).await;
     let program = Program::sandbox(&world.simulator.ws_url(), &[]);
@@ -176,7 +177,7 @@ async fn a_pairing_that_was_not_finished_starts_anew() {
 
 #[tokio::test]
 async fn many_sessions_come_back_by_themselves() {
-    let mut world = World::with(Default::default(), &[("CONNECT_CONCURRENCY", "4")]).await;
+    let mut world = World::with(Default::default(), &[("DIAL_CONCURRENCY", "4"), ("DIAL_RATE", "0")]).await;
     for n in 0..12 {
         world.pair(&format!("tenant-{n}"), if n % 2 == 0 { ANA } else { BRUNO }).await;
     }

@@ -57,6 +57,8 @@ struct Details {
     /// The way to WhatsApp, without the name and the password for it.
     #[serde(skip_serializing_if = "Option::is_none")]
     proxy: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    appeal_token: Option<String>,
     messages_sent: u64,
     messages_received: u64,
     /// Messages that wait to be sent, or for their acknowledgement.
@@ -124,6 +126,7 @@ impl StatusBody {
                 passkey_needs_confirmation: passkey.map(|passkey| passkey.needs_confirmation),
                 retry_at: snapshot.retry_at.map(timestamp),
                 proxy: session.proxy().map(|proxy| proxy.to_string()),
+                appeal_token: snapshot.appeal_token,
                 messages_sent,
                 messages_received,
                 pending: session.pending(),

@@ -8,15 +8,17 @@ use std::{
 use chrono::{DateTime, TimeDelta, Utc};
 use tokio::sync::{mpsc, oneshot};
 use whatsapp_rust::types::events::{
-    ConnectFailureReason, Event, EventHandler, EventInterest, EventKind, Receipt, TempBanReason,
+    ConnectFailureReason, Event, EventHandler, EventInterest, EventKind, LoggedOut, Receipt,
 };
 use whatsapp_rust::types::presence::ReceiptType;
+use whatsapp_rust::wacore_binary::NodeRef;
 
-use super::{inbound::Inbound, state::Signal};
+use super::{
+    codes::Word,
+    inbound::Inbound,
+    state::{Said, Signal},
+};
 use crate::store::MessageStatus;
-
-/// How long to wait when the server does not say how long a temporary ban lasts.
-const UNKNOWN_BAN: TimeDelta = TimeDelta::hours(24);
 
 /// What the server said to a message.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -76,6 +78,8 @@ pub enum Heard {
     PairSuccess { phone: String },
     /// Logged in, and messages flow: true once what led here is on disk.
     Connected,
+    /// The client left before the server had proved who it is.
+    Abandoned,
     /// The server's word on a message that nobody waits for any more.
     LateAck { id: String, ack: Ack },
 }
@@ -139,8 +143,8 @@ impl EventHandler for Listener {
             EventKind::LoggedOut,
             EventKind::TemporaryBan,
             EventKind::ClientOutdated,
-            EventKind::StreamReplaced,
             EventKind::ConnectFailure,
+            EventKind::RawNode,
         ])
     }
 }
@@ -177,39 +181,41 @@ fn signal_of(event: &Event) -> Option<Signal> {
         }
         Event::PairPasskeyError(error) => Signal::PasskeyFailed(error.error.clone()),
         Event::SelfPushNameUpdated(update) => Signal::PushName(update.new_name.clone()),
-        Event::LoggedOut(logout) => match logout.reason {
-            ConnectFailureReason::AccountLocked => Signal::Locked,
-            // 406, which the library calls an unknown logout, is a ban without an end.
-            ConnectFailureReason::UnknownLogout => Signal::Banned { code: None, lasts: None },
-            _ => Signal::LoggedOut { at_login: logout.on_connect },
-        },
-        Event::TemporaryBan(ban) => Signal::Banned { code: Some(ban_code(&ban.code)), lasts: Some(ban.expire) },
-        Event::ClientOutdated(_) => Signal::Outdated,
-        Event::StreamReplaced(_) => Signal::Replaced,
-        Event::ConnectFailure(failure) => refused(failure.reason),
+        // What ends a connection is read from the stanza itself: the library has no event for some of it.
+        Event::RawNode(node) if node.tag() == "stream:error" => Signal::Said(stream_error(node.get()).into()),
+        Event::LoggedOut(logout) if !logout.on_connect => return None,
+        Event::LoggedOut(logout) => {
+            Signal::Said(Said { appeal_token: appeal_token(logout), ..failure(logout.reason).into() })
+        }
+        Event::TemporaryBan(ban) => Signal::Said(Said {
+            ban: Some(ban.code.code()),
+            lasts: Some(ban.expire),
+            ..failure(ConnectFailureReason::TempBanned).into()
+        }),
+        Event::ClientOutdated(_) => Signal::Said(failure(ConnectFailureReason::ClientOutdated).into()),
+        Event::ConnectFailure(refused) => Signal::Said(failure(refused.reason).into()),
         _ => return None,
     })
 }
 
-/// The library dials again after 500 and 503, and after nothing else. It gives a temporary ban (402) as a plain failure
-/// when the server did not say how long it lasts.
-fn refused(reason: ConnectFailureReason) -> Signal {
-    let code = failure_code(reason);
-    if reason == ConnectFailureReason::TempBanned {
-        Signal::Banned { code: None, lasts: Some(UNKNOWN_BAN) }
-    } else if reason.should_reconnect() {
-        Signal::DialFailed(format!("WhatsApp answered the login with code {code}."))
-    } else {
-        Signal::Refused { code }
+fn failure(reason: ConnectFailureReason) -> Word {
+    Word::Failure(reason.code())
+}
+
+/// `<stream:error code=…>`, or with a child that says who has the session now. A conflict decides, whatever the code.
+fn stream_error(error: &NodeRef<'_>) -> Word {
+    let attribute = |node: &NodeRef<'_>, name: &str| node.get_attr(name).map(|value| value.as_str().to_string());
+    match error.get_optional_child("conflict") {
+        Some(conflict) if attribute(conflict, "type").as_deref() == Some("replaced") => Word::Replaced,
+        Some(_) => Word::Removed,
+        None => Word::StreamError(attribute(error, "code").and_then(|code| code.parse().ok()).unwrap_or_default()),
     }
 }
 
-fn failure_code(reason: ConnectFailureReason) -> i32 {
-    reason.code()
-}
-
-fn ban_code(reason: &TempBanReason) -> i32 {
-    reason.code()
+/// What a locked account's owner needs for an appeal: the server says it once, and in the stanza only.
+fn appeal_token(logout: &LoggedOut) -> Option<String> {
+    let token = logout.raw.as_ref()?.attrs.get("appeal_token")?;
+    Some(token.as_str().to_string())
 }
 
 /// The library's durations are at most minutes; one that does not fit is as good as endless.

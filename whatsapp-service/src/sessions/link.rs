@@ -2,14 +2,17 @@
 //! that has disconnected can't be used again.
 
 use std::{
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
 use tokio::sync::{Semaphore, mpsc};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use whatsapp_rust::{
-    CacheConfig, Client,
+    CacheConfig, Client, RawNodeLease,
     bot::{Bot, BotHandle},
     client::ConnectError,
     handshake::HandshakeError,
@@ -26,6 +29,7 @@ use whatsapp_rust::{
 
 use super::{
     dial::Dialler,
+    dials::{Dials, Urgency},
     events::{Heard, Listener, Mailbox},
     inbound::Inbound,
     lane::Pace,
@@ -68,6 +72,10 @@ pub struct Surroundings {
     pub attempt_limit: Duration,
     /// How fast a tenant's messages leave.
     pub pace: Pace,
+    /// Who may dial, and when.
+    pub dials: Arc<Dials>,
+    /// How often a session's own task has panicked.
+    pub panics: AtomicU64,
     verdict: tokio::sync::Mutex<Option<(Instant, Signal)>>,
 }
 
@@ -87,6 +95,8 @@ impl Surroundings {
             // A little less than a caller waits, so that its answer can say what came of the attempt.
             attempt_limit: config.send_timeout.mul_f64(0.9),
             pace: Pace { interval: config.send_min_interval, jitter: config.send_jitter },
+            dials: Dials::new(config.dial_rate, config.dial_concurrency.into()),
+            panics: AtomicU64::new(0),
             verdict: tokio::sync::Mutex::default(),
         }
     }
@@ -100,7 +110,7 @@ impl Surroundings {
     /// Why no client gets through the handshake: asks once more, with a client that holds nothing, because the library
     /// tells the reason only to its log. Sessions that fail together share the answer, but for those with a proxy: what
     /// that leads to is nobody else's affair.
-    async fn examine_server(&self, proxy: Option<Proxy>) -> Signal {
+    pub async fn examine_server(&self, proxy: Option<Proxy>) -> Signal {
         if proxy.is_some() {
             return self.dial_once(proxy).await;
         }
@@ -116,6 +126,8 @@ impl Surroundings {
     }
 
     async fn dial_once(&self, proxy: Option<Proxy>) -> Signal {
+        // All that failed wait for this one.
+        let _pass = self.dials.pass(Urgency::Person).await;
         let backend: Arc<dyn Backend> = Arc::new(InMemoryBackend::new());
         let transport = WatchedTransport::new(self.dialler.clone(), proxy, ClientCell::default(), |_| {});
         let built = Bot::builder()
@@ -161,6 +173,7 @@ pub struct Link {
     pub authenticator: Arc<RemoteAuthenticator>,
     /// Resolves when the client has stopped by itself.
     pub handle: BotHandle,
+    _raw_nodes: RawNodeLease,
 }
 
 impl Link {
@@ -178,8 +191,7 @@ impl Link {
             None => around.http.clone(),
         };
         let (dialler, client_cell) = (around.dialler.clone(), ClientCell::default());
-        let reports = report_dials(around, proxy.clone(), signals.clone());
-        let transport = WatchedTransport::new(dialler, proxy, client_cell.clone(), reports);
+        let transport = WatchedTransport::new(dialler, proxy, client_cell.clone(), report_dials(signals.clone()));
         let props = DevicePropsOverride::new().with_os(&around.device_name).with_platform_type(PlatformType::CHROME);
         let bot = Bot::builder()
             .with_backend_arc(backend)
@@ -198,9 +210,12 @@ impl Link {
             .map_err(|error| error.to_string())?;
         let client = bot.client();
         let _ = client_cell.set(Arc::downgrade(&client));
+        // One client, one dial: when the next one follows is for the session and the gate to say.
+        client.enable_auto_reconnect.store(false, Ordering::Relaxed);
+        let raw_nodes = client.acquire_raw_node_forwarding();
         let authenticator = Arc::new(RemoteAuthenticator::default());
         client.set_passkey_authenticator(authenticator.clone() as Arc<dyn PasskeyAuthenticator>).await;
-        Ok((Self { client, authenticator, handle: bot.spawn() }, heard))
+        Ok((Self { client, authenticator, handle: bot.spawn(), _raw_nodes: raw_nodes }, heard))
     }
 
     /// Disconnects and writes down what is not yet written. Bounded: a peer or a disk that hangs can't hold us.
@@ -211,28 +226,14 @@ impl Link {
     }
 }
 
-fn report_dials(
-    around: &Arc<Surroundings>,
-    proxy: Option<Proxy>,
-    signals: mpsc::UnboundedSender<Heard>,
-) -> impl Fn(Dial) + Clone + Send + Sync + 'static {
-    let around = around.clone();
-    move |dial| match dial {
-        Dial::Started => {
-            let _ = signals.send(Heard::Fact(Signal::Offline));
-        }
-        Dial::Failed(why) => {
-            let _ = signals.send(Heard::Fact(Signal::DialFailed(why)));
-        }
-        Dial::ProxyFailed(why) => {
-            let _ = signals.send(Heard::Fact(Signal::ProxyFailed(why)));
-        }
-        Dial::Abandoned => {
-            let (around, proxy, signals) = (around.clone(), proxy.clone(), signals.clone());
-            tokio::spawn(async move {
-                let _ = signals.send(Heard::Fact(around.examine_server(proxy).await));
-            });
-        }
+fn report_dials(signals: mpsc::UnboundedSender<Heard>) -> impl Fn(Dial) + Clone + Send + Sync + 'static {
+    move |dial| {
+        let _ = signals.send(match dial {
+            Dial::Started => Heard::Fact(Signal::Offline),
+            Dial::Failed(why) => Heard::Fact(Signal::DialFailed(why)),
+            Dial::ProxyFailed(why) => Heard::Fact(Signal::ProxyFailed(why)),
+            Dial::Abandoned => Heard::Abandoned,
+        });
     }
 }
 

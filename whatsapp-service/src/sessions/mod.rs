@@ -1,6 +1,9 @@
 //! The WhatsApp manager: one session for each tenant, and what they all share.
 
+mod breaker;
+mod codes;
 mod dial;
+mod dials;
 mod events;
 mod inbound;
 mod lane;
@@ -12,6 +15,7 @@ mod passkey;
 mod proxy;
 mod recall;
 mod recipient;
+mod restoring;
 mod session;
 mod state;
 mod transport;
@@ -25,23 +29,24 @@ use std::{
         Arc, PoisonError, RwLock,
         atomic::{AtomicBool, Ordering},
     },
-    time::Duration,
 };
 
 use chrono::TimeDelta;
-use tokio::{sync::Semaphore, task::JoinSet};
+use tokio::task::JoinSet;
 
 pub use self::{
     dial::{Dialler, InvalidUrl},
+    dials::DialFigures,
     outbox::{NotTaken, ReachoutTimelock, Refused, Submission, Taken},
     passkey::AssertionRefused,
     proxy::{InvalidProxy, Proxy},
     recipient::{InvalidRecipient, Recipient},
+    restoring::Progress,
     session::{OpenRefused, PasskeyRefused, Session, Unlinked},
     state::{Expiring, Passkey, Reason, Snapshot, State, Status},
     version::built_in as built_in_version,
 };
-use self::{link::Surroundings, upkeep::Retention, version::VersionSource};
+use self::{link::Surroundings, restoring::Restoring, upkeep::Retention, version::VersionSource};
 use crate::{
     Trust,
     config::Config,
@@ -49,16 +54,13 @@ use crate::{
     tenant::TenantId,
 };
 
-/// How long one session may keep another from connecting after a start.
-const CONNECT_TURN: Duration = Duration::from_secs(15);
-
 /// All sessions.
 pub struct Manager {
     /// Holds the lock of the data directory.
     _data: DataDir,
     around: Arc<Surroundings>,
     sessions: RwLock<BTreeMap<TenantId, Arc<Session>>>,
-    connect_concurrency: usize,
+    restoring: Arc<Restoring>,
     closing: AtomicBool,
     /// What an earlier version has left and can't be read.
     damaged: RwLock<Vec<DamagedFolder>>,
@@ -79,7 +81,7 @@ impl Manager {
             sessions: RwLock::default(),
             closing: AtomicBool::new(false),
             damaged: RwLock::default(),
-            connect_concurrency: config.connect_concurrency.into(),
+            restoring: Arc::default(),
             retention: Retention {
                 messages: TimeDelta::days(config.message_retention.into()),
                 events: TimeDelta::days(config.event_retention.into()),
@@ -92,7 +94,8 @@ impl Manager {
         &self.around.store
     }
 
-    /// Brings every linked session back, and what waits to be sent. All are known at once; they connect a few at a time.
+    /// Brings every linked session back, and what waits to be sent. All are known at once; they connect as the gate for
+    /// dials lets them.
     pub async fn restore(&self) -> Result<(), StoreError> {
         let damaged = self.store().import_all().await?;
         for folder in &damaged {
@@ -115,18 +118,30 @@ impl Manager {
             }
         }
         self.resume().await?;
-        let turns = Arc::new(Semaphore::new(self.connect_concurrency));
-        for session in sessions {
-            let turns = turns.clone();
-            tokio::spawn(async move {
-                let Ok(_turn) = turns.acquire_owned().await else { return };
-                // Gone means that it was deleted or that the process stops: nothing to restore.
-                if session.open(None).await.is_ok() {
-                    session.wait_until(CONNECT_TURN, |snapshot| snapshot.state != State::Connecting).await;
-                }
-            });
-        }
+        let sessions: Vec<_> = sessions.into_iter().map(|session| (session, self.restoring.expect())).collect();
+        let restoring = self.restoring.clone();
+        tokio::spawn(async move {
+            for (session, awaited) in sessions {
+                session.bring_back(awaited).await;
+            }
+            restoring.report().await;
+        });
         Ok(())
+    }
+
+    /// How far the process is with bringing its sessions back; `None` when that is done.
+    pub fn restoring(&self) -> Option<Progress> {
+        self.restoring.progress()
+    }
+
+    /// What the gate for dials is doing.
+    pub fn dials(&self) -> DialFigures {
+        self.around.dials.figures()
+    }
+
+    /// How often a session's own task has panicked since the process started.
+    pub fn panics(&self) -> u64 {
+        self.around.panics.load(Ordering::Relaxed)
     }
 
     /// Gives the sessions what an earlier process left to be sent.

@@ -1,6 +1,8 @@
 //! One tenant's session: it starts clients, follows what happens to them, and knows its state.
 
 use std::{
+    ops::ControlFlow,
+    panic::AssertUnwindSafe,
     sync::{
         Arc, Mutex, PoisonError, Weak,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -8,17 +10,25 @@ use std::{
     time::Duration,
 };
 
-use chrono::{DateTime, Utc};
+use chrono::{TimeDelta, Utc};
+use futures_util::FutureExt;
 use serde::Serialize;
 use serde_json::json;
 use tokio::{
-    sync::{mpsc, watch},
+    sync::{Notify, mpsc, watch},
     task::JoinHandle,
+    time::{Instant, MissedTickBehavior},
 };
 use tokio_util::sync::CancellationToken;
-use whatsapp_rust::{Client, pair_code::PairCodeOptions, wacore::iq::devices::RemoveCompanionDeviceSpec};
+use whatsapp_rust::{
+    Client,
+    pair_code::PairCodeOptions,
+    wacore::iq::{devices::RemoveCompanionDeviceSpec, keepalive::KeepaliveSpec},
+};
 
 use super::{
+    codes::{self, Again, Word},
+    dials::{Pass, Urgency},
     events::{Heard, Mailbox},
     inbound::Inbound,
     lane::Lane,
@@ -29,7 +39,8 @@ use super::{
     proxy::Proxy,
     recall::Recall,
     recipient::Recipient,
-    state::{Signal, Snapshot, State, Status},
+    restoring::Awaited,
+    state::{Reason, Said, Signal, Snapshot, State, Status},
 };
 use crate::{
     clock::timestamp,
@@ -40,7 +51,15 @@ use crate::{
 /// How often a running client is looked at, for what it does not tell by events.
 const LOOK_INTERVAL: Duration = Duration::from_secs(5);
 /// How many times in a row a connection may be seen up but not logged in before it is given up.
-const UNWELL_LOOKS: u32 = 3;
+const UNWELL_LOOKS: u32 = 2;
+/// How long a session may keep others from dialling before it has logged in.
+const LOGIN_TURN: Duration = Duration::from_secs(15);
+/// How long WhatsApp may take to answer a ping on a connection that it has reported an error on.
+const PING_LIMIT: Duration = Duration::from_secs(10);
+/// A connection that was ready for so long is a good one: the failures before it no longer count.
+const STABLE: Duration = Duration::from_secs(60);
+/// A session that somebody waits for goes before others for so many dials; one that fails more often waits its turn.
+const URGENT_DIALS: u32 = 3;
 /// How long the server may take to confirm that a device is unlinked.
 const UNLINK_LIMIT: Duration = Duration::from_secs(5);
 
@@ -55,8 +74,10 @@ pub struct Session {
     pub(super) live: Mutex<Option<Live>>,
     /// Held while the session is opened, deleted or shut down, so that these don't cross.
     lifecycle: tokio::sync::Mutex<Lifecycle>,
-    /// The way to WhatsApp, as it was last written down.
-    proxy: Mutex<Option<Proxy>>,
+    /// Tells the session's task that somebody waits now who did not before.
+    pub(super) nudge: Notify,
+    /// Whether it waits for its turn to dial.
+    queued: AtomicBool,
     /// The phone that is to be linked by a code, and whether the code has been asked for.
     code_for: Mutex<Option<(Recipient, bool)>>,
     pub(super) mailbox: Arc<Mailbox>,
@@ -76,11 +97,37 @@ struct Lifecycle {
     ended: bool,
 }
 
-/// What came of starting a client.
-enum Start {
-    Linked(Box<Link>, mpsc::UnboundedReceiver<Heard>),
-    /// It must not dial yet.
-    Held(Hold),
+/// How a session starts.
+#[derive(Default)]
+struct Begin {
+    /// The device was unlinked: its keys are set aside.
+    forget_old_link: bool,
+    /// Another process had the session: a person takes it back.
+    take_back: bool,
+    /// Somebody waits for it.
+    by_person: bool,
+    /// It was linked when the process started.
+    awaited: Option<Awaited>,
+}
+
+/// What a session's task remembers from one client to the next.
+#[derive(Default)]
+struct Run {
+    /// Clients in a row that came to nothing, or not to much.
+    failures: u32,
+    /// Since when the present connection, or the last one, is ready.
+    ready_since: Option<Instant>,
+    /// Somebody waits for it since it started.
+    by_person: bool,
+    /// It was linked just now: WhatsApp expects it to log in at once.
+    just_paired: bool,
+    /// The last client left before the server had proved who it is.
+    abandoned: bool,
+    /// Since when QR codes are shown, over all connections.
+    pairing_since: Option<Instant>,
+    /// Until when the pairing code is valid.
+    code_until: Option<Instant>,
+    awaited: Option<Awaited>,
 }
 
 #[derive(Clone)]
@@ -140,6 +187,8 @@ impl Session {
             live: Mutex::default(),
             lifecycle: tokio::sync::Mutex::default(),
             proxy: Mutex::default(),
+            nudge: Notify::new(),
+            queued: AtomicBool::new(false),
             code_for: Mutex::default(),
             mailbox: Arc::default(),
             numbers: Numbers::default(),
@@ -169,6 +218,10 @@ impl Session {
         let mut snapshot = self.snapshot.borrow().clone();
         if snapshot.state == State::Ready && self.ready_client().is_none() {
             snapshot.apply(Signal::Offline, Utc::now());
+        }
+        if self.queued.load(Ordering::Relaxed) && snapshot.is_under_way() && self.around.dials.held_up() {
+            let message = "WhatsApp turned several sessions away: all wait until one login succeeds.";
+            snapshot.reason = Some(Reason { code: "dials_held_up".into(), message: message.into() });
         }
         snapshot
     }
@@ -221,6 +274,16 @@ impl Session {
 
     /// Sees to it that the session runs: starts it if it does not, and asks for a pairing code if `phone` wants one.
     pub async fn open(self: &Arc<Self>, phone: Option<Recipient>) -> Result<(), OpenRefused> {
+        self.start(phone, Begin { by_person: true, ..Begin::default() }).await
+    }
+
+    /// Starts it because it was linked when the process started.
+    pub(super) async fn bring_back(self: &Arc<Self>, awaited: Awaited) {
+        // Refused means that it was deleted or that the process stops: nothing to bring back.
+        let _ = self.start(None, Begin { awaited: Some(awaited), ..Begin::default() }).await;
+    }
+
+    async fn start(self: &Arc<Self>, phone: Option<Recipient>, mut begin: Begin) -> Result<(), OpenRefused> {
         let mut lifecycle = self.lifecycle.lock().await;
         if lifecycle.ended {
             return Err(OpenRefused::Gone);
@@ -240,13 +303,15 @@ impl Session {
                 self.apply(Signal::Linked { phone: snapshot.phone });
             }
             let cancel = CancellationToken::new();
-            let forget_old_link = snapshot.state == State::LoggedOut;
-            let task = tokio::spawn(self.clone().run(cancel.clone(), forget_old_link));
+            begin.forget_old_link = snapshot.state == State::LoggedOut;
+            begin.take_back = snapshot.state == State::Replaced;
+            let task = tokio::spawn(self.clone().run(cancel.clone(), begin));
             lifecycle.task = Some((cancel, task));
-        } else if let Some(phone) = phone
-            && !snapshot.is_paired()
-        {
-            self.want_code(phone, snapshot.state)?;
+        } else if !snapshot.is_paired() {
+            if let Some(phone) = phone {
+                self.want_code(phone, snapshot.state)?;
+            }
+            self.nudge.notify_one();
         }
         Ok(())
     }
@@ -312,117 +377,330 @@ impl Session {
     }
 
     /// Runs clients, one after the other, until there is nothing more to do without a person.
-    async fn run(self: Arc<Self>, cancel: CancellationToken, forget_old_link: bool) {
-        if forget_old_link && let Err(error) = self.forget_link().await {
-            return self.apply(Signal::StorageFailed(error.to_string()));
+    async fn run(self: Arc<Self>, cancel: CancellationToken, begin: Begin) {
+        let mut run = Run { by_person: begin.by_person, awaited: begin.awaited, ..Run::default() };
+        let mut hold = loop {
+            match self.prepare(begin.forget_old_link, begin.take_back).await {
+                Ok(hold) => break hold,
+                Err(error) => self.apply(Signal::StorageFailed(error.to_string())),
+            }
+            run.awaited = None;
+            // Keys that are of no use any more, and can't be set aside, are not dialled with.
+            let Some(wait) = self.next(&mut run).await.filter(|_| !begin.forget_old_link) else { return };
+            if self.pause(wait, &cancel).await.is_break() {
+                return;
+            }
+        };
+        loop {
+            if let Some(hold) = hold.take() {
+                let wait = hold.remaining(Utc::now());
+                self.apply(Signal::Held(hold));
+                run.awaited = None;
+                let Some(wait) = wait else { return };
+                if self.pause(a_little_longer(wait), &cancel).await.is_break() {
+                    return;
+                }
+            }
+            let Some(pass) = self.turn(&run, &cancel).await else { return };
+            self.one_client(pass, &mut run, &cancel).await;
+            if cancel.is_cancelled() {
+                return;
+            }
+            let Some(wait) = self.next(&mut run).await else { return };
+            if self.pause(wait, &cancel).await.is_break() {
+                return;
+            }
         }
-        while !cancel.is_cancelled() {
-            let started = tokio::select! {
-                () = cancel.cancelled() => return,
-                started = self.start_link() => started,
+    }
+
+    /// What has to be done, or known, before the first dial.
+    async fn prepare(&self, forget_old_link: bool, take_back: bool) -> Result<Option<Hold>, StoreError> {
+        let mut record = self.around.store.recorded(&self.tenant).await?;
+        *lock(&self.proxy) = record.proxy.clone();
+        if forget_old_link {
+            // The keys are set aside; the way to WhatsApp stays.
+            self.around.store.quarantine(&self.tenant).await?;
+            self.record(Record::default()).await?;
+            return Ok(None);
+        }
+        let hold = record.hold.take_if(|hold| hold.is_in_force(Utc::now()));
+        if hold.is_some() && take_back {
+            self.record(record).await?;
+            return Ok(None);
+        }
+        Ok(hold)
+    }
+
+    /// Waits until it may dial.
+    async fn turn(&self, run: &Run, cancel: &CancellationToken) -> Option<Pass> {
+        self.queued.store(true, Ordering::Relaxed);
+        let pass = loop {
+            let urgency = self.urgency(run);
+            let rises = async {
+                while self.urgency(run) >= urgency {
+                    self.nudge.notified().await;
+                }
             };
-            match started {
-                Ok(Start::Linked(link, heard)) => self.follow(*link, heard, &cancel).await,
-                Ok(Start::Held(hold)) => self.apply(Signal::Held(hold)),
-                Err(why) => self.apply(Signal::StorageFailed(why)),
+            tokio::select! {
+                biased;
+                () = cancel.cancelled() => break None,
+                pass = self.around.dials.pass(urgency) => break Some(pass),
+                () = rises => {}
             }
-            let snapshot = self.snapshot.borrow().clone();
-            // A pairing that failed is not taken up again without a person.
-            let goes_on = !snapshot.stops_client() || self.is_recorded_as_paired().await;
-            let Some(at) = snapshot.retry_at.filter(|_| goes_on) else { return };
-            if snapshot.state == State::Outdated {
-                self.around.version.doubt().await;
-            }
+        };
+        self.queued.store(false, Ordering::Relaxed);
+        pass
+    }
+
+    fn urgency(&self, run: &Run) -> Urgency {
+        let by_person = run.by_person || !self.snapshot.borrow().is_paired();
+        if by_person && run.failures < URGENT_DIALS {
+            Urgency::Person
+        } else if self.pending() > 0 {
+            Urgency::Messages
+        } else {
+            Urgency::Routine
+        }
+    }
+
+    /// Starts a client and follows it to its end. Whatever goes wrong in here stays in here.
+    async fn one_client(&self, pass: Pass, run: &mut Run, cancel: &CancellationToken) {
+        let mut link = None;
+        // On the heap, so that a session that waits does not keep room for it.
+        let panicked =
+            Box::pin(AssertUnwindSafe(self.use_client(&mut link, pass, run, cancel)).catch_unwind()).await.is_err();
+        *lock(&self.live) = None;
+        run.awaited = None;
+        if let Some(link) = link {
+            link.stop().await;
+        }
+        if panicked {
+            self.around.panics.fetch_add(1, Ordering::Relaxed);
+            tracing::error!(tenant = %self.tenant, "a session's task failed badly; it starts again");
+            self.apply(Signal::Panicked);
+        }
+        if std::mem::take(&mut run.abandoned) {
             tokio::select! {
                 () = cancel.cancelled() => {}
-                () = tokio::time::sleep(jittered(at)) => {}
+                why = self.around.examine_server(self.proxy()) => self.apply(why),
             }
         }
     }
 
-    /// Sets the keys of the old link aside. The way to WhatsApp stays.
-    async fn forget_link(&self) -> Result<(), StoreError> {
-        let store = &self.around.store;
-        *lock(&self.proxy) = store.recorded(&self.tenant).await?.proxy;
-        store.quarantine(&self.tenant).await?;
-        self.record(Record::default()).await
+    async fn use_client(&self, link: &mut Option<Link>, pass: Pass, run: &mut Run, cancel: &CancellationToken) {
+        #[cfg(test)]
+        tests::maybe_panic(&self.tenant);
+        let failed_on_disk = self.snapshot.borrow().reason.as_ref().is_some_and(|why| why.code == "storage_failed");
+        if failed_on_disk && !self.around.store.is_healthy().await {
+            return self.apply(Signal::StorageFailed("The disk still does not take what is written.".into()));
+        }
+        let started = tokio::select! {
+            () = cancel.cancelled() => return,
+            started = self.start_link(link) => started,
+        };
+        match (started, link) {
+            (Ok(heard), Some(link)) => self.follow(link, heard, pass, run, cancel).await,
+            (Ok(_), None) => {}
+            (Err(why), _) => self.apply(Signal::StorageFailed(why)),
+        }
     }
 
-    async fn start_link(&self) -> Result<Start, String> {
-        let (store, tenant) = (&self.around.store, &self.tenant);
-        let Record { hold, proxy, .. } = store.recorded(tenant).await.map_err(|error| error.to_string())?;
-        *lock(&self.proxy) = proxy.clone();
-        if let Some(hold) = hold.filter(|hold| hold.is_in_force(Utc::now())) {
-            return Ok(Start::Held(hold));
+    /// How long to wait before the next client; `None` if there is to be none without a person.
+    async fn next(&self, run: &mut Run) -> Option<Duration> {
+        let snapshot = self.snapshot.borrow().clone();
+        // A pairing that failed is not taken up again without a person.
+        if snapshot.stops_client() && !self.is_recorded_as_paired().await {
+            return None;
         }
+        if run.ready_since.take().is_some_and(|since| since.elapsed() >= STABLE) {
+            run.failures = 0;
+        }
+        if std::mem::take(&mut run.just_paired) && snapshot.is_under_way() {
+            run.by_person = true;
+            return Some(Duration::ZERO);
+        }
+        run.failures = run.failures.saturating_add(1);
+        match (snapshot.again.pause(run.failures, rand::random()), snapshot.retry_at) {
+            (Some(wait), _) => {
+                let until = TimeDelta::from_std(wait).ok().map(|wait| Utc::now() + wait);
+                self.apply(Signal::Waits(until));
+                Some(wait)
+            }
+            (None, Some(at)) => Some(a_little_longer((at - Utc::now()).to_std().unwrap_or_default())),
+            (None, None) => None,
+        }
+    }
+
+    /// Waits. The clock on the wall has no say in it: it can be set.
+    async fn pause(&self, wait: Duration, cancel: &CancellationToken) -> ControlFlow<()> {
+        let until = Instant::now() + wait;
+        loop {
+            tokio::select! {
+                () = cancel.cancelled() => return ControlFlow::Break(()),
+                () = tokio::time::sleep_until(until) => break,
+                () = self.nudge.notified() => {
+                    let snapshot = self.snapshot.borrow();
+                    // Somebody wants to link a phone now.
+                    if !snapshot.is_paired() && snapshot.is_under_way() {
+                        break;
+                    }
+                }
+            }
+        }
+        if self.snapshot.borrow().is_under_way() {
+            self.apply(Signal::Waits(None));
+        }
+        ControlFlow::Continue(())
+    }
+
+    async fn start_link(&self, link: &mut Option<Link>) -> Result<mpsc::UnboundedReceiver<Heard>, String> {
         let redelivery = Arc::new(Recall(self.me.clone()));
-        let backend = store.device(tenant, redelivery).await.map_err(|error| error.to_string())?;
-        let (link, heard) =
-            Link::start(&self.around, backend, proxy, self.mailbox.clone(), Inbound(self.me.clone())).await?;
-        let phone = link.client.pn().map(|jid| jid.user.to_string());
+        let backend = self.around.store.device(&self.tenant, redelivery).await.map_err(|error| error.to_string())?;
+        let (mailbox, inbound) = (self.mailbox.clone(), Inbound(self.me.clone()));
+        let (started, heard) = Link::start(&self.around, backend, self.proxy(), mailbox, inbound).await?;
+        let phone = started.client.pn().map(|jid| jid.user.to_string());
+        *link = Some(started);
         self.apply(Signal::Started { phone });
-        Ok(Start::Linked(Box::new(link), heard))
+        Ok(heard)
     }
 
     /// Takes in what one client has to say, until it ends, or has no more use, or `cancel` says so.
-    async fn follow(&self, mut link: Link, mut heard: mpsc::UnboundedReceiver<Heard>, cancel: &CancellationToken) {
+    async fn follow(
+        &self,
+        link: &mut Link,
+        mut heard: mpsc::UnboundedReceiver<Heard>,
+        pass: Pass,
+        run: &mut Run,
+        cancel: &CancellationToken,
+    ) {
         *lock(&self.live) = Some(Live { client: link.client.clone(), authenticator: link.authenticator.clone() });
+        let (mut pass, turn_ends) = (Some(pass), Instant::now() + LOGIN_TURN);
         let (mut looks, mut unwell) = (tokio::time::interval(LOOK_INTERVAL), 0);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut ping = None;
         while !self.snapshot.borrow().stops_client() {
-            let code_expires = self.snapshot.borrow().pairing_code.as_ref().map(|code| code.expires_at);
-            tokio::select! {
+            let flow = tokio::select! {
                 biased;
-                () = cancel.cancelled() => break,
-                Some(heard) = heard.recv() => self.take_in(heard, &link.client).await,
+                () = cancel.cancelled() => ControlFlow::Break(()),
+                Some(heard) = heard.recv() => self.take_in(heard, &link.client, run, &mut ping).await,
                 () = &mut link.handle => {
                     self.apply(Signal::Ended);
-                    break;
+                    ControlFlow::Break(())
                 }
-                () = sleep_until(code_expires), if code_expires.is_some() => self.apply(Signal::PairingCodeExpired),
-                _ = looks.tick() => self.look_at(&link.client, &mut unwell),
+                dead = answer(&mut ping) => match dead {
+                    Some(word) => self.hear(word.into()),
+                    None => ControlFlow::Continue(()),
+                },
+                () = sleep_until(run.code_until), if run.code_until.is_some() => {
+                    run.code_until = None;
+                    self.apply(Signal::PairingCodeExpired);
+                    ControlFlow::Continue(())
+                }
+                _ = looks.tick() => self.look_at(&link.client, &mut unwell, run),
+            };
+            if run.ready_since.is_none() && self.snapshot.borrow().state == State::Ready {
+                run.ready_since = Some(Instant::now());
+                (run.by_person, run.just_paired, run.pairing_since) = (false, false, None);
+                self.around.dials.succeeded();
+            }
+            if !self.snapshot.borrow().is_under_way() || Instant::now() >= turn_ends {
+                // Others may dial.
+                (pass, run.awaited) = (None, None);
+            }
+            if flow.is_break() {
+                break;
             }
         }
-        *lock(&self.live) = None;
-        let snapshot = self.snapshot.borrow().clone();
-        let ban = Record { paired: true, hold: snapshot.hold(), phone: snapshot.phone, proxy: self.proxy() };
-        if ban.hold.is_some()
-            && let Err(error) = self.record(ban).await
-        {
-            tracing::error!(tenant = %self.tenant, %error, "a ban can't be written down; a restart would not know of it");
+        drop(pass);
+        if run.code_until.take().is_some() {
+            // It died with its connection.
+            *lock(&self.code_for) = None;
+        } else if let Some((_, asked)) = &mut *lock(&self.code_for) {
+            // What was asked for on this connection, and did not come, is asked for on the next one.
+            *asked = false;
         }
-        link.stop().await;
+        let hold = self.snapshot.borrow().hold();
+        if let Some(hold) = hold
+            && let Err(error) = self.keep(hold).await
+        {
+            let tenant = &self.tenant;
+            tracing::error!(%tenant, %error, "why it must not dial can't be written down; a restart would not know");
+        }
     }
 
-    /// Notices what the library tells nobody: that it stopped saving, and that the server logged a connection out but
-    /// left it open (stream errors 429 and 503), where it would stay for ever.
-    fn look_at(&self, client: &Arc<Client>, unwell: &mut u32) {
+    /// Writes down what a later process must know before it dials.
+    async fn keep(&self, hold: Hold) -> Result<(), StoreError> {
+        let mut record = self.around.store.recorded(&self.tenant).await?;
+        (record.paired, record.hold) = (true, Some(hold));
+        record.phone = self.snapshot.borrow().phone.clone();
+        self.record(record).await
+    }
+
+    /// Notices what the library tells nobody: that it stopped saving, and that a connection is open and not logged in,
+    /// where it would stay for ever.
+    fn look_at(&self, client: &Arc<Client>, unwell: &mut u32, run: &Run) -> ControlFlow<()> {
         if client.persistence_manager().is_saver_halted() {
-            return self.apply(Signal::StorageFailed("The disk could not be written to, again and again.".into()));
+            self.apply(Signal::StorageFailed("The disk could not be written to, again and again.".into()));
+            return ControlFlow::Break(());
         }
-        if self.snapshot.borrow().pairing_is_overdue(Utc::now()) {
-            return self.apply(Signal::QrExhausted { disconnected: true });
+        if run.pairing_since.is_some_and(|since| self.snapshot.borrow().pairing_is_overdue(since.elapsed())) {
+            self.apply(Signal::QrExhausted { disconnected: true });
+            return ControlFlow::Break(());
         }
         // A connection that came back without a word lets messages go on too.
         if let Some(session) = self.me.upgrade() {
             session.pump();
         }
-        let half_open = client.is_connected() && !client.is_logged_in() && self.snapshot.borrow().is_paired();
-        *unwell = if half_open { *unwell + 1 } else { 0 };
-        if *unwell == UNWELL_LOOKS {
-            *unwell = 0;
-            self.apply(Signal::Offline);
-            let client = client.clone();
-            tokio::spawn(async move { client.reconnect_immediately().await });
+        let logs_in = matches!(self.snapshot.borrow().state, State::Connecting | State::Reconnecting | State::Ready);
+        let open = logs_in && client.is_connected() && !client.is_logged_in();
+        *unwell = if open { *unwell + 1 } else { 0 };
+        // The first look may come a moment after the dial.
+        if *unwell > UNWELL_LOOKS {
+            self.apply(Signal::Stuck);
+            return ControlFlow::Break(());
         }
+        ControlFlow::Continue(())
     }
 
-    async fn take_in(&self, heard: Heard, client: &Arc<Client>) {
+    /// WhatsApp refused the login or ended the connection: this client has no more use.
+    fn hear(&self, said: Said) -> ControlFlow<()> {
+        let word = said.word;
+        self.apply(Signal::Said(said));
+        if codes::row(word).fleet {
+            self.around.dials.troubled(&self.tenant);
+        }
+        if self.snapshot.borrow().state == State::Outdated {
+            self.around.version.doubt();
+        }
+        ControlFlow::Break(())
+    }
+
+    async fn take_in(
+        &self,
+        heard: Heard,
+        client: &Arc<Client>,
+        run: &mut Run,
+        ping: &mut Option<Ping>,
+    ) -> ControlFlow<()> {
         match heard {
+            Heard::Fact(Signal::Said(said)) if codes::row(said.word).again == Again::SoonIfDead => {
+                ping.get_or_insert_with(|| Ping::send(client.clone(), said.word));
+            }
+            Heard::Fact(Signal::Said(said)) => return self.hear(said),
+            Heard::Abandoned => run.abandoned = true,
             Heard::Fact(signal) => {
+                match &signal {
+                    Signal::QrCode { .. } => drop(run.pairing_since.get_or_insert_with(Instant::now)),
+                    Signal::PairingCode { valid_for, .. } => {
+                        run.code_until = Some(Instant::now() + valid_for.to_std().unwrap_or_default());
+                    }
+                    _ => {}
+                }
                 let qr_shown = matches!(signal, Signal::QrCode { .. });
                 let code_shown = self.snapshot.borrow().pairing_code.is_some();
                 self.apply(signal);
                 if code_shown && self.snapshot.borrow().pairing_code.is_none() {
+                    run.code_until = None;
                     // It died with its connection, or was used: the next one has to be asked for by a person.
                     *lock(&self.code_for) = None;
                 }
@@ -438,6 +716,7 @@ impl Session {
                 Ok(()) => {
                     // What was said of another account.
                     *lock(&self.timelock) = None;
+                    run.just_paired = true;
                     self.apply(Signal::Paired { phone });
                 }
                 Err(why) => self.apply(Signal::StorageFailed(why)),
@@ -456,6 +735,7 @@ impl Session {
                 }
             }
         }
+        ControlFlow::Continue(())
     }
 
     /// Writes the credentials and ratchets to disk, and that this tenant is linked. The library confirms a pairing to
@@ -464,8 +744,9 @@ impl Session {
         client.persistence_manager().flush().await.map_err(|error| error.to_string())?;
         client.flush_pending_signal_state().await.map_err(|error| error.to_string())?;
         let phone = client.pn().map(|jid| jid.user.to_string());
+        let recorded = self.around.store.recorded(&self.tenant).await.map_err(|error| error.to_string())?;
         let linked = Record { paired: true, phone, hold: None, proxy: self.proxy() };
-        if self.around.store.recorded(&self.tenant).await.map_err(|error| error.to_string())? != linked {
+        if recorded != linked {
             self.record(linked).await.map_err(|error| error.to_string())?;
         }
         Ok(())
@@ -477,9 +758,9 @@ impl Session {
         let told = tokio::time::timeout(UNLINK_LIMIT, client.execute(RemoveCompanionDeviceSpec::new(&jid))).await;
         // The server ends the connection of a device that it has just removed, maybe before its answer is read.
         if !matches!(told, Ok(Ok(()))) {
-            self.wait_until(Duration::from_secs(1), |snapshot| snapshot.state == State::LoggedOut).await;
+            self.wait_until(Duration::from_secs(1), Snapshot::seems_unlinked).await;
         }
-        let removed = self.snapshot.borrow().state == State::LoggedOut;
+        let removed = self.snapshot.borrow().seems_unlinked();
         if matches!(told, Ok(Ok(()))) || removed { Unlinked::Confirmed } else { Unlinked::NotTold }
     }
 
@@ -588,18 +869,89 @@ fn request_code(client: Arc<Client>, phone: Recipient) {
     });
 }
 
-async fn sleep_until(at: Option<DateTime<Utc>>) {
-    if let Some(at) = at {
-        tokio::time::sleep((at - Utc::now()).to_std().unwrap_or_default()).await;
+/// The question whether WhatsApp still answers on a connection that it has reported an error on.
+struct Ping {
+    word: Word,
+    answer: JoinHandle<bool>,
+}
+
+impl Ping {
+    fn send(client: Arc<Client>, word: Word) -> Self {
+        let answer = tokio::spawn(async move {
+            let answer = client.execute(KeepaliveSpec::with_timeout(PING_LIMIT));
+            matches!(tokio::time::timeout(PING_LIMIT, answer).await, Ok(Ok(())))
+        });
+        Self { word, answer }
     }
 }
 
-/// The time until `at`, and up to a tenth of it more, so that sessions that wait for the same hour don't dial together.
-fn jittered(at: DateTime<Utc>) -> Duration {
-    let wait = (at - Utc::now()).to_std().unwrap_or_default();
+/// Waits for the answer to a ping, for ever if there is none: the word that killed the connection, if it is dead.
+async fn answer(ping: &mut Option<Ping>) -> Option<Word> {
+    let Some(waiting) = ping else { return std::future::pending().await };
+    let alive = (&mut waiting.answer).await.unwrap_or(false);
+    let word = waiting.word;
+    *ping = None;
+    (!alive).then_some(word)
+}
+
+async fn sleep_until(at: Option<Instant>) {
+    if let Some(at) = at {
+        tokio::time::sleep_until(at).await;
+    }
+}
+
+/// Up to a tenth more, so that sessions that wait for the same hour don't dial together.
+fn a_little_longer(wait: Duration) -> Duration {
     wait + wait.mul_f64(rand::random_range(0.0..0.1))
 }
 
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeMap, sync::LazyLock};
+
+    use clap::Parser;
+
+    use super::*;
+    use crate::{Trust, cli::Cli, sessions::Manager};
+
+    /// How many more times the task of a tenant's session is to panic.
+    static PANICS: LazyLock<Mutex<BTreeMap<TenantId, u32>>> = LazyLock::new(Mutex::default);
+
+    pub(super) fn maybe_panic(tenant: &TenantId) {
+        let due = lock(&PANICS).get_mut(tenant).filter(|left| **left > 0).map(|left| *left -= 1).is_some();
+        assert!(!due, "a test asked for a panic");
+    }
+
+    #[tokio::test]
+    async fn a_panic_in_one_session_is_reported_and_it_starts_again() {
+        let data = tempfile::TempDir::new().unwrap();
+        let arguments = ["test", "--whatsapp-url", "ws://127.0.0.1:1/", "--whatsapp-version", "1.2.3", "--data-dir"];
+        let arguments = arguments.into_iter().chain(data.path().to_str());
+        let config = Cli::try_parse_from(arguments).unwrap().config;
+        let manager = Manager::new(&config, Trust::AnyServer).unwrap();
+        let [unlucky, calm] = ["unlucky", "calm"].map(|name| name.parse::<TenantId>().unwrap());
+        lock(&PANICS).insert(unlucky.clone(), 2);
+        let seen = |session: &Arc<Session>, code: &'static str| {
+            let session = session.clone();
+            async move {
+                let limit = Duration::from_secs(60);
+                let has = |snapshot: &Snapshot| snapshot.reason.as_ref().is_some_and(|reason| reason.code == code);
+                session.wait_until(limit, has).await;
+                let snapshot = session.snapshot();
+                assert!(has(&snapshot), "{code} is awaited, and not {:?}", snapshot.reason);
+            }
+        };
+        let session = manager.open(&unlucky, None).await.unwrap();
+        seen(&session, "internal_error").await;
+        assert_eq!(session.snapshot().state, State::Connecting);
+        let other = manager.open(&calm, None).await.unwrap();
+        seen(&other, "connection_failed").await;
+        seen(&session, "connection_failed").await;
+        assert_eq!(manager.panics(), 2);
+        manager.shut_down().await;
+    }
 }

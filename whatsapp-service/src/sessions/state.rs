@@ -3,9 +3,12 @@
 //! [`Signal`]s are facts, in the order in which they happened; [`Snapshot::apply`] is the only code that turns them into
 //! a state. `/status`, `/send` and `/health` all read the snapshot.
 
+use std::time::Duration;
+
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 
+use super::codes::{self, Again, Word};
 use crate::store::Hold;
 
 /// The state of a session, finer than the contract's four words.
@@ -126,22 +129,37 @@ pub enum Signal {
     PushName(String),
     /// The connection ended.
     Offline,
-    /// The server says that this device is no longer linked; `at_login` if it said so to a login.
-    LoggedOut { at_login: bool },
-    /// The account is locked.
-    Locked,
-    /// The account is banned; for this long where the server says so.
-    Banned { code: Option<i32>, lasts: Option<TimeDelta> },
-    /// This client's version is too old.
-    Outdated,
-    /// Another connection took over this session.
-    Replaced,
-    /// The server refused the login with this code.
-    Refused { code: i32 },
+    /// WhatsApp refused a login or ended a connection.
+    Said(Said),
+    /// A connection on which WhatsApp neither takes nor refuses the login, or no longer knows of it.
+    Stuck,
     /// The store can't be opened, read or written.
     StorageFailed(String),
+    /// Something in this program failed that must not.
+    Panicked,
     /// The client has stopped for good.
     Ended,
+    /// The next dial waits for this moment; with `None`, only for its turn.
+    Waits(Option<DateTime<Utc>>),
+}
+
+/// What WhatsApp said when it refused a login or ended a connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Said {
+    /// The word that decides what follows.
+    pub word: Word,
+    /// A temporary ban's kind.
+    pub ban: Option<i32>,
+    /// How long a temporary ban lasts.
+    pub lasts: Option<TimeDelta>,
+    /// What a locked account's owner needs for an appeal. It is said once.
+    pub appeal_token: Option<String>,
+}
+
+impl From<Word> for Said {
+    fn from(word: Word) -> Self {
+        Self { word, ban: None, lasts: None, appeal_token: None }
+    }
 }
 
 /// Why a session is in its state.
@@ -196,26 +214,28 @@ pub struct Snapshot {
     pub connected_at: Option<DateTime<Utc>>,
     /// When it will try again by itself, if it waits for that.
     pub retry_at: Option<DateTime<Utc>>,
-    /// Since when QR codes are shown, over all connections.
-    pairing_since: Option<DateTime<Utc>>,
+    /// What a locked account's owner needs for an appeal.
+    pub appeal_token: Option<String>,
+    /// Whether it dials again by itself, when its client has stopped.
+    pub again: Again,
     /// Whether it was linked before, although its number is not known yet.
     linked: bool,
     /// Whether a login was refused as if the device were unlinked, and that is yet to be confirmed.
     logout_suspected: bool,
 }
 
-/// How long to leave an account alone after WhatsApp locked it, or refused this version.
-const COOL_DOWN: TimeDelta = TimeDelta::hours(1);
-/// How long to wait after a refusal that the library doesn't retry by itself.
+/// How long a locked account is left alone.
+const LOCKED: TimeDelta = TimeDelta::hours(24);
+/// How long a temporary ban is taken to last when the server does not say.
+const UNKNOWN_BAN: TimeDelta = TimeDelta::hours(24);
+/// The least wait after a refusal that only time can heal; the exact one is known when the client has stopped.
 const SLOW_RETRY: TimeDelta = TimeDelta::seconds(60);
 /// How long a session shows QR codes: the server's usual six last 160 seconds.
-const PAIRING_LIMIT: TimeDelta = TimeDelta::seconds(180);
+const PAIRING_LIMIT: Duration = Duration::from_secs(180);
 /// No ban is waited out for less, whatever the server says.
 const SHORTEST_BAN: TimeDelta = TimeDelta::seconds(60);
 /// No wait is longer, whatever the server says; dates far beyond it can't be written down.
 const LONGEST_WAIT: TimeDelta = TimeDelta::days(3650);
-/// How long to wait before starting a client that stopped without a reason.
-const QUICK_RETRY: TimeDelta = TimeDelta::seconds(5);
 
 impl Snapshot {
     /// A session of which nothing is known yet.
@@ -231,7 +251,8 @@ impl Snapshot {
             push_name: None,
             connected_at: None,
             retry_at: None,
-            pairing_since: None,
+            appeal_token: None,
+            again: Again::Soon,
             linked: false,
             logout_suspected: false,
         }
@@ -243,17 +264,18 @@ impl Snapshot {
             Signal::Linked { phone } => (self.phone, self.linked) = (phone, true),
             Signal::Started { phone } => {
                 (self.phone, self.linked) = (phone, false);
-                self.retry_at = None;
-                let state = if self.connected_at.is_some() { State::Reconnecting } else { State::Connecting };
-                self.enter(state, None, now);
+                // While it goes on failing, what is wrong stays to be seen.
+                let why = self.reason.take().filter(|_| self.is_under_way());
+                self.enter(self.under_way(), why, now);
             }
             Signal::Held(hold) => {
                 self.enter(hold.state, reason(hold.reason, hold.message), now);
                 self.retry_at = hold.until.and_then(DateTime::from_timestamp_millis);
+                self.appeal_token = hold.appeal_token;
+                self.again = if self.retry_at.is_some() { Again::AtExpiry } else { Again::Never };
             }
             // News of an attempt to connect that comes when a later one has succeeded is no news.
-            Signal::DialFailed(_) | Signal::ProxyFailed(_) | Signal::CertificateRefused(_)
-                if !matches!(self.state, State::Connecting | State::Reconnecting) => {}
+            Signal::DialFailed(_) | Signal::ProxyFailed(_) | Signal::CertificateRefused(_) if !self.is_under_way() => {}
             Signal::DialFailed(message) => self.reason = reason("connection_failed", message),
             Signal::ProxyFailed(message) => self.reason = reason("proxy_failed", message),
             Signal::CertificateRefused(message) if self.is_paired() => {
@@ -262,7 +284,6 @@ impl Snapshot {
             Signal::CertificateRefused(message) => self.fail("server_certificate_refused", message, now),
             Signal::QrCode { .. } if self.passkey.is_some() => {}
             Signal::QrCode { code, valid_for } => {
-                self.pairing_since.get_or_insert(now);
                 self.qr = Some(Expiring { text: code, expires_at: after(now, valid_for) });
                 if self.pairing_code.is_none() {
                     self.enter(State::PairingQr, None, now);
@@ -301,11 +322,12 @@ impl Snapshot {
             Signal::PairingFailed(message) => self.fail("pairing_failed", message, now),
             Signal::Online { phone, push_name } => {
                 self.phone = phone.or(self.phone.take());
-                (self.logout_suspected, self.pairing_since) = (false, None);
+                self.logout_suspected = false;
                 self.set_push_name(push_name);
                 // The library reports a connection twice, once when messages can flow and once when all is synced.
                 if self.state != State::Ready {
                     self.connected_at = Some(now);
+                    self.appeal_token = None;
                     self.enter(State::Ready, None, now);
                 }
             }
@@ -318,55 +340,86 @@ impl Snapshot {
                 }
                 _ => {}
             },
-            // Servers have been seen to refuse a login like this by mistake: one more login has to confirm it.
-            Signal::LoggedOut { at_login: true } if !self.logout_suspected => {
-                self.logout_suspected = true;
-                let why = "WhatsApp refused the login as if the device were unlinked. One more login will confirm it.";
-                self.enter(State::Reconnecting, reason("logged_out_unconfirmed", why), now);
-            }
-            Signal::LoggedOut { .. } => {
-                self.enter(State::LoggedOut, reason("logged_out", "The device was unlinked from the account."), now);
-            }
-            Signal::Locked => {
-                self.enter(State::Locked, reason("account_locked", "WhatsApp locked the account."), now);
-                self.retry_at = Some(after(now, COOL_DOWN));
-            }
-            Signal::Banned { code, lasts } => {
-                let id = code.map_or("account_banned".into(), |code| format!("account_banned_{code}"));
-                self.enter(State::Banned, reason(id, "WhatsApp banned the account."), now);
-                self.retry_at = lasts.map(|lasts| after(now, lasts.max(SHORTEST_BAN)));
-            }
-            Signal::Outdated => {
-                let why = "WhatsApp no longer accepts this client's version.";
-                self.enter(State::Outdated, reason("client_outdated", why), now);
-                self.retry_at = Some(after(now, COOL_DOWN));
-            }
-            Signal::Replaced => {
-                let why = "Another process uses this session. POST /session takes it back.";
-                self.enter(State::Replaced, reason("replaced", why), now);
-            }
-            Signal::Refused { code } => {
-                self.fail(format!("refused_{code}"), format!("WhatsApp refused the login with code {code}."), now);
-                self.retry_at = Some(now + SLOW_RETRY);
+            Signal::Said(said) => self.take_in(said, now),
+            Signal::Stuck => {
+                let why = "The connection was open, but WhatsApp neither took nor refused the login.";
+                self.enter(self.under_way(), reason("connection_failed", why), now);
             }
             Signal::StorageFailed(message) => {
                 self.fail("storage_failed", message, now);
-                self.retry_at = Some(now + SLOW_RETRY);
+                self.again = Again::Soon;
             }
+            Signal::Panicked => {
+                let why = "Something in the service failed that must not; the log says where.";
+                self.enter(self.under_way(), reason("internal_error", why), now);
+            }
+            Signal::Ended if self.state.status() == Status::Failed => {}
             Signal::Ended => {
-                if self.state.status() != Status::Failed {
-                    self.apply(Signal::Offline, now);
-                    self.retry_at = Some(now + QUICK_RETRY);
+                if !self.is_under_way() {
+                    self.enter(self.under_way(), None, now);
+                }
+                if self.reason.is_none() {
+                    self.reason = reason("connection_lost", "The connection to WhatsApp ended without a word.");
                 }
             }
+            Signal::Waits(until) => self.retry_at = until,
         }
+    }
+
+    /// Does what the table says.
+    fn take_in(&mut self, said: Said, now: DateTime<Utc>) {
+        let row = codes::row(said.word);
+        // Servers have been seen to say this by mistake: one more login has to confirm it.
+        if row.again == Again::ToConfirm && !std::mem::replace(&mut self.logout_suspected, true) {
+            let why = "WhatsApp says that the device is unlinked. One more login will confirm it.";
+            self.enter(self.under_way(), reason("logged_out_unconfirmed", why), now);
+            self.again = Again::ToConfirm;
+            return;
+        }
+        let state = if row.state == State::Reconnecting { self.under_way() } else { row.state };
+        let detail = match said.word {
+            Word::Failure(402) => said.ban,
+            word => Some(word.code()).filter(|code| *code != 0),
+        };
+        let (code, message) = row.reason(detail);
+        self.enter(state, reason(code, message), now);
+        self.again = if row.again == Again::ToConfirm { Again::Never } else { row.again };
+        self.appeal_token = said.appeal_token;
+        self.retry_at = match row.again {
+            Again::AtExpiry => Some(after(now, said.lasts.unwrap_or(UNKNOWN_BAN).max(SHORTEST_BAN))),
+            Again::Tomorrow => Some(after(now, LOCKED)),
+            Again::Slowly => Some(after(now, SLOW_RETRY)),
+            _ => None,
+        };
+    }
+
+    /// On the way to WhatsApp, for the first time or again.
+    fn under_way(&self) -> State {
+        if self.connected_at.is_some() { State::Reconnecting } else { State::Connecting }
+    }
+
+    /// Whether it is on the way to WhatsApp.
+    pub fn is_under_way(&self) -> bool {
+        matches!(self.state, State::Connecting | State::Reconnecting)
+    }
+
+    /// Whether WhatsApp said last that the device is unlinked, confirmed or not.
+    pub fn seems_unlinked(&self) -> bool {
+        self.state == State::LoggedOut || self.logout_suspected
     }
 
     /// What a later process has to know before it dials.
     pub fn hold(&self) -> Option<Hold> {
-        let reason = self.reason.clone().filter(|_| matches!(self.state, State::Banned | State::Locked))?;
-        let until = self.retry_at.map(|at| at.timestamp_millis());
-        Some(Hold { state: self.state, reason: reason.code, message: reason.message, until })
+        let kept = matches!(self.state, State::Banned | State::Locked | State::Replaced);
+        let reason = self.reason.clone().filter(|_| kept)?;
+        Some(Hold {
+            state: self.state,
+            reason: reason.code,
+            message: reason.message,
+            since: Some(self.since.timestamp_millis()),
+            until: self.retry_at.map(|at| at.timestamp_millis()),
+            appeal_token: self.appeal_token.clone(),
+        })
     }
 
     /// Whether it is linked to an account.
@@ -384,18 +437,19 @@ impl Snapshot {
     pub fn can_be_reopened(&self, now: DateTime<Utc>) -> bool {
         match self.state {
             State::LoggedOut | State::Replaced => true,
-            State::Failed => {
-                let local = self.reason.as_ref().is_some_and(|reason| reason.code == "storage_failed");
-                local || self.retry_at.is_none_or(|at| at <= now)
-            }
+            State::Failed => match self.again {
+                Again::Slowly => self.retry_at.is_some_and(|at| at <= now),
+                Again::Soon => true,
+                _ => self.retry_at.is_none_or(|at| at <= now),
+            },
             _ => false,
         }
     }
 
     /// Whether QR codes have been shown for so long, maybe over several connections, that nobody will scan them.
-    pub fn pairing_is_overdue(&self, now: DateTime<Utc>) -> bool {
+    pub fn pairing_is_overdue(&self, shown_for: Duration) -> bool {
         let waits = matches!(self.state, State::Connecting | State::PairingQr) && !self.is_paired();
-        waits && self.pairing_since.is_some_and(|since| now - since > PAIRING_LIMIT)
+        waits && shown_for > PAIRING_LIMIT
     }
 
     fn set_push_name(&mut self, name: String) {
@@ -416,6 +470,7 @@ impl Snapshot {
         self.state = state;
         self.reason = reason;
         self.retry_at = None;
+        self.again = if state.status() == Status::Failed { Again::Never } else { Again::Soon };
         match state {
             State::PairingQr => (self.pairing_code, self.passkey) = (None, None),
             State::PairingCode => self.passkey = None,
@@ -459,6 +514,14 @@ mod tests {
 
     fn online() -> Signal {
         Signal::Online { phone: Some("5511999999999".into()), push_name: "Ana".into() }
+    }
+
+    fn said(word: Word) -> Signal {
+        Signal::Said(word.into())
+    }
+
+    fn banned(ban: Option<i32>, lasts: Option<TimeDelta>) -> Signal {
+        Signal::Said(Said { ban, lasts, ..Word::Failure(402).into() })
     }
 
     fn reason_of(snapshot: &Snapshot) -> Option<&str> {
@@ -554,7 +617,7 @@ mod tests {
     #[test]
     fn a_ban_waits_out_its_time() {
         let lasts = Some(TimeDelta::seconds(60));
-        let snapshot = snapshot_after([online(), Signal::Banned { code: Some(101), lasts }]);
+        let snapshot = snapshot_after([online(), banned(Some(101), lasts)]);
         assert_eq!((snapshot.state, reason_of(&snapshot)), (State::Banned, Some("account_banned_101")));
         assert_eq!(snapshot.retry_at, Some(at(62)));
         assert!(snapshot.is_paired() && !snapshot.can_be_reopened(at(9)));
@@ -564,45 +627,72 @@ mod tests {
     fn no_ban_is_waited_out_in_a_hurry_or_beyond_all_dates() {
         for (lasts, waits) in [(0, 60), (-5, 60), (61, 61), (i64::MAX / 1000, 3650 * 24 * 3600)] {
             let lasts = Some(TimeDelta::seconds(lasts));
-            let snapshot = snapshot_after([online(), Signal::Banned { code: None, lasts }]);
+            let snapshot = snapshot_after([online(), banned(None, lasts)]);
             assert_eq!(snapshot.retry_at, Some(at(2 + waits)));
         }
     }
 
     #[test]
-    fn a_ban_is_the_same_for_the_next_process() {
-        for signal in [Signal::Banned { code: Some(101), lasts: Some(TimeDelta::hours(1)) }, Signal::Locked] {
+    fn a_ban_that_nobody_timed_lasts_a_day() {
+        let snapshot = snapshot_after([online(), banned(None, None)]);
+        assert_eq!((reason_of(&snapshot), snapshot.retry_at), (Some("account_banned"), Some(at(2 + 24 * 3600))));
+    }
+
+    #[test]
+    fn what_a_later_process_must_know_is_the_same_for_it() {
+        let locked = Said { appeal_token: Some("token".into()), ..Word::Failure(403).into() };
+        for signal in [banned(Some(101), Some(TimeDelta::hours(1))), Signal::Said(locked), said(Word::Replaced)] {
             let before = snapshot_after([online(), signal]);
             let hold = before.hold().unwrap();
-            assert!(hold.is_in_force(at(0)) && !hold.is_in_force(before.retry_at.unwrap()));
+            assert_eq!(hold.remaining(at(2)).is_some(), before.retry_at.is_some());
             let after = snapshot_after([Signal::Held(hold)]);
             assert_eq!((after.state, after.reason, after.retry_at), (before.state, before.reason, before.retry_at));
+            assert_eq!(after.appeal_token, before.appeal_token);
         }
         assert_eq!(snapshot_after([online()]).hold(), None);
     }
 
     #[test]
-    fn one_refused_login_is_not_yet_a_logout() {
-        let refused = || Signal::LoggedOut { at_login: true };
-        let mut snapshot = snapshot_after([online(), Signal::Offline, refused(), Signal::Ended]);
-        assert_eq!((snapshot.state, snapshot.retry_at), (State::Reconnecting, Some(at(9))));
-        let mut confirmed = snapshot.clone();
-        confirmed.apply(refused(), at(9));
-        assert_eq!((confirmed.state, reason_of(&confirmed)), (State::LoggedOut, Some("logged_out")));
-        snapshot.apply(online(), at(9));
-        snapshot.apply(Signal::Offline, at(10));
-        snapshot.apply(refused(), at(11));
-        assert_eq!(snapshot.state, State::Reconnecting, "a login in between starts the count anew");
+    fn a_clock_that_was_wrong_does_not_lengthen_a_ban() {
+        // Case 40: the clock was a day ahead when the ban was written down, or is a day behind when it is read.
+        let hold = snapshot_after([online(), banned(Some(101), Some(TimeDelta::hours(1)))]).hold().unwrap();
+        let seconds = |now| hold.remaining(at(now)).map(|wait| wait.as_secs());
+        let day = 24 * 3600;
+        assert_eq!((seconds(2), seconds(1802), seconds(3602)), (Some(3600), Some(1800), Some(0)));
+        assert_eq!((seconds(2 - 3600), seconds(2 - day)), (Some(3600), Some(3600)), "never longer than WhatsApp said");
+        assert_eq!((seconds(2 + 3600), seconds(2 + day)), (Some(0), Some(0)));
+        assert!(hold.is_in_force(at(2 - day)) && !hold.is_in_force(at(2 + day)));
+    }
+
+    #[test]
+    fn one_word_of_unlinking_is_not_yet_a_logout() {
+        for word in
+            [Word::Failure(401), Word::Failure(516), Word::StreamError(401), Word::StreamError(516), Word::Removed]
+        {
+            let mut snapshot = snapshot_after([online(), Signal::Offline, said(word), Signal::Ended]);
+            assert_eq!((snapshot.state, snapshot.again), (State::Reconnecting, Again::ToConfirm));
+            assert_eq!(reason_of(&snapshot), Some("logged_out_unconfirmed"));
+            assert!(snapshot.is_paired() && snapshot.seems_unlinked());
+            let mut confirmed = snapshot.clone();
+            confirmed.apply(said(word), at(9));
+            assert_eq!((confirmed.state, reason_of(&confirmed)), (State::LoggedOut, Some("logged_out")));
+            assert_eq!(confirmed.again, Again::Never);
+            snapshot.apply(online(), at(9));
+            snapshot.apply(Signal::Offline, at(10));
+            snapshot.apply(said(word), at(11));
+            assert_eq!(snapshot.state, State::Reconnecting, "a login in between starts the count anew");
+        }
     }
 
     #[test]
     fn qr_codes_are_not_shown_for_ever() {
         let mut snapshot = snapshot_after([qr("a"), Signal::Offline, qr("b")]);
-        assert!(!snapshot.pairing_is_overdue(at(181)) && snapshot.pairing_is_overdue(at(182)));
+        let seconds = Duration::from_secs;
+        assert!(!snapshot.pairing_is_overdue(seconds(180)) && snapshot.pairing_is_overdue(seconds(181)));
         snapshot.apply(code("ABCD1234"), at(100));
-        assert!(!snapshot.pairing_is_overdue(at(182)), "a pairing code has its own time");
+        assert!(!snapshot.pairing_is_overdue(seconds(181)), "a pairing code has its own time");
         snapshot.apply(online(), at(101));
-        assert!(!snapshot.pairing_is_overdue(at(999)));
+        assert!(!snapshot.pairing_is_overdue(seconds(999)));
     }
 
     #[test]
@@ -615,35 +705,84 @@ mod tests {
     }
 
     #[test]
-    fn a_ban_for_good_waits_for_a_person() {
-        let snapshot = snapshot_after([online(), Signal::Banned { code: None, lasts: None }]);
-        assert_eq!((snapshot.state, snapshot.retry_at), (State::Banned, None));
-    }
-
-    #[test]
     fn the_states_that_the_server_decides() {
-        for (signal, state, retries, reopens) in [
-            (Signal::LoggedOut { at_login: false }, State::LoggedOut, false, true),
-            (Signal::Locked, State::Locked, true, false),
-            (Signal::Outdated, State::Outdated, true, false),
-            (Signal::Replaced, State::Replaced, false, true),
-            (Signal::Refused { code: 428 }, State::Failed, true, false),
-            (Signal::StorageFailed("disk full".into()), State::Failed, true, true),
+        for (signal, state, again, reopens) in [
+            (said(Word::Failure(402)), State::Banned, Again::AtExpiry, false),
+            (said(Word::Failure(403)), State::Locked, Again::Tomorrow, false),
+            (said(Word::Failure(405)), State::Outdated, Again::Slowly, false),
+            (said(Word::Failure(406)), State::Banned, Again::Never, false),
+            (said(Word::Failure(409)), State::Failed, Again::Never, true),
+            (said(Word::Failure(428)), State::Failed, Again::Slowly, false),
+            (said(Word::Failure(429)), State::Failed, Again::Slowly, false),
+            (said(Word::StreamError(409)), State::Replaced, Again::Never, true),
+            (said(Word::Replaced), State::Replaced, Again::Never, true),
+            (Signal::StorageFailed("disk full".into()), State::Failed, Again::Soon, true),
         ] {
             let mut snapshot = snapshot_after([online(), signal]);
             snapshot.apply(Signal::Ended, at(3));
             assert_eq!(snapshot.state, state, "the end that follows changes nothing");
             assert_eq!(snapshot.state.status(), Status::Failed);
-            assert_eq!(snapshot.retry_at.is_some(), retries, "{state:?}");
+            assert_eq!(snapshot.again, again, "{state:?}");
             assert_eq!(snapshot.can_be_reopened(at(9)), reopens, "{state:?}");
             assert!(snapshot.reason.is_some() && snapshot.stops_client());
         }
     }
 
     #[test]
+    fn no_word_leaves_a_session_dead_without_saying_so() {
+        // Case 11: it dials again by itself, or says that it does not and what a person can do.
+        let words = (400..600).flat_map(|code| [Word::Failure(code), Word::StreamError(code)]);
+        for word in words.chain([Word::Replaced, Word::Removed]) {
+            for first in [Signal::Linked { phone: None }, online()] {
+                let was_ready = matches!(first, Signal::Online { .. });
+                let mut snapshot = snapshot_after([first, said(word), Signal::Ended]);
+                let reason = snapshot.reason.clone().expect("a reason");
+                assert!(!reason.code.is_empty() && !reason.message.is_empty());
+                assert!(snapshot.is_paired(), "{word:?} destroys nothing");
+                if snapshot.is_under_way() {
+                    assert_eq!(snapshot.state == State::Reconnecting, was_ready);
+                    assert!(snapshot.again.pause(1, 0.5).is_some(), "{word:?} is followed by a dial");
+                } else {
+                    assert_eq!(snapshot.state.status(), Status::Failed);
+                    let by_itself = snapshot.again.pause(1, 0.5).is_some() || snapshot.retry_at.is_some();
+                    let banned = snapshot.state == State::Banned;
+                    assert!(by_itself || snapshot.can_be_reopened(at(9)) || banned, "{word:?} has a way out");
+                }
+                snapshot.apply(online(), at(9));
+                assert_eq!((snapshot.state, snapshot.reason), (State::Ready, None));
+            }
+        }
+    }
+
+    #[test]
+    fn trouble_of_the_servers_is_no_failure_of_the_session() {
+        let snapshot = snapshot_after([online(), said(Word::Failure(503))]);
+        assert_eq!((snapshot.state, reason_of(&snapshot)), (State::Reconnecting, Some("server_error_503")));
+        let fresh = snapshot_after([Signal::Linked { phone: None }, said(Word::StreamError(515))]);
+        assert_eq!((fresh.state, reason_of(&fresh)), (State::Connecting, Some("stream_error_515")));
+    }
+
+    #[test]
     fn an_end_without_a_reason_is_retried() {
-        let snapshot = snapshot_after([online(), Signal::Ended]);
-        assert_eq!((snapshot.state, snapshot.retry_at), (State::Reconnecting, Some(at(7))));
+        let mut snapshot = snapshot_after([online(), Signal::Ended]);
+        assert_eq!((snapshot.state, snapshot.again), (State::Reconnecting, Again::Soon));
+        assert_eq!(reason_of(&snapshot), Some("connection_lost"));
+        assert_eq!(reason_of(&snapshot_after([online(), Signal::Panicked, Signal::Ended])), Some("internal_error"));
+        snapshot.apply(Signal::Waits(Some(at(7))), at(3));
+        assert_eq!(snapshot.retry_at, Some(at(7)));
+        snapshot.apply(Signal::Waits(None), at(7));
+        assert_eq!(snapshot.retry_at, None);
+    }
+
+    #[test]
+    fn what_is_wrong_stays_to_be_seen_while_it_goes_on_failing() {
+        let started = || Signal::Started { phone: Some("5511999999999".into()) };
+        let mut snapshot = snapshot_after([online(), Signal::Offline, Signal::DialFailed("refused".into()), started()]);
+        assert_eq!(reason_of(&snapshot), Some("connection_failed"));
+        snapshot.apply(online(), at(9));
+        assert_eq!(snapshot.reason, None);
+        let refused = snapshot_after([online(), said(Word::Failure(428)), started()]);
+        assert_eq!((refused.state, refused.reason), (State::Reconnecting, None));
     }
 
     #[test]

@@ -6,7 +6,10 @@
 use std::{
     fs,
     path::PathBuf,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -21,6 +24,8 @@ pub struct VersionSource {
     fixed: Option<Version>,
     remembered: PathBuf,
     found: Mutex<Option<Found>>,
+    /// WhatsApp refused what was found.
+    doubted: AtomicBool,
 }
 
 #[derive(Clone, Copy)]
@@ -37,7 +42,7 @@ const ASK_AGAIN: Duration = Duration::from_secs(300);
 impl VersionSource {
     /// `fixed` is used where it is given; `remembered` is the file that holds the last good version.
     pub fn new(fixed: Option<Version>, remembered: PathBuf) -> Self {
-        Self { fixed, remembered, found: Mutex::default() }
+        Self { fixed, remembered, found: Mutex::default(), doubted: AtomicBool::new(false) }
     }
 
     /// The version to use: the fixed one, else the current one, else the last good one, else the library's.
@@ -46,6 +51,11 @@ impl VersionSource {
             return fixed;
         }
         let mut found = self.found.lock().await;
+        if self.doubted.swap(false, Ordering::Relaxed)
+            && let Some(found) = &mut *found
+        {
+            found.current = false;
+        }
         match *found {
             Some(found) if found.current || found.at.elapsed() < ASK_AGAIN => found.version,
             _ => {
@@ -57,10 +67,8 @@ impl VersionSource {
     }
 
     /// WhatsApp refuses the version: ask for the current one again, but not for each of a thousand sessions.
-    pub async fn doubt(&self) {
-        if let Some(found) = &mut *self.found.lock().await {
-            found.current = false;
-        }
+    pub fn doubt(&self) {
+        self.doubted.store(true, Ordering::Relaxed);
     }
 
     async fn find(&self, http: &Arc<dyn HttpClient>) -> (Version, bool) {
@@ -123,6 +131,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_last_good_version_outlives_the_page() {
+        // Case 9.
         let file = std::env::temp_dir().join(format!("whatsapp-version-test-{}", std::process::id()));
         let _ = fs::remove_file(&file);
         let source = || VersionSource::new(None, file.clone());
@@ -142,7 +151,7 @@ mod tests {
         let source = VersionSource::new(None, "/nowhere/version".into());
         assert_eq!(source.get(&page(Some(GOOD))).await, (2, 3000, 1026131876));
         assert_eq!(source.get(&page(None)).await, (2, 3000, 1026131876), "the second page was not asked");
-        source.doubt().await;
+        source.doubt();
         assert_eq!(source.get(&page(None)).await, (2, 3000, 1026131876), "not again so soon");
     }
 }

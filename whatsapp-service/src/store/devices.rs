@@ -1,6 +1,6 @@
 //! The devices that tenants have linked: which there are, what is known of their sessions, and where their keys are.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use chrono::{DateTime, Utc};
 use rusqlite::{OptionalExtension, params};
@@ -37,20 +37,35 @@ pub struct Record {
 /// What WhatsApp said of an account that a new process has to respect too.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hold {
-    /// Banned or locked.
+    /// Banned, locked or replaced.
     pub state: State,
     /// The reason's identifier.
     pub reason: String,
     /// The reason for a person.
     pub message: String,
+    /// When that was, in milliseconds since 1970. The first version did not write it down.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<i64>,
     /// Until when, in milliseconds since 1970; without it, until a person decides.
     pub until: Option<i64>,
+    /// What a locked account's owner needs for an appeal.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub appeal_token: Option<String>,
 }
 
 impl Hold {
     /// Whether it still forbids dialling.
     pub fn is_in_force(&self, now: DateTime<Utc>) -> bool {
         self.until.is_none_or(|until| now.timestamp_millis() < until)
+    }
+
+    /// How long it goes on, if it ends by itself. Never longer than it was to last when it began: a clock that is set
+    /// back must not make a ban out of an hour that lasts a day.
+    pub fn remaining(&self, now: DateTime<Utc>) -> Option<Duration> {
+        let until = self.until?;
+        let longest = self.since.map_or(i64::MAX, |since| until.saturating_sub(since));
+        let left = until.saturating_sub(now.timestamp_millis()).min(longest);
+        Some(Duration::from_millis(left.max(0).unsigned_abs()))
     }
 }
 

@@ -171,7 +171,7 @@ impl From<&Fault> for FaultSpec {
             FaultKind::StallReads => spec.stall_reads = Some(true),
             FaultKind::StreamError(code) => spec.stream_error = Some(code.clone()),
             FaultKind::StreamConflict(kind) => spec.stream_conflict = Some(kind.clone()),
-            FaultKind::LoginFailure(failure) => spec.login_failure = Some(*failure),
+            FaultKind::LoginFailure(failure) => spec.login_failure = Some(failure.clone()),
             FaultKind::RefuseConnections => spec.refuse_connections = Some(true),
             FaultKind::OfflinePhone => spec.offline_phone = Some(true),
             FaultKind::NoDevices => spec.no_devices = Some(true),

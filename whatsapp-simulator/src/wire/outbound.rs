@@ -94,6 +94,9 @@ pub(crate) fn failure(failure: LoginFailure) -> Node {
     if let Some(code) = failure.code.or(failure.expire.map(|_| DEFAULT_BAN_CODE)) {
         node = node.attr("code", code);
     }
+    if let Some(token) = failure.appeal_token {
+        node = node.attr("appeal_token", token);
+    }
     node.build()
 }
 

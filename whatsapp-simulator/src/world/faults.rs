@@ -13,7 +13,7 @@ use super::lock;
 use super::numbers::Phone;
 
 /// How a login is turned down: `<failure reason=… code=… expire=…/>`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct LoginFailure {
     /// WhatsApp's reason: 401 logged out, 402 temporary ban, 403 locked, 405 outdated, 406 banned, 5xx trouble, …
@@ -25,6 +25,9 @@ pub struct LoginFailure {
     /// only read a ban that has both.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub code: Option<u16>,
+    /// The one-time token that a locked account's owner needs for an appeal.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub appeal_token: Option<String>,
 }
 
 /// What the server says of an account that may not write to people it does not know.

@@ -55,7 +55,8 @@ pub(crate) enum Sent {
 impl World {
     /// A device logs in.
     pub(crate) fn login(&self, username: u64, device: u16, noise_key: Key, link: &Link, ik: bool) -> Login {
-        const UNKNOWN: Login = Login::Refused(LoginFailure { reason: 401, expire: None, code: None });
+        const UNKNOWN: Login =
+            Login::Refused(LoginFailure { reason: 401, expire: None, code: None, appeal_token: None });
         let Ok(phone) = Phone::parse(&username.to_string()) else { return UNKNOWN };
         let welcome = {
             let mut state = lock(&self.state);
@@ -75,7 +76,7 @@ impl World {
                 bump(&counters.refused);
                 return Login::Cut;
             }
-            let failure = |k: &FaultKind| if let FaultKind::LoginFailure(f) = k { Some(*f) } else { None };
+            let failure = |k: &FaultKind| if let FaultKind::LoginFailure(f) = k { Some(f.clone()) } else { None };
             if let Some(failure) = self.faults.take(Some(&phone), failure) {
                 return Login::Refused(failure);
             }
