@@ -13,7 +13,7 @@ use whatsapp_rust::types::events::{
 use whatsapp_rust::types::presence::ReceiptType;
 
 use super::{inbound::Inbound, state::Signal};
-use crate::store::MessageStatus;
+use crate::{metrics, store::MessageStatus};
 
 /// How long to wait when the server does not say how long a temporary ban lasts.
 const UNKNOWN_BAN: TimeDelta = TimeDelta::hours(24);
@@ -102,6 +102,7 @@ impl EventHandler for Listener {
             Event::Messages(batch) => {
                 let from_others = batch.iter().filter(|message| !message.info.source.is_from_me).count();
                 self.mailbox.received.fetch_add(from_others as u64, Ordering::Relaxed);
+                metrics::received(from_others as u64);
                 self.inbound.recovered(batch.iter());
                 return;
             }

@@ -4,6 +4,7 @@ mod events;
 mod inbound;
 mod lane;
 mod link;
+mod memory;
 mod numbers;
 mod outbound;
 mod outbox;
@@ -30,15 +31,17 @@ use std::{
 use chrono::TimeDelta;
 use tokio::{sync::Semaphore, task::JoinSet};
 
-use self::{link::Surroundings, upkeep::Retention, version::VersionSource};
 pub use self::{
+    inbound::ReceivedMessage,
+    memory::MemoryReport,
     outbox::{NotTaken, ReachoutTimelock, Refused, Submission, Taken},
     passkey::AssertionRefused,
     recipient::{InvalidRecipient, Recipient},
-    session::{OpenRefused, PasskeyRefused, Session, Unlinked},
+    session::{OpenRefused, PasskeyRefused, Session, SessionStateChange, Unlinked},
     state::{Expiring, Passkey, Reason, Snapshot, State, Status},
     version::built_in as built_in_version,
 };
+use self::{link::Surroundings, upkeep::Retention, version::VersionSource};
 use crate::{
     Trust,
     config::Config,
@@ -156,6 +159,11 @@ impl Manager {
         work: impl Future<Output = T> + Send + 'static,
     ) -> tokio::task::JoinHandle<T> {
         self.around.sends.spawn(work)
+    }
+
+    /// Whether nothing new is begun any more, because the process is about to end.
+    pub fn is_stopping(&self) -> bool {
+        self.around.stopping.is_cancelled()
     }
 
     /// Resolves when the process is about to end.

@@ -16,6 +16,7 @@ use tokio::{
     task::JoinHandle,
 };
 use tokio_util::sync::CancellationToken;
+use utoipa::ToSchema;
 use whatsapp_rust::{Client, pair_code::PairCodeOptions, wacore::iq::devices::RemoveCompanionDeviceSpec};
 
 use super::{
@@ -32,6 +33,7 @@ use super::{
 };
 use crate::{
     clock::timestamp,
+    metrics,
     store::{Hold, Record, StoreError, TenantDir},
     tenant::TenantId,
 };
@@ -475,7 +477,8 @@ impl Session {
             if snapshot.state != before {
                 let reason = snapshot.reason.as_ref().map(|reason| reason.code.as_str());
                 tracing::info!(tenant = %self.tenant, state = snapshot.state.as_str(), reason, "session");
-                self.tell(json!(SessionState::of(snapshot)));
+                self.tell(json!(SessionStateChange::of(snapshot)));
+                metrics::entered(snapshot.state);
                 entered = Some(snapshot.state);
             }
         });
@@ -501,10 +504,11 @@ impl Session {
 }
 
 /// What the event log says of a session's state.
-#[derive(Serialize)]
-struct SessionState<'a> {
+#[derive(Serialize, ToSchema)]
+pub struct SessionStateChange<'a> {
     state: State,
     status: Status,
+    #[schema(format = DateTime)]
     since: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<&'a str>,
@@ -514,7 +518,7 @@ struct SessionState<'a> {
     phone: Option<&'a str>,
 }
 
-impl<'a> SessionState<'a> {
+impl<'a> SessionStateChange<'a> {
     fn of(snapshot: &'a Snapshot) -> Self {
         Self {
             state: snapshot.state,

@@ -19,6 +19,8 @@ use whatsapp_rust::{
     transport::{TokioWebSocketTransportFactory, Transport, TransportEvent, TransportFactory},
 };
 
+use crate::metrics::{self, Dialled};
+
 /// How long one frame may take to be written.
 const SEND_LIMIT: Duration = Duration::from_secs(15);
 /// How long opening a connection may take. The library gives up after 20 seconds, and tells nobody.
@@ -61,10 +63,12 @@ impl<F: Fn(Dial) + Clone + Send + Sync + 'static> TransportFactory for WatchedTr
         let dialled = tokio::time::timeout(DIAL_LIMIT, self.dialler.create_transport()).await;
         match dialled.unwrap_or_else(|_| Err(anyhow!("no answer within {DIAL_LIMIT:?}"))) {
             Ok((transport, events)) => {
+                metrics::dialled(Dialled::Opened);
                 let (report, hello) = (self.report.clone(), AtomicUsize::new(0));
                 Ok((Arc::new(Bounded { transport, hello, report }), events))
             }
             Err(error) => {
+                metrics::dialled(Dialled::Failed);
                 (self.report)(Dial::Failed(error.to_string()));
                 Err(error)
             }
@@ -99,6 +103,7 @@ impl<F: Fn(Dial) + Send + Sync> Transport for Bounded<F> {
         // The client speaks first (hello), the server proves who it is, and only then the client goes on. One that
         // leaves after a short hello got no answer, or was not convinced by it.
         if (1..LONG_HELLO).contains(&self.hello.swap(usize::MAX, Ordering::Relaxed)) {
+            metrics::handshake_abandoned();
             (self.report)(Dial::Abandoned);
         }
         if tokio::time::timeout(CLOSE_LIMIT, self.transport.disconnect()).await.is_err() {

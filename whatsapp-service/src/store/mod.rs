@@ -5,6 +5,7 @@
 
 mod data_dir;
 mod events;
+mod figures;
 mod messages;
 mod news;
 mod read;
@@ -23,6 +24,7 @@ pub use self::tx::Rules;
 pub use self::{
     data_dir::{DataDir, Hold, Record, TenantDir, Tenants},
     events::{Event, EventKind, Received},
+    figures::Figures,
     messages::{Accepted, Content, Draft, Failure, Filter, Idempotency, Message, MessageStatus, Pending},
     news::{Waiting, Watch},
     webhooks::{Delivery, DeliveryState, Webhook, WebhookSummary},
