@@ -9,6 +9,8 @@ pub mod config;
 pub mod descriptors;
 pub mod http;
 pub mod log;
+pub mod metrics;
+pub mod process;
 pub mod selfcheck;
 pub mod sessions;
 pub mod store;
@@ -32,6 +34,9 @@ use self::{
     store::StoreError,
     webhooks::{InvalidWebhook, Webhooks},
 };
+
+/// How often what was measured is sorted.
+const TIDY_UP: Duration = Duration::from_secs(5);
 
 /// How long requests that are under way may take when the process is asked to stop.
 const DRAIN_LIMIT: Duration = Duration::from_secs(10);
@@ -99,6 +104,8 @@ impl Server {
         if matches!(trust, Trust::WhatsAppOnly) && !selfcheck::refuses_forged_certificates() {
             return Err(StartError::ForgedCertificatesAccepted);
         }
+        process::started();
+        metrics::start();
         let secrets = config.internal_secret()?.secrets()?;
         let dialler = Dialler::new(config.whatsapp_url(), &trust)?;
         let manager = Arc::new(Manager::new(config, config.seal()?, &trust, dialler)?);
@@ -128,10 +135,17 @@ impl Server {
         let delivering = tokio::spawn(webhooks.clone().run());
         manager.restore().await?;
         let upkeep = tokio::spawn(manager.clone().upkeep());
+        let tidying = tokio::spawn(async {
+            loop {
+                tokio::time::sleep(TIDY_UP).await;
+                metrics::tidy_up();
+            }
+        });
         tracing::info!(address = %self.address, "listening");
         let connections = self.serve(stop).await;
         tracing::info!("stopping");
         upkeep.abort();
+        tidying.abort();
         let under_way = async { tokio::join!(connections.shutdown(), manager.finish()) };
         if tokio::time::timeout(DRAIN_LIMIT, under_way).await.is_err() {
             tracing::warn!("some requests were still under way after {DRAIN_LIMIT:?}");

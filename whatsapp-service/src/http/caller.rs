@@ -3,21 +3,27 @@
 use std::{sync::Arc, time::Duration};
 
 use axum::{
-    extract::{FromRequest, FromRequestParts, Request, State},
-    http::{HeaderMap, StatusCode, request::Parts},
+    extract::{FromRequest, FromRequestParts, MatchedPath, Request, State},
+    http::{HeaderMap, Method, StatusCode, request::Parts},
     middleware::Next,
     response::{IntoResponse, Response},
 };
 use serde::de::DeserializeOwned;
 
-use super::{App, problem::Problem};
+use super::{App, openapi, problem::Problem};
 use crate::tenant::TenantId;
 
 const SECRET: &str = "x-internal-secret";
 const TENANT: &str = "x-tenant-id";
 
-/// Lets only callers through who know the secret; the others learn nothing, not even which paths there are.
+/// Lets only callers through who know the secret; the others learn nothing beyond the few paths that are open to all, not
+/// even which others there are.
 pub async fn authenticate(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+    let path = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
+    let reads = matches!(*request.method(), Method::GET | Method::HEAD);
+    if reads && path.is_some_and(|path| openapi::OPEN.contains(&path)) {
+        return next.run(request).await;
+    }
     let secret = request.headers().get(SECRET).map_or(&b""[..], |secret| secret.as_bytes());
     if app.secrets.accept(secret) { next.run(request).await } else { Problem::unauthorized().into_response() }
 }

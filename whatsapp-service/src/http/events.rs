@@ -13,6 +13,7 @@ use axum::{
 };
 use futures_util::stream;
 use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
 
 use super::{App, caller::Tenant, problem::Problem};
 use crate::{
@@ -28,14 +29,18 @@ const KEEP_ALIVE: Duration = Duration::from_secs(15);
 const BATCH: usize = 100;
 
 /// Which events.
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 pub struct Page {
+    /// Only events whose `sequence` is greater; 0 without it.
     after: Option<i64>,
+    /// Events at a time; 100 without it.
+    #[param(minimum = 1, maximum = 1000)]
     limit: Option<usize>,
 }
 
 /// Some events, in order.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Events {
     events: Vec<Event>,
@@ -44,7 +49,12 @@ pub struct Events {
     next_after: Option<i64>,
 }
 
-/// `GET /events?after=&limit=`.
+/// `GET /events`: what happened to the tenant, in order.
+#[utoipa::path(
+    get, path = "/events", tag = "Events",
+    params(Page),
+    responses((status = 200, description = "Some events.", body = Events))
+)]
 pub async fn list(
     State(app): State<Arc<App>>,
     Tenant(tenant): Tenant,
@@ -64,6 +74,15 @@ pub async fn list(
 
 /// `GET /events/stream`: events as they come, from the one after `Last-Event-ID` (or `after`) on; without either, from
 /// now on.
+#[utoipa::path(
+    get, path = "/events/stream", tag = "Events",
+    params(
+        ("after" = Option<i64>, Query, description = "The `sequence` to start after."),
+        ("Last-Event-ID" = Option<i64>, Header, description = "The same; it counts more."),
+    ),
+    responses((status = 200, description = "Server-sent events that do not end.", body = String,
+               content_type = "text/event-stream"))
+)]
 pub async fn stream(
     State(app): State<Arc<App>>,
     Tenant(tenant): Tenant,

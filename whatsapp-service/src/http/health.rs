@@ -1,16 +1,21 @@
-//! `GET /health`.
+//! `GET /health`, and what an orchestrator asks: `GET /livez` and `GET /readyz`.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
-use axum::{Json, extract::State};
+use axum::{Json, extract::State, http::StatusCode};
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::{App, problem::Problem};
 use crate::sessions::Progress;
 
+/// How long the disk may take to take something before the service counts as not ready.
+const DISK_LIMIT: Duration = Duration::from_secs(5);
+
 /// `GET /health`'s answer.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub struct Health {
+    #[schema(pattern = "^ok$")]
     status: &'static str,
     /// How many sessions are ready now.
     sessions: usize,
@@ -20,9 +25,42 @@ pub struct Health {
 }
 
 /// `GET /health`: the process answers, its disk takes what it writes, and this many sessions can send right now.
+#[utoipa::path(
+    get, path = "/health", tag = "Operation",
+    responses((status = 200, description = "It is well.", body = Health))
+)]
 pub async fn get(State(app): State<Arc<App>>) -> Result<Json<Health>, Problem> {
     if !app.manager.store().is_healthy().await {
         return Err(Problem::storage_failed());
     }
     Ok(Json(Health { status: "ok", sessions: app.manager.ready_count(), restoring: app.manager.restoring() }))
+}
+
+/// `GET /livez`: the process answers. Nothing else is looked at, since a new process would find the same disk and the
+/// same network.
+#[utoipa::path(
+    get, path = "/livez", tag = "Operation",
+    responses((status = 200, description = "`ok`", body = String, content_type = "text/plain; charset=utf-8"))
+)]
+pub async fn livez() -> &'static str {
+    "ok"
+}
+
+/// `GET /readyz`: requests are welcome: the sessions are on their way back, the disk takes what is written, and the
+/// process is not about to end.
+#[utoipa::path(
+    get, path = "/readyz", tag = "Operation",
+    responses(
+        (status = 200, description = "`ok`", body = String, content_type = "text/plain; charset=utf-8"),
+        (status = 503, description = "`unavailable`", body = String, content_type = "text/plain; charset=utf-8"),
+    )
+)]
+pub async fn readyz(State(app): State<Arc<App>>) -> (StatusCode, &'static str) {
+    // Nothing is served before the sessions are known, and their restore has begun.
+    let healthy = tokio::time::timeout(DISK_LIMIT, app.manager.store().is_healthy());
+    if !app.manager.is_stopping() && healthy.await.unwrap_or(false) {
+        (StatusCode::OK, "ok")
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, "unavailable")
+    }
 }

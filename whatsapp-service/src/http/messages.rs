@@ -12,6 +12,7 @@ use axum::{
 };
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
 
 use super::{App, caller::Tenant, problem::Problem};
 use crate::store::{Filter, Message, MessageStatus};
@@ -20,16 +21,25 @@ const DEFAULT_LIMIT: usize = 100;
 const MAX_LIMIT: usize = 1000;
 
 /// Which messages.
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 pub struct Page {
+    /// Only those whose status is this one now.
+    #[param(value_type = Option<MessageStatus>)]
     status: Option<String>,
+    /// Only those accepted at this time or later.
+    #[param(format = DateTime)]
     since: Option<String>,
+    /// Messages on a page; 100 without it.
+    #[param(minimum = 1, maximum = 1000)]
     limit: Option<usize>,
+    /// The `nextCursor` of the page before.
+    #[param(pattern = "^[0-9]{1,18}$")]
     cursor: Option<String>,
 }
 
 /// A page of messages, the newest first.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Messages {
     messages: Vec<Message>,
@@ -38,7 +48,12 @@ pub struct Messages {
     next_cursor: Option<String>,
 }
 
-/// `GET /messages?status=&since=&limit=&cursor=`.
+/// `GET /messages`: the tenant's messages and their fates, the newest first, a page at a time.
+#[utoipa::path(
+    get, path = "/messages", tag = "Messages",
+    params(Page),
+    responses((status = 200, description = "A page of messages.", body = Messages))
+)]
 pub async fn list(
     State(app): State<Arc<App>>,
     Tenant(tenant): Tenant,
@@ -68,7 +83,12 @@ pub async fn list(
     Ok(Json(Messages { messages, next_cursor }))
 }
 
-/// `GET /messages/{id}`.
+/// `GET /messages/{id}`: the whole fate of one message.
+#[utoipa::path(
+    get, path = "/messages/{id}", tag = "Messages",
+    params(("id" = String, Path, description = "The message's id.", pattern = "^3EB0[0-9A-F]{18}$")),
+    responses((status = 200, description = "The message.", body = Message))
+)]
 pub async fn get(
     State(app): State<Arc<App>>,
     Tenant(tenant): Tenant,
@@ -79,6 +99,11 @@ pub async fn get(
 }
 
 /// `DELETE /messages/{id}`: cancels a message that has not left.
+#[utoipa::path(
+    delete, path = "/messages/{id}", tag = "Messages",
+    params(("id" = String, Path, description = "The message's id.", pattern = "^3EB0[0-9A-F]{18}$")),
+    responses((status = 200, description = "The message as it is now.", body = Message))
+)]
 pub async fn cancel(
     State(app): State<Arc<App>>,
     Tenant(tenant): Tenant,

@@ -1,9 +1,12 @@
 //! The server: which path leads where, and what every request has to pass.
 
 mod caller;
+mod docs;
 mod events;
 mod health;
 mod messages;
+mod metrics;
+mod openapi;
 mod problem;
 pub mod qr;
 mod send;
@@ -22,9 +25,10 @@ use axum::{
     extract::{MatchedPath, Request},
     middleware::{Next, from_fn, from_fn_with_state},
     response::Response,
-    routing::{get, post},
 };
 use tower_http::catch_panic::CatchPanicLayer;
+use utoipa::OpenApi;
+use utoipa_axum::{router::OpenApiRouter, routes};
 
 use self::problem::Problem;
 use crate::{
@@ -43,6 +47,7 @@ pub struct App {
     send_timeout: Duration,
     body_limit: usize,
     read_timeout: Duration,
+    memory: metrics::Memory,
 }
 
 impl App {
@@ -55,27 +60,38 @@ impl App {
             send_timeout: config.send_timeout,
             body_limit: config.body_limit,
             read_timeout: config.read_timeout,
+            memory: metrics::Memory::default(),
         }
     }
 }
 
-/// Every path. A request passes from the last layer to the first.
+/// Every path, with what the document says of it.
+fn routes() -> OpenApiRouter<Arc<App>> {
+    OpenApiRouter::with_openapi(openapi::Head::openapi())
+        .routes(routes!(session::post, session::delete))
+        .routes(routes!(status::get))
+        .routes(routes!(qr::get))
+        .routes(routes!(session::passkey))
+        .routes(routes!(sessions::get))
+        .routes(routes!(send::post))
+        .routes(routes!(send::bulk))
+        .routes(routes!(messages::list))
+        .routes(routes!(messages::get, messages::cancel))
+        .routes(routes!(events::list))
+        .routes(routes!(events::stream))
+        .routes(routes!(webhook::put, webhook::get, webhook::delete))
+        .routes(routes!(webhook::retry))
+        .routes(routes!(health::get))
+        .routes(routes!(health::livez))
+        .routes(routes!(health::readyz))
+        .routes(routes!(metrics::get))
+        .routes(routes!(openapi::get))
+        .routes(routes!(docs::get))
+}
+
+/// What answers requests. One passes from the last layer to the first.
 pub fn router(app: Arc<App>) -> Router {
-    Router::new()
-        .route("/events", get(events::list))
-        .route("/events/stream", get(events::stream))
-        .route("/health", get(health::get))
-        .route("/messages", get(messages::list))
-        .route("/messages/{id}", get(messages::get).delete(messages::cancel))
-        .route("/send", post(send::post))
-        .route("/send/bulk", post(send::bulk))
-        .route("/session", post(session::post).delete(session::delete))
-        .route("/session/passkey", post(session::passkey))
-        .route("/session/qr", get(qr::get))
-        .route("/sessions", get(sessions::get))
-        .route("/status", get(status::get))
-        .route("/webhook", get(webhook::get).put(webhook::put).delete(webhook::delete))
-        .route("/webhook/retry", post(webhook::retry))
+    Router::from(routes())
         .fallback(|| async { Problem::no_such_path() })
         .method_not_allowed_fallback(|| async { Problem::method_not_allowed() })
         .layer(CatchPanicLayer::custom(caller::panicked))
@@ -92,12 +108,14 @@ async fn log_request(request: Request, next: Next) -> Response {
     let tenant = caller::tenant_for_log(request.headers());
     let started = Instant::now();
     let response = next.run(request).await;
+    let (status, took) = (response.status().as_u16(), started.elapsed());
+    crate::metrics::answered(&method, route.as_ref().map(MatchedPath::as_str), status, took);
     tracing::info!(
         tenant = tenant.as_ref().map(tracing::field::display),
         %method,
         route = route.as_ref().map_or("-", MatchedPath::as_str),
-        status = response.status().as_u16(),
-        ms = started.elapsed().as_millis() as u64,
+        status,
+        ms = took.as_millis() as u64,
         "request"
     );
     response

@@ -8,8 +8,11 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use serde::Serialize;
+use utoipa::ToSchema;
 
+use super::openapi;
 use crate::{
+    metrics,
     sessions::{AssertionRefused, InvalidRecipient, NotTaken, OpenRefused, PasskeyRefused, Refused, State},
     store::{Message, StoreError},
     tenant::InvalidTenantId,
@@ -20,13 +23,14 @@ use crate::{
 const QUEUE_PAUSE: u64 = 10;
 
 /// An error answer: a short stable label, an identifier for programs, and a sentence for a person.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Problem {
     #[serde(skip)]
     status: StatusCode,
     error: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
     code: Option<Cow<'static, str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     message: Option<String>,
@@ -164,6 +168,14 @@ impl Problem {
         self
     }
 
+    /// Counts it, by its code.
+    pub fn count(&self) {
+        if let Some(code) = &self.code {
+            let mut known = openapi::ERRORS.iter().filter_map(|openapi::Error(_, _, known, _)| *known);
+            metrics::problem(known.find(|known| known == code).unwrap_or(metrics::OTHER));
+        }
+    }
+
     fn retryable(mut self, retryable: bool) -> Self {
         self.retryable = Some(retryable);
         self
@@ -172,6 +184,7 @@ impl Problem {
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
+        self.count();
         let retry_after = self.retry_after.map(HeaderValue::from);
         let mut response = (self.status, Json(self)).into_response();
         if let Some(seconds) = retry_after {

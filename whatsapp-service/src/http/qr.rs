@@ -26,7 +26,13 @@ enum Format {
     Text,
 }
 
-/// `GET /session/qr`.
+/// `GET /session/qr`: the QR code that is valid now, in the form that `Accept` names.
+#[utoipa::path(
+    get, path = "/session/qr", tag = "Sessions",
+    responses((status = 200, description = "The QR code.", content(
+        (Vec<u8> = "image/png"), (String = "image/svg+xml"), (String = "text/plain; charset=utf-8"),
+    )))
+)]
 pub async fn get(State(app): State<Arc<App>>, Tenant(tenant): Tenant, headers: HeaderMap) -> Result<Response, Problem> {
     let snapshot = app.manager.get(&tenant).map(|session| session.snapshot());
     let snapshot = snapshot.ok_or(Problem::session_not_found(StatusCode::NOT_FOUND))?;

@@ -12,6 +12,7 @@ use chrono::TimeDelta;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
+use utoipa::{IntoParams, ToSchema};
 
 use super::{
     App,
@@ -41,38 +42,68 @@ const MAX_BULK: usize = 1000;
 const LAST_WAIT: Duration = Duration::from_secs(8);
 
 /// `POST /send`'s body, and an entry of `POST /send/bulk`'s.
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = SendRequest)]
 pub struct Send {
+    /// The recipient's number with the country code; only its digits count, 8 to 15 of them.
+    #[schema(example = "5511888888888", pattern = "^[^0-9]*([0-9][^0-9]*){8,15}$")]
     to: String,
+    /// The text.
+    #[schema(min_length = 1, max_length = 65536)]
     message: String,
+    /// The caller's own name for the message.
+    #[schema(max_length = 256)]
     reference: Option<String>,
-    /// In seconds.
+    /// After how many seconds the message is given up; 86,400 without it.
+    #[schema(minimum = 1, maximum = 604800)]
     expires_in: Option<u64>,
     /// A single message has a header for it.
+    #[schema(pattern = "^[!-~]{1,255}$")]
     idempotency_key: Option<String>,
 }
 
 /// `POST /send`'s query.
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 pub struct Options {
+    /// 0 answers as soon as the message is written down; 1 without it.
+    #[param(maximum = 1)]
     wait: Option<u8>,
 }
 
 /// What is said of a message that was accepted.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = SendAnswer)]
 pub struct Answer {
     id: String,
     /// When the server took it; the contract's.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(format = DateTime)]
     timestamp: Option<String>,
     to: String,
+    /// Of a repeated call with `wait=0`, it may also be `failed`.
+    #[schema(pattern = "^(queued|unknown|failed|sent)$")]
     status: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     reference: Option<String>,
 }
 
 /// `POST /send`: writes a text down, sends it, and answers when WhatsApp has acknowledged it, or has taken too long.
+#[utoipa::path(
+    post, path = "/send", tag = "Messages",
+    params(
+        Options,
+        ("Idempotency-Key" = Option<String>, Header, pattern = "^[!-~]{1,255}$",
+         description = "The same call again is the same message."),
+        ("Prefer" = Option<String>, Header, description = "`respond-async` is the same as `wait=0`."),
+    ),
+    request_body = Send,
+    responses(
+        (status = 200, description = "The message is sent.", body = Answer),
+        (status = 202, description = "It is accepted, and not settled yet.", body = Answer),
+    )
+)]
 pub async fn post(
     State(app): State<Arc<App>>,
     Tenant(tenant): Tenant,
@@ -177,15 +208,18 @@ fn key(headers: &HeaderMap, in_body: Option<String>) -> Result<Option<String>, P
 }
 
 /// `POST /send/bulk`'s body.
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
+#[schema(as = BulkRequest)]
 pub struct Bulk {
     /// Each is looked at by itself: a bad one refuses nothing else.
+    #[schema(value_type = Vec<Send>, min_items = 1, max_items = 1000)]
     messages: Vec<Value>,
 }
 
 /// `POST /send/bulk`'s answer: what became of each message, in order.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 pub struct BulkAnswer {
+    #[schema(value_type = Vec<Answer>)]
     messages: Vec<Entry>,
 }
 
@@ -202,6 +236,11 @@ enum Entry {
 }
 
 /// `POST /send/bulk`: writes many texts down in one commit, and answers at once.
+#[utoipa::path(
+    post, path = "/send/bulk", tag = "Messages",
+    request_body = Bulk,
+    responses((status = 202, description = "What became of each message, in order.", body = BulkAnswer))
+)]
 pub async fn bulk(
     State(app): State<Arc<App>>,
     Tenant(tenant): Tenant,
@@ -227,7 +266,10 @@ pub async fn bulk(
         session.accepts()?;
     }
     let mut taken = take(&app, &tenant, submissions, false).await?.into_iter();
-    let refused = |problem: Problem, reference| Entry::Refused { problem: problem.into(), reference };
+    let refused = |problem: Problem, reference| {
+        problem.count();
+        Entry::Refused { problem: problem.into(), reference }
+    };
     let messages = entries.into_iter().map(|entry| match entry {
         Err((problem, reference)) => refused(problem, reference),
         Ok(reference) => match taken.next().unwrap_or_else(|| Err(unforeseen())) {

@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 use axum::{Json, extract::State, http::StatusCode};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
+use utoipa::ToSchema;
 
 use super::{
     App,
@@ -20,9 +21,11 @@ const QR_WAIT: Duration = Duration::from_secs(2);
 const CODE_WAIT: Duration = Duration::from_secs(10);
 
 /// `POST /session`'s body; all of it may be left out.
-#[derive(Deserialize)]
+#[derive(Deserialize, ToSchema)]
+#[schema(as = OpenRequest)]
 pub struct Open {
     /// Ask for a pairing code for this phone, instead of a QR code.
+    #[schema(example = "5511999999999")]
     phone: Option<String>,
     /// Reach WhatsApp through this proxy from now on, or, if it is null, directly.
     #[serde(default, deserialize_with = "also_null")]
@@ -35,6 +38,11 @@ fn also_null<'de, D: Deserializer<'de>>(field: D) -> Result<Option<Option<String
 }
 
 /// `POST /session`: creates the tenant's session or returns the one there is.
+#[utoipa::path(
+    post, path = "/session", tag = "Sessions",
+    request_body = Option<Open>,
+    responses((status = 200, description = "The session as it is.", body = StatusBody))
+)]
 pub async fn post(
     State(app): State<Arc<App>>,
     Tenant(tenant): Tenant,
@@ -70,7 +78,8 @@ pub async fn post(
 }
 
 /// `DELETE /session`'s answer.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
+#[schema(as = SessionDeleted)]
 pub struct Deleted {
     status: Status,
     /// Whether no phone lists this device any more.
@@ -80,6 +89,10 @@ pub struct Deleted {
 }
 
 /// `DELETE /session`: unlinks the device at the server and deletes the session.
+#[utoipa::path(
+    delete, path = "/session", tag = "Sessions",
+    responses((status = 200, description = "It is deleted.", body = Deleted))
+)]
 pub async fn delete(State(app): State<Arc<App>>, Tenant(tenant): Tenant) -> Result<Json<Deleted>, Problem> {
     if app.manager.is_closing() {
         return Err(OpenRefused::Gone.into());
@@ -94,6 +107,11 @@ pub async fn delete(State(app): State<Arc<App>>, Tenant(tenant): Tenant) -> Resu
 
 /// `POST /session/passkey`: the WebAuthn assertion that WhatsApp asked for, or `{"confirm":true}` once the person saw
 /// that the phone shows the same code.
+#[utoipa::path(
+    post, path = "/session/passkey", tag = "Sessions",
+    request_body(content = Object, description = "A WebAuthn assertion as browsers serialise it, or `{\"confirm\":true}`."),
+    responses((status = 200, description = "The step was taken; the session as it is.", body = StatusBody))
+)]
 pub async fn passkey(
     State(app): State<Arc<App>>,
     Tenant(tenant): Tenant,

@@ -7,6 +7,7 @@ use axum::{
     extract::{Query, State, rejection::QueryRejection},
 };
 use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
 
 use super::{App, problem::Problem};
 use crate::{
@@ -19,14 +20,18 @@ const DEFAULT_LIMIT: usize = 100;
 const MAX_LIMIT: usize = 1000;
 
 /// Which page.
-#[derive(Deserialize)]
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
 pub struct Page {
+    /// Sessions on a page; 100 without it.
+    #[param(minimum = 1, maximum = 1000)]
     limit: Option<usize>,
+    /// The `nextCursor` of the page before.
     cursor: Option<String>,
 }
 
 /// A page of tenants, in the order of their ids.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Sessions {
     sessions: Vec<Entry>,
@@ -35,18 +40,25 @@ pub struct Sessions {
     next_cursor: Option<String>,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = SessionEntry)]
 struct Entry {
     tenant_id: String,
     status: Status,
     state: SessionState,
+    #[schema(format = DateTime)]
     since: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<String>,
 }
 
-/// `GET /sessions?limit=&cursor=`.
+/// `GET /sessions`: all tenants that have a session, in the order of their ids, a page at a time.
+#[utoipa::path(
+    get, path = "/sessions", tag = "Sessions",
+    params(Page),
+    responses((status = 200, description = "A page of sessions.", body = Sessions))
+)]
 pub async fn get(
     State(app): State<Arc<App>>,
     page: Result<Query<Page>, QueryRejection>,

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use axum::{Json, extract};
 use serde::Serialize;
 use serde_json::value::RawValue;
+use utoipa::ToSchema;
 
 use super::{App, caller::Tenant};
 use crate::{
@@ -13,69 +14,85 @@ use crate::{
 };
 
 /// What `/status` and `/session` answer. The contract's fields first; the others are additions.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct StatusBody {
     status: Status,
     #[serde(flatten)]
+    #[schema(value_type = Details)]
     details: Option<Details>,
 }
 
 /// What there is to say of a session that exists. A field that has nothing to say is left out.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = SessionDetails)]
 struct Details {
     #[serde(skip_serializing_if = "Option::is_none")]
     qr_code: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(format = DateTime)]
     connected_at: Option<String>,
+    #[schema(required = false)]
     state: State,
+    #[schema(required = false, format = DateTime)]
     since: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     message: Option<String>,
+    #[schema(required = false)]
     can_send: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     phone: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     push_name: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(format = DateTime)]
     qr_expires_at: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pairing_code: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(format = DateTime)]
     pairing_code_expires_at: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Object>)]
     passkey_options: Option<Box<RawValue>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     passkey_code: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     passkey_needs_confirmation: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(format = DateTime)]
     retry_at: Option<String>,
     /// The way to WhatsApp, without the name and the password for it.
     #[serde(skip_serializing_if = "Option::is_none")]
     proxy: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     appeal_token: Option<String>,
+    #[schema(required = false)]
     messages_sent: u64,
+    #[schema(required = false)]
     messages_received: u64,
     /// Messages that wait to be sent, or for their acknowledgement.
+    #[schema(required = false)]
     pending: usize,
     #[serde(skip_serializing_if = "Option::is_none")]
     reachout_timelock: Option<TimelockBody>,
 }
 
 /// What WhatsApp said of what the account may do.
-#[derive(Serialize)]
+#[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = ReachoutTimelock)]
 struct TimelockBody {
     active: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(format = DateTime)]
     until: Option<String>,
     #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
     kind: Option<String>,
+    #[schema(format = DateTime)]
     checked_at: String,
 }
 
@@ -141,7 +158,11 @@ fn verbatim(options: &str) -> Option<Box<RawValue>> {
     RawValue::from_string(options.into()).or_else(|_| serde_json::value::to_raw_value(options)).ok()
 }
 
-/// `GET /status`.
+/// `GET /status`: what the tenant's session is right now.
+#[utoipa::path(
+    get, path = "/status", tag = "Sessions",
+    responses((status = 200, description = "The session as it is, or that there is none.", body = StatusBody))
+)]
 pub async fn get(extract::State(app): extract::State<Arc<App>>, Tenant(tenant): Tenant) -> Json<StatusBody> {
     Json(app.manager.get(&tenant).map_or_else(StatusBody::not_found, |session| StatusBody::of(&session)))
 }

@@ -18,7 +18,7 @@ use super::{
     inbound::Inbound,
     state::{Said, Signal},
 };
-use crate::store::MessageStatus;
+use crate::{metrics, store::MessageStatus};
 
 /// What the server said to a message.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -106,6 +106,7 @@ impl EventHandler for Listener {
             Event::Messages(batch) => {
                 let from_others = batch.iter().filter(|message| !message.info.source.is_from_me).count();
                 self.mailbox.received.fetch_add(from_others as u64, Ordering::Relaxed);
+                metrics::received(from_others as u64);
                 self.inbound.recovered(batch.iter());
                 return;
             }

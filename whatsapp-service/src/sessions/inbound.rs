@@ -2,8 +2,11 @@
 
 use std::sync::{Arc, Weak};
 
-use serde_json::{Value, json};
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+use serde_json::Value;
 use tokio::runtime::Handle;
+use utoipa::ToSchema;
 use whatsapp_rust::{
     Client, InboundDurabilityHook, Jid, anyhow, async_trait, types::events::InboundMessage,
     wacore::proto_helpers::MessageExt, wacore_binary::JidExt, waproto::whatsapp as wa,
@@ -11,7 +14,7 @@ use whatsapp_rust::{
 
 use super::session::Session;
 use crate::{
-    clock::timestamp,
+    clock,
     store::{MessageStatus, Received},
 };
 
@@ -84,24 +87,47 @@ fn told(InboundMessage { message, info, .. }: &InboundMessage) -> Option<Value> 
     let both = [Some(&source.sender), source.sender_alt.as_ref()];
     let user =
         |kind: fn(&Jid) -> bool| both.into_iter().flatten().find(|jid| kind(jid)).map(|jid| jid.user.to_string());
-    let mut data = json!({
-        "id": info.id,
-        "chat": source.chat.to_non_ad().to_string(),
-        "timestamp": timestamp(info.timestamp),
-        "offline": info.is_offline,
-    });
-    let mut tell = |name: &str, value: Option<Value>| {
-        if let (Some(value), Some(data)) = (value, data.as_object_mut()) {
-            data.insert(name.into(), value);
-        }
-    };
     let text = message.text_content();
-    tell("kind", Some(if text.is_some() { "text" } else { "unsupported" }.into()));
-    tell("text", text.map(Value::from));
-    tell("from", user(Jid::is_pn).map(Value::from));
-    tell("fromLid", user(Jid::is_lid).map(Value::from));
-    tell("fromName", Some(info.push_name.as_str()).filter(|name| !name.is_empty()).map(Value::from));
-    Some(data)
+    let told = ReceivedMessage {
+        id: &info.id,
+        kind: if text.is_some() { "text" } else { "unsupported" },
+        text,
+        from: user(Jid::is_pn),
+        from_lid: user(Jid::is_lid),
+        from_name: Some(info.push_name.as_str()).filter(|name| !name.is_empty()),
+        chat: source.chat.to_non_ad().to_string(),
+        timestamp: info.timestamp,
+        offline: info.is_offline,
+    };
+    serde_json::to_value(told).ok()
+}
+
+/// What the event log says of a message that came in.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ReceivedMessage<'a> {
+    /// Its id at WhatsApp, chosen by the sender's device.
+    id: &'a str,
+    /// `text`, or `unsupported` for everything else.
+    #[schema(pattern = "^(text|unsupported)$")]
+    kind: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    text: Option<&'a str>,
+    /// The sender's phone number, where it is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    from: Option<String>,
+    /// WhatsApp's other name for the sender.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    from_lid: Option<String>,
+    /// The name that the sender goes by.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    from_name: Option<&'a str>,
+    chat: String,
+    /// When it was sent, by WhatsApp's clock.
+    #[serde(serialize_with = "clock::serialize")]
+    timestamp: DateTime<Utc>,
+    /// Whether it waited at WhatsApp while the session had no connection.
+    offline: bool,
 }
 
 /// Whether a message is between devices only: keys, settings, synchronisation.

@@ -8,6 +8,7 @@ mod events;
 mod inbound;
 mod lane;
 mod link;
+mod memory;
 mod numbers;
 mod outbound;
 mod outbox;
@@ -37,12 +38,14 @@ use tokio::task::JoinSet;
 pub use self::{
     dial::{Dialler, InvalidUrl},
     dials::DialFigures,
+    inbound::ReceivedMessage,
+    memory::MemoryReport,
     outbox::{NotTaken, ReachoutTimelock, Refused, Submission, Taken},
     passkey::AssertionRefused,
     proxy::{InvalidProxy, Proxy},
     recipient::{InvalidRecipient, Recipient},
     restoring::Progress,
-    session::{OpenRefused, PasskeyRefused, Session, Unlinked},
+    session::{OpenRefused, PasskeyRefused, Session, SessionStateChange, Unlinked},
     state::{Expiring, Passkey, Reason, Snapshot, State, Status},
     version::built_in as built_in_version,
 };
@@ -191,6 +194,11 @@ impl Manager {
         work: impl Future<Output = T> + Send + 'static,
     ) -> tokio::task::JoinHandle<T> {
         self.around.sends.spawn(work)
+    }
+
+    /// Whether nothing new is begun any more, because the process is about to end.
+    pub fn is_stopping(&self) -> bool {
+        self.around.stopping.is_cancelled()
     }
 
     /// Resolves when the process is about to end.

@@ -15,6 +15,7 @@ use super::{
     session::{Session, lock},
     state::State,
 };
+use crate::metrics::{self, Attempted};
 use crate::store::{Accepted, Content, Draft, Failure, Idempotency, Message, MessageStatus, StoreError, Waiting};
 use crate::tenant::TenantId;
 
@@ -143,6 +144,7 @@ impl Session {
                     Ok(Taken { message: now.unwrap_or(*message), waiting: None })
                 }
                 Accepted::New(message) => {
+                    metrics::accepted();
                     let waiting = wait.then(|| self.around.store.wait_for(&self.tenant, &message.id));
                     if direct {
                         lock(&self.lane).fill(&to, message.row);
@@ -379,16 +381,21 @@ impl Departure {
                 outcome => outcome,
             }
         };
+        let begun = Instant::now();
         let outcome = tokio::select! {
             biased;
             outcome = attempts => outcome,
-            Ok(_) = settled => return After::Done,
+            Ok(_) = settled => {
+                metrics::attempted(Attempted::Acknowledged, begun.elapsed());
+                return After::Done;
+            }
         };
-        self.record(&message, outcome).await
+        self.record(&message, outcome, begun.elapsed()).await
     }
 
-    async fn record(&self, message: &Message, outcome: Result<Sent, Unsent>) -> After {
+    async fn record(&self, message: &Message, outcome: Result<Sent, Unsent>, took: Duration) -> After {
         let (session, store, tenant) = (&self.session, &self.session.around.store, &self.session.tenant);
+        metrics::attempted(outcome_of(&outcome), took);
         let (failure, number) = match outcome {
             Ok(Sent { timestamp, to }) => {
                 let settled = session.persist(|| store.sent(tenant, &message.id, timestamp, Some(to.clone()))).await;
@@ -416,6 +423,7 @@ impl Departure {
                 (Failure::new(Failure::UNREACHABLE, why, false), Some(to))
             }
             Err(Unsent::Rejected { to, code }) => {
+                metrics::refused(&code);
                 if nack::RESTRICTED.contains(&code.as_str()) {
                     session.ask_for_timelock();
                 }
@@ -466,6 +474,17 @@ fn draft(submission: Submission, account: Option<String>, tried: bool) -> Draft 
         expires_at: now + submission.expires_in,
         tried,
         idempotency: submission.idempotency,
+    }
+}
+
+/// The same for the metrics.
+fn outcome_of(outcome: &Result<Sent, Unsent>) -> Attempted {
+    match outcome {
+        Ok(_) => Attempted::Acknowledged,
+        Err(Unsent::Rejected { .. }) => Attempted::Refused,
+        Err(Unsent::NotReady | Unsent::NotSent) => Attempted::NotSent,
+        Err(Unsent::Unknown) => Attempted::Unknown,
+        Err(Unsent::OtherAccount | Unsent::NotOnWhatsApp | Unsent::ReachedNobody { .. }) => Attempted::Impossible,
     }
 }
 

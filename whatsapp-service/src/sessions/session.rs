@@ -20,6 +20,7 @@ use tokio::{
     time::{Instant, MissedTickBehavior},
 };
 use tokio_util::sync::CancellationToken;
+use utoipa::ToSchema;
 use whatsapp_rust::{
     Client,
     pair_code::PairCodeOptions,
@@ -44,6 +45,7 @@ use super::{
 };
 use crate::{
     clock::timestamp,
+    metrics,
     store::{Hold, Record, StoreError},
     tenant::TenantId,
 };
@@ -800,7 +802,8 @@ impl Session {
             if snapshot.state != before {
                 let reason = snapshot.reason.as_ref().map(|reason| reason.code.as_str());
                 tracing::info!(tenant = %self.tenant, state = snapshot.state.as_str(), reason, "session");
-                self.tell(json!(SessionState::of(snapshot)));
+                self.tell(json!(SessionStateChange::of(snapshot)));
+                metrics::entered(snapshot.state);
                 entered = Some(snapshot.state);
             }
         });
@@ -826,10 +829,11 @@ impl Session {
 }
 
 /// What the event log says of a session's state.
-#[derive(Serialize)]
-struct SessionState<'a> {
+#[derive(Serialize, ToSchema)]
+pub struct SessionStateChange<'a> {
     state: State,
     status: Status,
+    #[schema(format = DateTime)]
     since: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<&'a str>,
@@ -839,7 +843,7 @@ struct SessionState<'a> {
     phone: Option<&'a str>,
 }
 
-impl<'a> SessionState<'a> {
+impl<'a> SessionStateChange<'a> {
     fn of(snapshot: &'a Snapshot) -> Self {
         Self {
             state: snapshot.state,

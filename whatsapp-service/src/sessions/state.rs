@@ -7,12 +7,13 @@ use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 use super::codes::{self, Again, Word};
 use crate::store::Hold;
 
 /// The state of a session, finer than the contract's four words.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum State {
     /// On the way to WhatsApp, and not ready since this client started.
@@ -42,7 +43,7 @@ pub enum State {
 }
 
 /// The contract's word for a state.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Status {
     /// There is no session.
@@ -56,6 +57,22 @@ pub enum Status {
 }
 
 impl State {
+    /// All of them.
+    pub const ALL: [Self; 12] = [
+        Self::Connecting,
+        Self::PairingQr,
+        Self::PairingCode,
+        Self::PasskeyRequired,
+        Self::Ready,
+        Self::Reconnecting,
+        Self::Replaced,
+        Self::LoggedOut,
+        Self::Banned,
+        Self::Locked,
+        Self::Outdated,
+        Self::Failed,
+    ];
+
     /// The contract's word for this state.
     pub fn status(self) -> Status {
         match self {

@@ -42,6 +42,8 @@ use super::{
     session::lock,
 };
 
+use crate::metrics::{self, Dialled};
+
 /// How long one frame may take to be written.
 const SEND_LIMIT: Duration = Duration::from_secs(15);
 /// How long opening a connection may take. The library gives up after 20 seconds, and tells nobody.
@@ -102,6 +104,7 @@ impl<F: Fn(Dial) + Clone + Send + Sync + 'static> TransportFactory for WatchedTr
         let socket = match dialled.unwrap_or_else(late) {
             Ok(socket) => socket,
             Err(error) => {
+                metrics::dialled(Dialled::Failed);
                 (self.report)(match &error {
                     DialError::Server(why) => Dial::Failed(why.clone()),
                     DialError::Proxy(why) => Dial::ProxyFailed(why.clone()),
@@ -109,6 +112,7 @@ impl<F: Fn(Dial) + Clone + Send + Sync + 'static> TransportFactory for WatchedTr
                 return Err(error.into());
             }
         };
+        metrics::dialled(Dialled::Opened);
         let (sink, stream) = socket.split();
         let (events, received) = async_channel::bounded(UNREAD);
         // There is room for it, and it comes before what the server says.
@@ -259,6 +263,7 @@ impl<F: Fn(Dial) + Send + Sync> Transport for Watched<F> {
         // The client speaks first (hello), the server proves who it is, and only then the client goes on. One that
         // leaves after a short hello got no answer, or was not convinced by it.
         if (1..LONG_HELLO).contains(&self.hello.swap(usize::MAX, Ordering::Relaxed)) {
+            metrics::handshake_abandoned();
             (self.report)(Dial::Abandoned);
         }
         // From here on nobody holds the sink for long: who writes stops.

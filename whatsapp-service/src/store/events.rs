@@ -5,6 +5,7 @@ use rusqlite::{Connection, Row, params};
 use serde::{Deserialize, Serialize};
 use serde_json::value::{RawValue, to_raw_value};
 use sha2::{Digest, Sha256};
+use utoipa::ToSchema;
 
 use super::{
     Store, StoreError,
@@ -15,7 +16,7 @@ use super::{
 use crate::{clock, tenant::TenantId};
 
 /// What kind of thing happened.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub enum EventKind {
     /// A message came in.
     #[serde(rename = "message.received")]
@@ -47,7 +48,7 @@ impl EventKind {
 }
 
 /// Something that happened. It serialises to the envelope that webhooks and streams carry.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Event {
     /// Its id: the same at every delivery, and no other event's.
@@ -63,6 +64,7 @@ pub struct Event {
     /// Its number: 1, 2, 3, … for each tenant.
     pub sequence: i64,
     /// The rest, by kind.
+    #[schema(value_type = Object)]
     pub data: Box<RawValue>,
 }
 

@@ -4,6 +4,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use rusqlite::{Row, params};
 use serde::{Deserialize, Serialize};
 use serde_json::value::{RawValue, to_raw_value};
+use utoipa::ToSchema;
 
 use super::{
     EventKind, Store, StoreError,
@@ -15,7 +16,7 @@ use crate::{clock, tenant::TenantId};
 
 /// How far a message has come. It only ever moves on, in this order: a proof that it arrived counts for more than a
 /// refusal, as the one may be about its first copy and the other about a repetition.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum MessageStatus {
     /// Written down here; it has not left, as far as anybody knows.
@@ -55,22 +56,25 @@ impl MessageStatus {
 }
 
 /// What a message says. It is kept as JSON, so that other kinds can follow.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Content {
     /// The text.
     pub text: String,
 }
 
 /// Why a message failed, or why nothing more is done for one whose outcome is unknown.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Failure {
     /// A stable identifier.
+    #[schema(required = false)]
     pub code: String,
     /// A sentence for a person; holds no one's data.
     #[serde(rename = "message")]
+    #[schema(required = false)]
     pub reason: String,
     /// Whether the same message may be sent again, as a new one.
+    #[schema(required = false)]
     pub retryable: bool,
     /// WhatsApp's own code.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -80,6 +84,17 @@ pub struct Failure {
 impl Failure {
     /// It left, but no device of the recipient can read it.
     pub const UNREACHABLE: &str = "recipient_unreachable";
+    /// All codes.
+    pub const CODES: [&str; 8] = [
+        "recipient_not_on_whatsapp",
+        Self::UNREACHABLE,
+        "message_rejected",
+        "expired",
+        "cancelled",
+        "session_deleted",
+        "account_changed",
+        "content_unreadable",
+    ];
 
     /// A failure that WhatsApp has no code for.
     pub fn new(code: &str, reason: &str, retryable: bool) -> Self {
@@ -88,7 +103,7 @@ impl Failure {
 }
 
 /// A message and its fate. It serialises to what `GET /messages/{id}` answers.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Message {
     /// Where it stands in the order of acceptance, over all tenants.
@@ -144,9 +159,11 @@ pub struct Message {
     pub failed_at: Option<DateTime<Utc>>,
     /// Why, where there is something to say.
     #[serde(flatten)]
+    #[schema(value_type = Failure)]
     pub failure: Option<Failure>,
     /// What it says, as JSON, while it is kept.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Content>)]
     pub content: Option<Box<RawValue>>,
 }
 

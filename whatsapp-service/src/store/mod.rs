@@ -8,6 +8,7 @@ mod cells;
 mod data_dir;
 mod devices;
 mod events;
+mod figures;
 mod legacy;
 mod messages;
 mod news;
@@ -34,6 +35,7 @@ pub use self::{
     data_dir::DataDir,
     devices::{Hold, Linked, Record},
     events::{Event, EventKind, Received},
+    figures::Figures,
     legacy::DamagedFolder,
     messages::{Accepted, Content, Draft, Failure, Filter, Idempotency, Message, MessageStatus, Pending},
     news::{Waiting, Watch},

@@ -5,7 +5,7 @@ use std::{collections::HashMap, sync::Mutex};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::{Message, Store, lock};
-use crate::tenant::TenantId;
+use crate::{metrics, tenant::TenantId};
 
 /// Something that was committed.
 pub enum Told {
@@ -43,6 +43,9 @@ impl News {
     /// Tells those who want to know. On the writer's thread: nothing here waits.
     pub fn tell(&self, told: Vec<Told>) {
         for told in told {
+            if let Told::Message(_, message) = &told {
+                metrics::message(message);
+            }
             match told {
                 Told::Message(tenant, message) if message.is_settled() => {
                     let waiting = lock(&self.waiting).remove(&(tenant, message.id.clone()));

@@ -8,6 +8,7 @@ use std::{
         mpsc,
     },
     thread,
+    time::Instant,
 };
 
 use rusqlite::Connection;
@@ -19,6 +20,7 @@ use super::{
     seal::Seal,
     tx::{Rules, Tx},
 };
+use crate::metrics::Commits;
 
 /// How many jobs may share a commit: more would let the last of them wait longer than it saves.
 const BATCH: usize = 512;
@@ -58,10 +60,12 @@ impl Writer {
         let (health, (ended, end)) = (Arc::new(Health::default()), oneshot::channel());
         let watched = health.clone();
         thread::Builder::new().name("store-writer".into()).spawn(move || {
-            let _alarm = Alarm(watched.clone());
+            let (_alarm, counted) = (Alarm(watched.clone()), Commits::new());
             while let Ok(first) = queued.recv() {
                 let batch: Vec<Job> = std::iter::once(first).chain(queued.try_iter().take(BATCH - 1)).collect();
-                commit(&connection, rules, &seal, batch, &news, &watched);
+                let (jobs, begun) = (batch.len(), Instant::now());
+                let done = commit(&connection, rules, &seal, batch, &news, &watched);
+                counted.ended(done, jobs, begun.elapsed());
             }
             drop(connection);
             let _ = ended.send(());
@@ -106,7 +110,8 @@ impl Drop for Alarm {
     }
 }
 
-fn commit(connection: &Connection, rules: Rules, seal: &Seal, batch: Vec<Job>, news: &News, health: &Health) {
+/// Says whether it reached the disk.
+fn commit(connection: &Connection, rules: Rules, seal: &Seal, batch: Vec<Job>, news: &News, health: &Health) -> bool {
     let (mut verdicts, mut told) = (Vec::with_capacity(batch.len()), Vec::new());
     let changes = connection.total_changes();
     let begun = connection.prepare_cached("BEGIN IMMEDIATE").and_then(|mut begin| begin.execute(()));
@@ -148,4 +153,5 @@ fn commit(connection: &Connection, rules: Rules, seal: &Seal, batch: Vec<Job>, n
     for verdict in verdicts {
         verdict(outcome.clone());
     }
+    outcome.is_ok()
 }

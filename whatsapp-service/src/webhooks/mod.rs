@@ -9,7 +9,7 @@ mod signature;
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use chrono::{TimeDelta, Utc};
@@ -23,6 +23,7 @@ pub use self::{
 };
 use crate::{
     config::{Config, UnreadableSecret},
+    metrics::{self, Delivered},
     store::{Delivery, Event, EventKind, Store, StoreError, Webhook, WebhookSummary},
     tenant::TenantId,
 };
@@ -305,6 +306,7 @@ impl Webhooks {
                 let given_up = Utc::now() - self.retry_for;
                 if counts && event.timestamp.max(state.restarted_at.unwrap_or_default()) < given_up {
                     let dead = self.store.give_up_deliveries(tenant, given_up).await?;
+                    metrics::given_up(dead);
                     tracing::warn!(%tenant, dead, "events were given up: a webhook's receiver did not take them");
                 }
                 Ok(())
@@ -329,7 +331,16 @@ impl Webhooks {
                 headers.insert(name, value);
             }
         }
-        match self.egress.post(target, headers, body).await {
+        let begun = Instant::now();
+        let answer = self.egress.post(target, headers, body).await;
+        let outcome = match &answer {
+            Ok(200..=299) => Delivered::Taken,
+            Ok(410) => Delivered::Stopped,
+            Ok(_) => Delivered::Refused,
+            Err(_) => Delivered::Unreachable,
+        };
+        metrics::delivered(outcome, begun.elapsed());
+        match answer {
             Ok(200..=299) => Attempt::Taken,
             Ok(410) => Attempt::Gone,
             Ok(status) => Attempt::Failed(format!("the receiver answered {status}")),
