@@ -10,6 +10,7 @@ use std::{
 
 use serde::Serialize;
 use tokio::time::Instant;
+use utoipa::ToSchema;
 
 /// How often the log says how far it is.
 const REPORTS: Duration = Duration::from_secs(10);
@@ -22,7 +23,7 @@ pub struct Restoring {
 }
 
 /// How far it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Progress {
     /// Sessions of which it is known what came of their first dial since the start, or why they did not dial.
     pub done: usize,

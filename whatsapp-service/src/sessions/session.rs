@@ -76,6 +76,8 @@ pub struct Session {
     pub(super) live: Mutex<Option<Live>>,
     /// Held while the session is opened, deleted or shut down, so that these don't cross.
     lifecycle: tokio::sync::Mutex<Lifecycle>,
+    /// The way to WhatsApp that its owner has chosen, as it was written down last.
+    proxy: Mutex<Option<Proxy>>,
     /// Tells the session's task that somebody waits now who did not before.
     pub(super) nudge: Notify,
     /// Whether it waits for its turn to dial.

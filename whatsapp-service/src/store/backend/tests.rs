@@ -22,7 +22,7 @@ use whatsapp_rust::{
 use whatsapp_rust_sqlite_storage::SqliteStore;
 
 use crate::{
-    store::{Record, Redelivery, Rules, Store, StoreError, cells},
+    store::{Record, Redelivery, Rules, Seal, Store, StoreError, cells},
     tenant::TenantId,
 };
 
@@ -38,7 +38,7 @@ impl Redelivery for Always {
 
 fn open(folder: &TempDir) -> Arc<Store> {
     let rules = Rules { keep_bodies: false, webhook_for_all: false };
-    Arc::new(Store::open(&folder.path().join("service.db"), rules).unwrap())
+    Arc::new(Store::open(&folder.path().join("service.db"), rules, Seal::NONE).unwrap())
 }
 
 fn tenant(name: &str) -> TenantId {
