@@ -30,6 +30,7 @@ pub const ERRORS: [Error; 47] = {
         Error(400, "Bad request", Some("invalid_body"), Body),
         Error(400, "Bad request", Some("invalid_query"), Query),
         Error(400, "Bad request", Some("invalid_phone"), These(&["POST /session"])),
+        Error(400, "Bad request", Some("invalid_proxy"), These(&["POST /session"])),
         Error(409, "Pairing code outstanding", Some("pairing_code_outstanding"), These(&["POST /session"])),
         Error(502, "Pairing code refused", Some("pairing_code_refused"), These(&["POST /session"])),
         Error(

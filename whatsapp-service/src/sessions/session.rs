@@ -254,24 +254,25 @@ impl Session {
         lock(&self.proxy).clone()
     }
 
-    /// From now on the way to WhatsApp leads through `proxy`. A client that takes another way is stopped: the next one
+    /// From now on the way to WhatsApp leads through `proxy`. A client that takes another way is stopped; the next one
     /// takes this.
     pub(super) async fn use_proxy(&self, proxy: Option<Proxy>) -> Result<(), OpenRefused> {
         let mut lifecycle = self.lifecycle.lock().await;
         if lifecycle.ended {
             return Err(OpenRefused::Gone);
         }
-        let record = self.around.store.recorded(&self.tenant).await?;
-        if record.proxy == proxy {
+        if self.around.store.recorded(&self.tenant).await?.proxy == proxy {
             return Ok(());
         }
-        stop(&mut lifecycle).await;
-        let before = std::mem::replace(&mut *lock(&self.proxy), proxy);
-        // Read again: the client that was stopped may have written.
-        let record = self.around.store.recorded(&self.tenant).await?;
-        if let Err(error) = self.record(record).await {
+        let before = std::mem::replace(&mut *lock(&self.proxy), proxy.clone());
+        if let Err(error) = self.around.store.record_proxy(&self.tenant, proxy).await {
             *lock(&self.proxy) = before;
             return Err(error.into());
+        }
+        // A session that waits out a ban, say, has no client, and goes on waiting.
+        let has_client = !self.snapshot.borrow().stops_client();
+        if has_client {
+            stop(&mut lifecycle).await;
         }
         Ok(())
     }

@@ -116,6 +116,23 @@ impl Store {
         .await
     }
 
+    /// Writes down a tenant's way to WhatsApp, and leaves the rest of what is known as it is.
+    pub async fn record_proxy(&self, tenant: &TenantId, proxy: Option<Proxy>) -> Result<(), StoreError> {
+        self.import(tenant).await?;
+        let tenant = tenant.clone();
+        self.write(move |tx| {
+            let key = tx.tenant(&tenant)?;
+            let sql = "SELECT record FROM stores WHERE tenant = ? AND state = 'live'";
+            let Some(found) = tx.find(sql, [key], |row| row.get::<_, Vec<u8>>(0))? else {
+                return tx.new_store(&tenant, &Record { proxy, ..Record::default() }).map(drop);
+            };
+            let record = encode(&Record { proxy, ..decode(&found)? })?;
+            let sql = "UPDATE stores SET record = ? WHERE tenant = ? AND state = 'live'";
+            tx.execute(sql, params![record, key]).map(drop)
+        })
+        .await
+    }
+
     /// The store for a tenant's device. One that was linked must still be there and whole: it is never made anew.
     pub async fn device(
         self: &Arc<Self>,
