@@ -16,7 +16,7 @@ use chrono::Utc;
 use super::App;
 use crate::{
     metrics, process,
-    sessions::{MemoryReport, State as SessionState},
+    sessions::{DialFigures, MemoryReport, State as SessionState},
 };
 
 /// How long what the clients said of their memory is told again before they are asked anew.
@@ -42,6 +42,7 @@ pub async fn get(State(app): State<Arc<App>>) -> Response {
         [([("version", env!("CARGO_PKG_VERSION"))], 1)],
     );
     page.gauge("whatsapp_sessions", "Sessions, by state.", states(&app));
+    dials(&mut page, &app);
     waiting(&mut page, &app).await;
     memory(&mut page, &app).await;
     process(&mut page);
@@ -58,6 +59,16 @@ fn states(app: &App) -> impl Iterator<Item = ([(&'static str, &'static str); 1],
         }
     }
     SessionState::ALL.into_iter().zip(counts).map(|(state, count)| ([("state", state.as_str())], count))
+}
+
+/// What the gate for dials is doing, and how often a session had to be started again because of a bug.
+fn dials(page: &mut Page, app: &App) {
+    let DialFigures { waiting, under_way, held_up, .. } = app.manager.dials();
+    page.one("whatsapp_dials_waiting", "Sessions that wait for their turn to dial.", waiting);
+    page.one("whatsapp_dials_under_way", "Sessions between their dial and their login.", under_way);
+    page.one("whatsapp_dials_held_up", "1 while all wait until one login succeeds.", u8::from(held_up));
+    let panics = [([], app.manager.panics())];
+    page.family::<0, _>("whatsapp_session_panics_total", "counter", "Sessions' tasks that panicked.", panics);
 }
 
 async fn waiting(page: &mut Page, app: &App) {

@@ -228,7 +228,7 @@ mod tests {
 
     /// Lets everything that can happen at this moment happen.
     async fn settle() {
-        for _ in 0..50 {
+        for _ in 0..500 {
             tokio::task::yield_now().await;
         }
     }

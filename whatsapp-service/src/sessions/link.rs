@@ -126,8 +126,9 @@ impl Surroundings {
     }
 
     async fn dial_once(&self, proxy: Option<Proxy>) -> Signal {
-        // All that failed wait for this one.
-        let _pass = self.dials.pass(Urgency::Person).await;
+        // Without a proxy, all that failed wait for this one.
+        let urgency = if proxy.is_some() { Urgency::Routine } else { Urgency::Person };
+        let _pass = self.dials.pass(urgency).await;
         let backend: Arc<dyn Backend> = Arc::new(InMemoryBackend::new());
         let transport = WatchedTransport::new(self.dialler.clone(), proxy, ClientCell::default(), |_| {});
         let built = Bot::builder()
@@ -177,7 +178,8 @@ pub struct Link {
 }
 
 impl Link {
-    /// Starts a client on `backend`, which reaches everything through `proxy` if there is one. What it has to say arrives on the returned channel, in order and without loss.
+    /// Starts a client on `backend`, which reaches everything through `proxy` if there is one. What it has to say arrives
+    /// on the returned channel, in order and without loss.
     pub async fn start(
         around: &Arc<Surroundings>,
         backend: Arc<dyn Backend>,

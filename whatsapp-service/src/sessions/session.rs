@@ -923,7 +923,7 @@ mod tests {
     use clap::Parser;
 
     use super::*;
-    use crate::{Trust, cli::Cli, sessions::Manager};
+    use crate::{Server, Trust, cli::Cli};
 
     /// How many more times the task of a tenant's session is to panic.
     static PANICS: LazyLock<Mutex<BTreeMap<TenantId, u32>>> = LazyLock::new(Mutex::default);
@@ -936,10 +936,14 @@ mod tests {
     #[tokio::test]
     async fn a_panic_in_one_session_is_reported_and_it_starts_again() {
         let data = tempfile::TempDir::new().unwrap();
-        let arguments = ["test", "--whatsapp-url", "ws://127.0.0.1:1/", "--whatsapp-version", "1.2.3", "--data-dir"];
-        let arguments = arguments.into_iter().chain(data.path().to_str());
-        let config = Cli::try_parse_from(arguments).unwrap().config;
-        let manager = Manager::new(&config, Trust::AnyServer).unwrap();
+        let mut config = Cli::try_parse_from(["test", "--host", "127.0.0.1", "--port", "0"]).unwrap().config;
+        config.internal_secret = "nobody knows".into();
+        config.data_dir = data.path().into();
+        // Nobody listens there.
+        config.whatsapp_url = Some("ws://127.0.0.1:1/".into());
+        config.whatsapp_version = Some((1, 2, 3));
+        let server = Server::bind(&config, Trust::AnyServer { tls_roots: Vec::new() }).await.unwrap();
+        let manager = server.manager();
         let [unlucky, calm] = ["unlucky", "calm"].map(|name| name.parse::<TenantId>().unwrap());
         lock(&PANICS).insert(unlucky.clone(), 2);
         let seen = |session: &Arc<Session>, code: &'static str| {
@@ -952,10 +956,10 @@ mod tests {
                 assert!(has(&snapshot), "{code} is awaited, and not {:?}", snapshot.reason);
             }
         };
-        let session = manager.open(&unlucky, None).await.unwrap();
+        let session = manager.open(&unlucky, None, None).await.unwrap();
         seen(&session, "internal_error").await;
         assert_eq!(session.snapshot().state, State::Connecting);
-        let other = manager.open(&calm, None).await.unwrap();
+        let other = manager.open(&calm, None, None).await.unwrap();
         seen(&other, "connection_failed").await;
         seen(&session, "connection_failed").await;
         assert_eq!(manager.panics(), 2);

@@ -235,6 +235,8 @@ pub struct Snapshot {
     pub appeal_token: Option<String>,
     /// Whether it dials again by itself, when its client has stopped.
     pub again: Again,
+    /// Whether the reason is an earlier client's, shown until the present one has its own.
+    old_reason: bool,
     /// Whether it was linked before, although its number is not known yet.
     linked: bool,
     /// Whether a login was refused as if the device were unlinked, and that is yet to be confirmed.
@@ -270,6 +272,7 @@ impl Snapshot {
             retry_at: None,
             appeal_token: None,
             again: Again::Soon,
+            old_reason: false,
             linked: false,
             logout_suspected: false,
         }
@@ -284,6 +287,7 @@ impl Snapshot {
                 // While it goes on failing, what is wrong stays to be seen.
                 let why = self.reason.take().filter(|_| self.is_under_way());
                 self.enter(self.under_way(), why, now);
+                self.old_reason = true;
             }
             Signal::Held(hold) => {
                 self.enter(hold.state, reason(hold.reason, hold.message), now);
@@ -293,10 +297,10 @@ impl Snapshot {
             }
             // News of an attempt to connect that comes when a later one has succeeded is no news.
             Signal::DialFailed(_) | Signal::ProxyFailed(_) | Signal::CertificateRefused(_) if !self.is_under_way() => {}
-            Signal::DialFailed(message) => self.reason = reason("connection_failed", message),
-            Signal::ProxyFailed(message) => self.reason = reason("proxy_failed", message),
+            Signal::DialFailed(message) => self.explain("connection_failed", message),
+            Signal::ProxyFailed(message) => self.explain("proxy_failed", message),
             Signal::CertificateRefused(message) if self.is_paired() => {
-                self.reason = reason("server_certificate_refused", message);
+                self.explain("server_certificate_refused", message);
             }
             Signal::CertificateRefused(message) => self.fail("server_certificate_refused", message, now),
             Signal::QrCode { .. } if self.passkey.is_some() => {}
@@ -375,8 +379,8 @@ impl Snapshot {
                 if !self.is_under_way() {
                     self.enter(self.under_way(), None, now);
                 }
-                if self.reason.is_none() {
-                    self.reason = reason("connection_lost", "The connection to WhatsApp ended without a word.");
+                if self.reason.is_none() || self.old_reason {
+                    self.explain("connection_lost", "The connection to WhatsApp ended without a word.");
                 }
             }
             Signal::Waits(until) => self.retry_at = until,
@@ -479,13 +483,18 @@ impl Snapshot {
         self.enter(State::Failed, reason(code, message), now);
     }
 
+    /// Says why it is in its state.
+    fn explain(&mut self, code: &str, message: impl Into<String>) {
+        (self.reason, self.old_reason) = (reason(code, message), false);
+    }
+
     /// Enters a state. What belonged to another state goes: no code outlives the wait that it was made for.
     fn enter(&mut self, state: State, reason: Option<Reason>, now: DateTime<Utc>) {
         if state != self.state {
             self.since = now;
         }
         self.state = state;
-        self.reason = reason;
+        (self.reason, self.old_reason) = (reason, false);
         self.retry_at = None;
         self.again = if state.status() == Status::Failed { Again::Never } else { Again::Soon };
         match state {
@@ -796,6 +805,9 @@ mod tests {
         let started = || Signal::Started { phone: Some("5511999999999".into()) };
         let mut snapshot = snapshot_after([online(), Signal::Offline, Signal::DialFailed("refused".into()), started()]);
         assert_eq!(reason_of(&snapshot), Some("connection_failed"));
+        let mut ended = snapshot.clone();
+        ended.apply(Signal::Ended, at(9));
+        assert_eq!(reason_of(&ended), Some("connection_lost"), "what went wrong last, not what did before");
         snapshot.apply(online(), at(9));
         assert_eq!(snapshot.reason, None);
         let refused = snapshot_after([online(), said(Word::Failure(428)), started()]);

@@ -46,7 +46,7 @@ impl Program {
         command.env("DATA_DIR", self.folder.join("data")).env("WHATSAPP_URL", &self.whatsapp);
         command.env("LOG_LEVEL", "warn");
         // All may dial at once: what is measured is how long the service takes, not how long it waits out of politeness.
-        command.env("DIAL_RATE", "0").env("DIAL_CONCURRENCY", "64").env("CONNECT_CONCURRENCY", "64");
+        command.env("DIAL_RATE", "0").env("DIAL_CONCURRENCY", "64");
         Process::spawn(command)
     }
 
