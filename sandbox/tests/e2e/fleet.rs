@@ -44,6 +44,8 @@ async fn it_prints_every_figure_and_the_readme_explains_each() {
         "pairings_per_second",
         "sends_per_second",
         "sends_service_cpu_milliseconds_per_send",
+        "sends_kib_written_per_send",
+        "sends_commits_per_send",
         "offered_milliseconds_p50",
         "seconds_from_start_to_health_empty",
         "seconds_from_start_to_health_with_sessions",

@@ -143,9 +143,9 @@ impl World {
 
     /// Whether what this client acknowledges stays queued for it.
     pub(super) fn forgets_confirmations(&self, state: &State, at: Address) -> bool {
-        let phone = state.account(at.account).and_then(|account| Phone::parse(&account.names.phone).ok());
+        let phone = state.account(at.account).map(|account| &account.number);
         let forgets = |kind: &FaultKind| (*kind == FaultKind::ForgetConfirmations).then_some(());
-        self.faults.peek(phone.as_ref(), forgets).is_some()
+        self.faults.peek(phone, forgets).is_some()
     }
 
     /// Puts a fault in force. Stream errors and closings also meet the connections that are there.

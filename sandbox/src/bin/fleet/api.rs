@@ -60,6 +60,17 @@ impl Api {
     pub async fn ready(&self) -> Option<u64> {
         self.call(Method::GET, "/health", None).await.ok()?["sessions"].as_u64()
     }
+
+    /// How many transactions of the database have reached the disk.
+    ///
+    /// # Errors
+    /// The service doesn't say.
+    pub async fn commits(&self) -> anyhow::Result<f64> {
+        const COMMITS: &str = "whatsapp_store_commits_total{outcome=\"ok\"} ";
+        let metrics = self.request(Method::GET, "/metrics", None).send().await?.error_for_status()?.text().await?;
+        let commits = metrics.lines().find_map(|line| line.strip_prefix(COMMITS));
+        Ok(commits.context("no commits in /metrics")?.parse()?)
+    }
 }
 
 /// The simulator's control API.

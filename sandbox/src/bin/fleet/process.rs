@@ -2,10 +2,10 @@
 
 use std::fs;
 use std::process::{Command, ExitStatus};
-use std::time::Duration;
 
 use anyhow::Context as _;
 use rustix::process::{Pid, Signal, kill_process, set_parent_process_death_signal};
+use sandbox::usage::Usage;
 use tokio::process::Child;
 
 /// A running process. It ends with this value, and with this program, however that ends.
@@ -63,15 +63,7 @@ impl Process {
     /// # Errors
     /// The system doesn't say, or the process has ended.
     pub fn usage(&self) -> anyhow::Result<Usage> {
-        usage(&self.id()?.to_string())
-    }
-
-    /// The processor time it has used.
-    ///
-    /// # Errors
-    /// The system doesn't say, or the process has ended.
-    pub fn cpu(&self) -> anyhow::Result<Duration> {
-        cpu(&self.id()?.to_string())
+        Usage::of(self.id()?)
     }
 
     /// The bytes it has had written to a disk.
@@ -79,57 +71,12 @@ impl Process {
     /// # Errors
     /// The system doesn't say, or the process has ended.
     pub fn written(&self) -> anyhow::Result<u64> {
-        number(&fs::read_to_string(format!("/proc/{}/io", self.id()?))?, "write_bytes:")
+        let counters = fs::read_to_string(format!("/proc/{}/io", self.id()?))?;
+        let written = counters.lines().find_map(|line| line.strip_prefix("write_bytes:"));
+        Ok(written.context("no write_bytes in /proc")?.trim().parse()?)
     }
 
     fn id(&self) -> anyhow::Result<u32> {
         self.0.id().context("the process has ended")
     }
-}
-
-/// What a process uses.
-pub struct Usage {
-    /// Resident memory, in KiB: VmRSS.
-    pub rss: u64,
-    /// The most that was ever resident, in KiB: VmHWM.
-    pub peak: u64,
-    /// Resident memory, in KiB, of shared pages only its share.
-    pub pss: u64,
-    pub threads: u64,
-    /// Open file descriptors.
-    pub descriptors: u64,
-}
-
-fn usage(process: &str) -> anyhow::Result<Usage> {
-    let status = fs::read_to_string(format!("/proc/{process}/status"))?;
-    let memory = fs::read_to_string(format!("/proc/{process}/smaps_rollup"))?;
-    Ok(Usage {
-        rss: number(&status, "VmRSS:")?,
-        peak: number(&status, "VmHWM:")?,
-        pss: number(&memory, "Pss:")?,
-        threads: number(&status, "Threads:")?,
-        descriptors: u64::try_from(fs::read_dir(format!("/proc/{process}/fd"))?.count())?,
-    })
-}
-
-/// The number after a name at the start of a line.
-fn number(text: &str, name: &str) -> anyhow::Result<u64> {
-    let rest = text.lines().find_map(|line| line.strip_prefix(name)).with_context(|| format!("no {name} in /proc"))?;
-    Ok(rest.split_whitespace().next().unwrap_or_default().parse()?)
-}
-
-/// The processor time that this program has used.
-///
-/// # Errors
-/// The system doesn't say.
-pub fn own_cpu() -> anyhow::Result<Duration> {
-    cpu("self")
-}
-
-fn cpu(process: &str) -> anyhow::Result<Duration> {
-    let stat = fs::read_to_string(format!("/proc/{process}/stat"))?;
-    // After the name in brackets, which may hold anything, the 12th and 13th field are user and system time in ticks.
-    let after = stat.rsplit(')').next().unwrap_or_default();
-    let ticks = after.split_whitespace().skip(11).take(2).map(str::parse::<u64>).sum::<Result<u64, _>>()?;
-    Ok(Duration::from_secs_f64(ticks as f64 / rustix::param::clock_ticks_per_second() as f64))
 }

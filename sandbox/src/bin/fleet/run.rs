@@ -3,14 +3,15 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use sandbox::service::lasting_port;
+use sandbox::usage::Usage;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::api::{Api, Phones, client};
 use crate::figures::Figures;
 use crate::load::{Load, Outcome, RECIPIENTS_OF_A_TENANT};
-use crate::process::{Usage, own_cpu};
-use crate::service::{Program, Service, lasting_port};
+use crate::service::{Program, Service};
 use crate::simulator::Simulator;
 use crate::{Options, Phase, machine, pairing};
 
@@ -79,12 +80,10 @@ struct Run<'a> {
     all_ready: bool,
 }
 
-/// The processor time of all three.
+/// The processor time of all three, in seconds: service, simulator, fleet.
 struct Cpu {
     at: Instant,
-    service: Duration,
-    simulator: Duration,
-    fleet: Duration,
+    seconds: [f64; 3],
 }
 
 impl Run<'_> {
@@ -98,7 +97,7 @@ impl Run<'_> {
             self.send_fast().await?;
             self.send_at_rate().await?;
         }
-        self.figures.add("kib_peak", self.service.process.usage()?.peak);
+        self.figures.add("kib_peak", self.service.process.usage()?.peak_kib);
         if self.options.measures(Phase::Restart) {
             self.restart(&empty).await?;
         }
@@ -111,7 +110,7 @@ impl Run<'_> {
         if !settled {
             say("the service's memory still changes");
         }
-        self.figures.add(rss, usage.rss);
+        self.figures.add(rss, usage.rss_kib);
         Ok(usage)
     }
 
@@ -128,10 +127,10 @@ impl Run<'_> {
         let slope = |of: fn(&Usage) -> u64| (of(&more) as f64 - of(&fewer) as f64) / f64::from(all - quarter);
         let descriptors = slope(|usage| usage.descriptors);
         let figures = &mut self.figures;
-        figures.add_number("kib_per_session", slope(|usage| usage.rss));
-        figures.add_number("kib_pss_per_session", slope(|usage| usage.pss));
-        figures.add("kib_pss_paired", more.pss);
-        figures.add("kib_peak_paired", more.peak);
+        figures.add_number("kib_per_session", slope(|usage| usage.rss_kib));
+        figures.add_number("kib_pss_per_session", slope(|usage| usage.pss_kib));
+        figures.add("kib_pss_paired", more.pss_kib);
+        figures.add("kib_peak_paired", more.peak_kib);
         figures.add_number("descriptors_per_session", descriptors);
         figures.add_number("descriptors_constant", more.descriptors as f64 - descriptors * f64::from(all));
         figures.add("threads_empty", empty.threads);
@@ -174,13 +173,15 @@ impl Run<'_> {
         say(&format!("{callers} callers send as {tenants} tenants, as fast as they are answered"));
         let load = Load::new(&self.api, &self.recipients, tenants);
         let failed_before = load.warm_up(callers).await?;
-        let (before, written) = (self.cpu()?, self.service.process.written()?);
+        let (written, commits) = (self.service.process.written()?, self.api.commits().await?);
+        let before = self.cpu()?;
         let outcome = load.as_fast_as_answered(callers, Duration::from_secs(self.options.seconds)).await?;
         let cpu = self.add_cpu(
             &before,
             ["percent_of_a_core_sends_service", "percent_of_a_core_sends_simulator", "percent_of_a_core_sends_fleet"],
         )?;
         let written = (self.service.process.written()? - written) as f64 / 1024.0;
+        let commits = self.api.commits().await? - commits;
         let figures = &mut self.figures;
         figures.add("sends_callers", callers);
         figures.add("sends_tenants", tenants);
@@ -192,8 +193,9 @@ impl Run<'_> {
         figures.add_number("sends_milliseconds_p50", milliseconds(outcome.percentile(50.0)));
         figures.add_number("sends_milliseconds_p99", milliseconds(outcome.percentile(99.0)));
         let sent = outcome.sent().max(1) as f64;
-        figures.add_number("sends_service_cpu_milliseconds_per_send", milliseconds(cpu) / sent);
+        figures.add_number("sends_service_cpu_milliseconds_per_send", 1000.0 * cpu / sent);
         figures.add_number("sends_kib_written_per_send", written / sent);
+        figures.add_number("sends_commits_per_send", commits / sent);
         Ok(())
     }
 
@@ -222,8 +224,7 @@ impl Run<'_> {
         figures.add_number("offered_milliseconds_p50", milliseconds(outcome.percentile(50.0)));
         figures.add_number("offered_milliseconds_p99", milliseconds(outcome.percentile(99.0)));
         figures.add_number("offered_milliseconds_max", milliseconds(outcome.percentile(100.0)));
-        figures
-            .add_number("offered_service_cpu_milliseconds_per_send", milliseconds(cpu) / outcome.sent().max(1) as f64);
+        figures.add_number("offered_service_cpu_milliseconds_per_send", 1000.0 * cpu / outcome.sent().max(1) as f64);
         Ok(())
     }
 
@@ -237,8 +238,8 @@ impl Run<'_> {
         let took = (killed.elapsed().as_secs_f64() * 1000.0).round() / 1000.0;
         self.figures.add("seconds_from_kill_to_all_ready", all.then_some(took));
         let usage = self.settled("kib_rss_after_kill").await?;
-        self.figures.add("kib_peak_after_kill", usage.peak);
-        let grown = usage.rss as f64 - empty.rss as f64;
+        self.figures.add("kib_peak_after_kill", usage.peak_kib);
+        let grown = usage.rss_kib as f64 - empty.rss_kib as f64;
         self.figures.add_number("kib_per_session_after_kill", grown / f64::from(self.options.sessions));
         Ok(())
     }
@@ -253,17 +254,18 @@ impl Run<'_> {
     }
 
     fn cpu(&self) -> anyhow::Result<Cpu> {
-        let (service, simulator) = (self.service.process.cpu()?, self.simulator.process.cpu()?);
-        Ok(Cpu { at: Instant::now(), service, simulator, fleet: own_cpu()? })
+        let (service, simulator) = (self.service.process.usage()?, self.simulator.process.usage()?);
+        let fleet = Usage::of(std::process::id())?;
+        Ok(Cpu { at: Instant::now(), seconds: [service, simulator, fleet].map(|usage| usage.cpu_seconds) })
     }
 
-    /// Adds how much of one core each process has used, and returns the service's processor time.
-    fn add_cpu(&mut self, before: &Cpu, names: [&'static str; 3]) -> anyhow::Result<Duration> {
+    /// Adds how much of one core each process has used, and returns the service's processor time, in seconds.
+    fn add_cpu(&mut self, before: &Cpu, names: [&'static str; 3]) -> anyhow::Result<f64> {
         let after = self.cpu()?;
         let passed = (after.at - before.at).as_secs_f64();
-        let used = [after.service - before.service, after.simulator - before.simulator, after.fleet - before.fleet];
+        let used = [0, 1, 2].map(|process| after.seconds[process] - before.seconds[process]);
         for (name, used) in names.into_iter().zip(used) {
-            self.figures.add_number(name, 100.0 * used.as_secs_f64() / passed);
+            self.figures.add_number(name, 100.0 * used / passed);
         }
         Ok(used[0])
     }

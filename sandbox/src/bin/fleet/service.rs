@@ -1,15 +1,14 @@
 //! The service as a process of its own: its start, its ends, and its memory.
 
 use std::fs::{File, OpenOptions};
-use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::Context as _;
+use sandbox::usage::Usage;
 
 use crate::api::{Api, SECRET};
-use crate::process::{Process, Usage};
+use crate::process::Process;
 
 /// How long a start may take.
 const START: Duration = Duration::from_secs(120);
@@ -53,16 +52,6 @@ impl Program {
     fn log(&self) -> PathBuf {
         self.folder.join("service.log")
     }
-}
-
-/// A port that stays free while nobody listens on it: one that the system gives to no outgoing connection.
-///
-/// # Errors
-/// None was found.
-pub fn lasting_port() -> anyhow::Result<u16> {
-    let free = |port: &u16| TcpListener::bind(("127.0.0.1", *port)).is_ok();
-    let mut candidates = (0..200).map(|_| rand::random_range(20_000..32_000));
-    candidates.find(free).context("no free port was found")
 }
 
 /// The running service.
@@ -129,13 +118,13 @@ impl Service {
     /// The service ended by itself.
     pub async fn settled(&mut self, limit: Duration) -> anyhow::Result<(Usage, bool)> {
         let since = Instant::now();
-        let (mut still_since, mut before) = (since, self.process.usage()?.rss);
+        let (mut still_since, mut before) = (since, self.process.usage()?.rss_kib);
         loop {
             self.check()?;
             let usage = self.process.usage()?;
             // Half a percent, or what a few requests may leave behind.
-            if usage.rss.abs_diff(before) > (before / 200).max(256) {
-                (still_since, before) = (Instant::now(), usage.rss);
+            if usage.rss_kib.abs_diff(before) > (before / 200).max(256) {
+                (still_since, before) = (Instant::now(), usage.rss_kib);
             }
             if still_since.elapsed() >= STILL || since.elapsed() >= limit {
                 return Ok((usage, still_since.elapsed() >= STILL));

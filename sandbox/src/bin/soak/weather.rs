@@ -66,7 +66,8 @@ fn trouble_a_recipient(run: &Run, rng: &mut StdRng) {
 fn draw(rng: &mut StdRng, slow: bool) -> Vec<(FaultKind, u64)> {
     let ms = |rng: &mut StdRng, range: Range<u64>| Duration::from_millis(rng.random_range(range));
     let cut = (FaultKind::CloseAfter(ms(rng, 1..500)), 1);
-    let refused = |reason| FaultKind::LoginFailure(LoginFailure { reason, expire: None, code: None, appeal_token: None });
+    let refused =
+        |reason| FaultKind::LoginFailure(LoginFailure { reason, expire: None, code: None, appeal_token: None });
     match rng.random_range(0..if slow { 18 } else { 13 }) {
         0 => vec![(FaultKind::CloseAfter(ms(rng, 1..5_000)), rng.random_range(1..5))],
         1 => vec![(FaultKind::RefuseConnections, rng.random_range(1..4)), cut],
