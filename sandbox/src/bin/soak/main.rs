@@ -82,8 +82,9 @@ struct Options {
     #[arg(long, default_value_t = 5.0)]
     growth: f64,
 
-    /// Seconds after the last fault by which every session is ready, and then by which every message is settled.
-    #[arg(long, default_value_t = 300)]
+    /// Seconds after the last fault by which every session is ready, and then by which every message is settled. A
+    /// session that failed again and again waits up to five minutes between two dials.
+    #[arg(long, default_value_t = 420)]
     settle: u64,
 
     /// Write what the service's process uses to this file, a line of JSON every 10 seconds.
