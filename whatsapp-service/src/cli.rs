@@ -228,6 +228,9 @@ fn rekey(config: &Config, text: Option<&SecretText>, file: Option<&Path>, decryp
     }
     let data = DataDir::existing(&config.data_dir)?;
     let values = store::rekey(&data.database(), &old, &new)?;
+    for folder in data.left_over().into_iter().filter(|_| !decrypt) {
+        eprintln!("Not encrypted: {}, left by an earlier version. Delete it once the sessions work.", folder.display());
+    }
     match decrypt {
         true => println!("{values} values are kept unencrypted now. Start the service without ENCRYPTION_KEY."),
         false => println!("{values} values are encrypted with the new key now. Start the service with it."),

@@ -77,6 +77,9 @@ impl Manager {
         let version = VersionSource::new(config.whatsapp_version, data.version_file());
         let rules = Rules { keep_bodies: config.keep_bodies, webhook_for_all: config.webhook_for_all().is_some() };
         tracing::info!(encrypted = seal.has_key(), "opening the database");
+        for folder in data.left_over().into_iter().filter(|_| seal.has_key()) {
+            tracing::warn!(folder = %folder.display(), "what an earlier version has left here is not encrypted");
+        }
         let store = Arc::new(Store::open(&data.database(), rules, seal)?);
         Ok(Self {
             _data: data,

@@ -1,10 +1,13 @@
 //! What is kept for a linked device: named values of several kinds, in one table for all devices.
 
+use std::borrow::Cow;
+
 use rusqlite::{Connection, OptionalExtension, params};
 use serde::{Serialize, de::DeserializeOwned};
 
 use super::{
     StoreError,
+    seal::{Seal, VALUE},
     tx::{carry, damaged},
 };
 
@@ -56,20 +59,21 @@ pub enum Kind {
 /// The values of one store.
 pub struct Cells<'c> {
     connection: &'c Connection,
+    seal: &'c Seal,
     store: i64,
 }
 
 impl<'c> Cells<'c> {
     /// To read from.
-    pub fn of(connection: &'c Connection, store: i64) -> Self {
-        Self { connection, store }
+    pub fn of(connection: &'c Connection, seal: &'c Seal, store: i64) -> Self {
+        Self { connection, seal, store }
     }
 
     /// To write to. What was quarantined or deleted is not written any more: a client may still be about to end.
-    pub fn live(connection: &'c Connection, store: i64) -> rusqlite::Result<Self> {
+    pub fn live(connection: &'c Connection, seal: &'c Seal, store: i64) -> rusqlite::Result<Self> {
         let mut statement = connection.prepare_cached("SELECT 1 FROM stores WHERE key = ? AND state = 'live'")?;
         match statement.exists([store])? {
-            true => Ok(Self { connection, store }),
+            true => Ok(Self { connection, seal, store }),
             false => Err(carry(StoreError::Gone)),
         }
     }
@@ -152,13 +156,14 @@ impl<'c> Cells<'c> {
     }
 
     /// What is written for a value. All values of this table pass here; names do not, because they are looked for.
-    fn seal<'v>(&self, _: Kind, _: &[u8], value: &'v [u8]) -> &'v [u8] {
-        value
+    fn seal<'v>(&self, kind: Kind, name: &[u8], value: &'v [u8]) -> Cow<'v, [u8]> {
+        self.seal.seal(&VALUE, &[&self.store.to_be_bytes(), &(kind as i64).to_be_bytes(), name], value)
     }
 
     /// The value, from what was written.
-    fn open(&self, _: Kind, _: &[u8], sealed: Vec<u8>) -> rusqlite::Result<Vec<u8>> {
-        Ok(sealed)
+    fn open(&self, kind: Kind, name: &[u8], sealed: Vec<u8>) -> rusqlite::Result<Vec<u8>> {
+        let row = [&self.store.to_be_bytes()[..], &(kind as i64).to_be_bytes(), name];
+        Ok(self.seal.open(&VALUE, &row, sealed)?.into_owned())
     }
 }
 

@@ -55,6 +55,13 @@ impl DataDir {
         self.root.join("service.db")
     }
 
+    /// The folders that earlier versions have left, and in which nothing is encrypted.
+    pub fn left_over(&self) -> Vec<PathBuf> {
+        let folders = ["tenants", "migrated", "quarantine"].map(|name| self.root.join(name));
+        let is_full = |folder: &PathBuf| fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_some());
+        folders.into_iter().filter(is_full).collect()
+    }
+
     /// The file that remembers WhatsApp Web's version.
     pub fn version_file(&self) -> PathBuf {
         self.root.join("whatsapp-version")

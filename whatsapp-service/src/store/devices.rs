@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use chrono::{DateTime, Utc};
-use rusqlite::{OptionalExtension, params};
+use rusqlite::{OptionalExtension, Row, params};
 use serde::{Deserialize, Serialize};
 use whatsapp_rust::store::Backend;
 
@@ -11,6 +11,7 @@ use super::{
     Store, StoreError,
     backend::{self, DeviceBackend, Redelivery},
     cells::{Cells, decode, encode},
+    seal::{RECORD, Seal},
     tx::{Tx, damaged, millis, tenant_name},
 };
 use crate::{
@@ -75,8 +76,9 @@ pub type Linked = (TenantId, Result<Record, StoreError>);
 impl Store {
     /// All tenants that are linked.
     pub async fn linked(&self) -> Result<Vec<Linked>, StoreError> {
-        self.read(|connection| {
-            let sql = "SELECT name, record FROM stores JOIN tenants ON tenants.key = stores.tenant \
+        let seal = self.seal.clone();
+        self.read(move |connection| {
+            let sql = "SELECT name, stores.key AS store, record FROM stores JOIN tenants ON tenants.key = stores.tenant \
                        WHERE state = 'live' ORDER BY name";
             let mut statement = connection.prepare_cached(sql)?;
             let mut rows = statement.query(())?;
@@ -86,7 +88,7 @@ impl Store {
                     tracing::error!("a store names a tenant that can't be one; it is left alone");
                     continue;
                 };
-                match row.get::<_, Vec<u8>>("record").and_then(|record| decode::<Record>(&record)) {
+                match read_record(row, "store", &tenant, &seal) {
                     Ok(record) if !record.paired => {}
                     record => linked.push((tenant, record.map_err(StoreError::from))),
                 }
@@ -106,12 +108,11 @@ impl Store {
     pub async fn record(&self, tenant: &TenantId, record: Record) -> Result<(), StoreError> {
         let tenant = tenant.clone();
         self.write(move |tx| {
-            let key = tx.tenant(&tenant)?;
-            let sql = "UPDATE stores SET record = ? WHERE tenant = ? AND state = 'live'";
-            if tx.execute(sql, params![encode(&record)?, key])? == 0 {
-                tx.new_store(&tenant, &record)?;
+            let live = "SELECT key FROM stores WHERE tenant = ? AND state = 'live'";
+            match tx.find(live, [tx.tenant(&tenant)?], |row| row.get(0))? {
+                Some(store) => tx.put_record(store, &tenant, &record),
+                None => tx.new_store(&tenant, &record).map(drop),
             }
-            Ok(())
         })
         .await
     }
@@ -140,9 +141,10 @@ impl Store {
         redelivery: Arc<dyn Redelivery>,
     ) -> Result<Arc<dyn Backend>, StoreError> {
         self.import(tenant).await?;
+        let seal = self.seal.clone();
         let key = match self.live_store(tenant).await? {
             Some((key, record)) => {
-                let device = self.read(move |connection| backend::device(&Cells::of(connection, key))).await?;
+                let device = self.read(move |connection| backend::device(&Cells::of(connection, &seal, key))).await?;
                 if record.paired && device.is_none_or(|device| device.pn.is_none()) {
                     return Err(StoreError::Damaged("the store of a linked device no longer holds its link".into()));
                 }
@@ -193,16 +195,13 @@ impl Store {
     }
 
     async fn live_store(&self, tenant: &TenantId) -> Result<Option<(i64, Record)>, StoreError> {
-        let tenant = tenant.clone();
+        let (tenant, seal) = (tenant.clone(), self.seal.clone());
         self.read(move |connection| {
             let sql = "SELECT key, record FROM stores WHERE state = 'live' \
                        AND tenant = (SELECT key FROM tenants WHERE name = ?)";
             let mut statement = connection.prepare_cached(sql)?;
-            let read = |row: &rusqlite::Row<'_>| Ok((row.get(0)?, row.get::<_, Vec<u8>>(1)?));
-            let Some((key, record)) = statement.query_row([tenant.as_str()], read).optional()? else {
-                return Ok(None);
-            };
-            Ok(Some((key, decode(&record).map_err(|_| damaged("what is known of the session can't be read"))?)))
+            let read = |row: &Row<'_>| Ok((row.get("key")?, read_record(row, "key", &tenant, &seal)?));
+            statement.query_row([tenant.as_str()], read).optional()
         })
         .await
     }
@@ -211,8 +210,24 @@ impl Store {
 impl Tx<'_> {
     /// Begins a store for a tenant that has none, and returns its key.
     pub fn new_store(&self, tenant: &TenantId, record: &Record) -> rusqlite::Result<i64> {
-        let sql = "INSERT INTO stores (tenant, state, at, record) VALUES (?, 'live', ?, ?)";
-        self.execute(sql, params![self.tenant(tenant)?, millis(Utc::now()), encode(record)?])?;
-        Ok(self.last_row())
+        let sql = "INSERT INTO stores (tenant, state, at, record) VALUES (?, 'live', ?, x'')";
+        self.execute(sql, params![self.tenant(tenant)?, millis(Utc::now())])?;
+        let store = self.last_row();
+        self.put_record(store, tenant, record)?;
+        Ok(store)
     }
+
+    fn put_record(&self, store: i64, tenant: &TenantId, record: &Record) -> rusqlite::Result<()> {
+        let record = encode(record)?;
+        let record = self.seal().seal(&RECORD, &[tenant.as_str().as_bytes(), &store.to_be_bytes()], &record);
+        self.execute("UPDATE stores SET record = ? WHERE key = ?", params![record, store]).map(drop)
+    }
+}
+
+/// What is known of a tenant's session; the row has its store's key in the column `key`.
+fn read_record(row: &Row<'_>, key: &str, tenant: &TenantId, seal: &Seal) -> rusqlite::Result<Record> {
+    let store: i64 = row.get(key)?;
+    let place = [tenant.as_str().as_bytes(), &store.to_be_bytes()];
+    let record = seal.open(&RECORD, &place, row.get_ref("record")?.as_bytes()?)?;
+    decode(&record).map_err(|_| damaged("what is known of the session can't be read"))
 }

@@ -41,8 +41,13 @@ pub const WEBHOOK_URL: Column = Column { table: "webhooks", name: "url", row: &[
 /// What webhooks are signed with.
 pub const WEBHOOK_SECRET: Column = Column { table: "webhooks", name: "secret", row: &["tenant"] };
 
+/// What is known of sessions; the account's number is in it.
+pub const RECORD: Column = Column { table: "stores", name: "record", row: &["tenant", "key"] };
+/// What devices need: credentials, keys, ratchets, and texts that may be asked for again.
+pub const VALUE: Column = Column { table: "state", name: "value", row: &["store", "kind", "name"] };
+
 /// All columns whose values are sealed.
-pub const COLUMNS: [&Column; 5] = [&CONTENT, &DATA, &FINGERPRINT, &WEBHOOK_URL, &WEBHOOK_SECRET];
+pub const COLUMNS: [&Column; 7] = [&CONTENT, &DATA, &FINGERPRINT, &WEBHOOK_URL, &WEBHOOK_SECRET, &RECORD, &VALUE];
 
 /// What shows that a key is the one that a database was sealed with.
 const PROOF: Column = Column { table: "sealing", name: "proof", row: &[] };

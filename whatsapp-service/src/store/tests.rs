@@ -2,7 +2,7 @@
 
 mod sealed;
 
-use std::{path::PathBuf, sync::Arc};
+use std::sync::Arc;
 
 use chrono::{TimeDelta, Utc};
 use tempfile::TempDir;

@@ -106,7 +106,7 @@ impl<'c> Tx<'c> {
 
     /// What is kept for a linked device, to be changed.
     pub fn cells(&self, store: i64) -> rusqlite::Result<Cells<'_>> {
-        Cells::live(self.connection, store)
+        Cells::live(self.connection, self.seal, store)
     }
 
     /// The number of the row that was inserted last.

@@ -45,8 +45,8 @@ impl DeviceBackend {
         &self,
         work: impl FnOnce(&Cells<'_>) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T> {
-        let key = self.key;
-        self.store.read(move |connection| work(&Cells::of(connection, key))).await.map_err(library_error)
+        let (key, seal) = (self.key, self.store.seal.clone());
+        self.store.read(move |connection| work(&Cells::of(connection, &seal, key))).await.map_err(library_error)
     }
 
     async fn write<T: Send + 'static>(

@@ -36,9 +36,14 @@ impl Redelivery for Always {
     }
 }
 
+/// With a key, since most else runs without one.
 fn open(folder: &TempDir) -> Arc<Store> {
+    open_with(folder, Seal::with_key("MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=").unwrap())
+}
+
+fn open_with(folder: &TempDir, seal: Seal) -> Arc<Store> {
     let rules = Rules { keep_bodies: false, webhook_for_all: false };
-    Arc::new(Store::open(&folder.path().join("service.db"), rules, Seal::NONE).unwrap())
+    Arc::new(Store::open(&folder.path().join("service.db"), rules, seal).unwrap())
 }
 
 fn tenant(name: &str) -> TenantId {
@@ -233,7 +238,7 @@ async fn damage_of_one_tenant_is_told_and_leaves_the_others_alone() {
 #[tokio::test]
 async fn a_damaged_page_is_the_trouble_of_those_who_have_something_on_it() {
     let folder = TempDir::new().unwrap();
-    let store = open(&folder);
+    let store = open_with(&folder, Seal::NONE);
     for name in ["a", "b", "c"] {
         let keys: Vec<_> = (0..500).map(|id| (id, Bytes::from(format!("{name}{name}{name}{id:0100}")))).collect();
         device(&store, name).await.store_prekeys_batch(&keys, false).await.unwrap();
@@ -248,7 +253,7 @@ async fn a_damaged_page_is_the_trouble_of_those_who_have_something_on_it() {
     let page = at / 4096 * 4096;
     file[page..page + 4096].fill(0xa5);
     std::fs::write(&path, file).unwrap();
-    let store = open(&folder);
+    let store = open_with(&folder, Seal::NONE);
     let (a, b, c) = (device(&store, "a").await, device(&store, "b").await, device(&store, "c").await);
     assert!(matches!(b.load_prekey(250).await, Err(LibraryError::Serialization(_))), "told as damage");
     let (broken, fine) = tokio::join!(b.store_prekey(250, b"new", false), a.store_prekey(250, b"new", false));

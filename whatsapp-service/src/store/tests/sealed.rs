@@ -1,9 +1,12 @@
 //! Encryption at rest: what is in the file, which keys open it, and how it gets another.
 
-use std::{collections::BTreeSet, fs};
+use std::{collections::BTreeSet, fs, path::PathBuf};
 
 use super::*;
-use crate::store::seal;
+use crate::store::{
+    cells::{Cells, Kind},
+    seal,
+};
 
 fn key(byte: u8) -> Seal {
     use base64::{Engine, prelude::BASE64_STANDARD};
@@ -19,13 +22,21 @@ fn open_with(folder: &TempDir, seal: &Seal) -> Result<Store, StoreError> {
 }
 
 /// What nobody is to find.
-const SECRETS: [&str; 4] = ["text of A", "an incoming text", "https://example.com/token", "whsec_secret"];
+const SECRETS: [&str; 6] =
+    ["text of A", "an incoming text", "https://example.com/token", "whsec_secret", "5511777777777", "a ratchet"];
 
 /// One of everything that is sealed.
 async fn fill(store: &Store, tenant: &TenantId) {
     let webhook = Webhook { url: SECRETS[2].into(), secret: SECRETS[3].into(), events: None };
     store.put_webhook(tenant, webhook).await.unwrap();
     store.accept(tenant, vec![draft("A", Some(("k", 7)))], 1).await.unwrap();
+    let (name, record) = (tenant.clone(), Record { paired: true, phone: Some(SECRETS[4].into()), hold: None });
+    let keys = store.write(move |tx| {
+        let device = tx.new_store(&name, &Record::default())?;
+        tx.cells(device)?.put(Kind::Session, b"an address", SECRETS[5].as_bytes())
+    });
+    keys.await.unwrap();
+    store.record(tenant, record).await.unwrap();
     let data = Some(serde_json::json!({"text": SECRETS[1]}));
     store.received(tenant, vec![Received { identity: ["c".into(), "s".into(), "i".into()], data }]).await.unwrap();
 }
@@ -38,6 +49,8 @@ async fn check(store: &Store, tenant: &TenantId) {
     assert!(matches!(&again[0], Accepted::Known(known) if known.id == "A"));
     let other = store.known(tenant, vec![draft("B", Some(("k", 8))).idempotency]).await.unwrap();
     assert!(matches!(other[0], Some(Accepted::Conflict)));
+    let (record, value) = device(store, tenant).await;
+    assert_eq!((record.unwrap().phone.unwrap(), value.unwrap()), (SECRETS[4].into(), SECRETS[5].into()));
     let events = store.events(tenant, 0, 10).await.unwrap();
     assert_eq!(events[0].data.get(), r#"{"text":"an incoming text"}"#);
     let delivery = store.next_delivery(tenant, 1).await.unwrap().unwrap();
@@ -46,6 +59,18 @@ async fn check(store: &Store, tenant: &TenantId) {
     assert_eq!((webhook.url.as_str(), webhook.secret.as_str()), (SECRETS[2], SECRETS[3]));
     let later = Utc::now() + TimeDelta::hours(1);
     assert!(store.delivery_failed(tenant, Some(webhook), "no".into(), later).await.unwrap(), "it is still the webhook");
+}
+
+/// What is known of the tenant's session, and what its device keeps.
+async fn device(store: &Store, tenant: &TenantId) -> (Result<Record, StoreError>, Result<Vec<u8>, StoreError>) {
+    let record = store.linked().await.unwrap().into_iter().find(|(name, _)| name == tenant).unwrap().1;
+    let (name, seal) = (tenant.clone(), store.seal.clone());
+    let value = store.read(move |connection| {
+        let sql = "SELECT stores.key FROM stores JOIN tenants ON tenants.key = tenant WHERE name = ?";
+        let device = connection.query_row(sql, [name.as_str()], |row| row.get(0))?;
+        Ok(Cells::of(connection, &seal, device).get(Kind::Session, b"an address")?.unwrap())
+    });
+    (record, value.await)
 }
 
 /// Which of the secrets stand in the files.
@@ -121,7 +146,7 @@ async fn a_new_key_can_be_given_taken_away_and_given_again() {
     store.close().await;
     let mut now = Seal::NONE;
     for next in [key(1), key(2), Seal::NONE, key(1)] {
-        assert_eq!(rekey(&path(&folder), &now, &next).unwrap(), 10, "values of five columns and two tenants");
+        assert_eq!(rekey(&path(&folder), &now, &next).unwrap(), 14, "values of seven columns and two tenants");
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "there is one file");
         assert!(open_with(&folder, &now).is_err(), "the old key is of no use");
         assert_eq!(found(&folder).is_empty(), next.has_key());
@@ -168,20 +193,21 @@ async fn what_is_moved_to_another_row_is_not_taken_for_its_own() {
     fill(&store, &acme).await;
     fill(&store, &other).await;
     let move_it = |column: &'static seal::Column| {
-        let (table, name) = (column.table, column.name);
+        let (table, name, of) = (column.table, column.name, column.row[0]);
         store.write(move |tx| {
-            let sql =
-                format!("UPDATE {table} SET {name} = (SELECT {name} FROM {table} WHERE tenant = 1) WHERE tenant = 2");
-            tx.execute(&sql, ())
+            let from = format!("(SELECT {name} FROM {table} WHERE {of} = 1)");
+            tx.execute(&format!("UPDATE {table} SET {name} = {from} WHERE {of} = 2"), ())
         })
     };
-    for column in seal::COLUMNS.into_iter().filter(|column| column.row[0] == "tenant") {
+    for column in seal::COLUMNS {
         assert_eq!(move_it(column).await.unwrap(), 1, "{column:?}");
     }
     assert!(fate(&store, &other, "A").await.content.is_none(), "another's text is not sent");
     assert!(store.known(&other, vec![draft("B", Some(("k", 7))).idempotency]).await.is_err());
     assert!(store.events(&other, 0, 10).await.is_err());
     assert!(store.webhook(&other).await.is_err());
+    let (record, value) = device(&store, &other).await;
+    assert!(matches!((record, value), (Err(StoreError::Damaged(_)), Err(StoreError::Damaged(_)))));
     check(&store, &acme).await;
 }
 
@@ -209,10 +235,11 @@ async fn a_rekeying_that_fails_or_is_interrupted_leaves_the_database_as_it_was()
 async fn of_every_column_it_is_decided_whether_it_is_sealed() {
     // What is looked up, sorted or counted, and what says nothing of a text or a key. A new column belongs here, or into
     // the list of those that are sealed; and into the README.
-    const PLAIN: [(&str, &str); 9] = [
+    const PLAIN: [(&str, &str); 12] = [
         ("deliveries", "failures last_error next_attempt_at restarted_at stopped tenant"),
         ("events", "at delivery kind sequence tenant"),
         ("idempotency", "at key message tenant"),
+        ("imported", "folder"),
         ("instance", "id"),
         (
             "messages",
@@ -222,6 +249,8 @@ async fn of_every_column_it_is_decided_whether_it_is_sealed() {
         ),
         ("received", "asked at message tenant"),
         ("sealing", "proof"),
+        ("state", "expires_at kind name store"),
+        ("stores", "at key state tenant"),
         ("tenants", "key last_sequence name"),
         ("webhooks", "events tenant"),
     ];
