@@ -9,17 +9,23 @@ use std::sync::Weak;
 use whatsapp_rust::{Jid, RetryRequestOptions, async_trait, wacore_binary::builder::NodeBuilder};
 
 use super::session::{Session, lock};
-use crate::store::Redelivery;
+use crate::store::Owner;
 
-/// Stands behind the store of a session's device.
-pub struct Recall(pub Weak<Session>);
+/// Who stands behind the store of a session's device.
+pub struct StoreOwner(pub Weak<Session>);
 
 #[async_trait]
-impl Redelivery for Recall {
+impl Owner for StoreOwner {
     async fn recall(&self, identity: [String; 3]) -> bool {
         match self.0.upgrade() {
             Some(session) => session.recall(identity).await,
             None => false,
+        }
+    }
+
+    fn damaged(&self, why: &str) {
+        if let Some(session) = self.0.upgrade() {
+            session.report_damage(why);
         }
     }
 }

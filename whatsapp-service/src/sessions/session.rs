@@ -38,7 +38,7 @@ use super::{
     outbox::{ReachoutTimelock, deleted},
     passkey::{AssertionRefused, RemoteAuthenticator},
     proxy::Proxy,
-    recall::Recall,
+    recall::StoreOwner,
     recipient::Recipient,
     restoring::Awaited,
     state::{Reason, Said, Signal, Snapshot, State, Status},
@@ -559,8 +559,8 @@ impl Session {
     }
 
     async fn start_link(&self, link: &mut Option<Link>) -> Result<mpsc::UnboundedReceiver<Heard>, String> {
-        let redelivery = Arc::new(Recall(self.me.clone()));
-        let backend = self.around.store.device(&self.tenant, redelivery).await.map_err(|error| error.to_string())?;
+        let owner = Arc::new(StoreOwner(self.me.clone()));
+        let backend = self.around.store.device(&self.tenant, owner).await.map_err(|error| error.to_string())?;
         let (mailbox, inbound) = (self.mailbox.clone(), Inbound(self.me.clone()));
         let (started, heard) = Link::start(&self.around, backend, self.proxy(), mailbox, inbound).await?;
         let phone = started.client.pn().map(|jid| jid.user.to_string());

@@ -9,7 +9,7 @@ use whatsapp_rust::store::Backend;
 
 use super::{
     Store, StoreError,
-    backend::{self, DeviceBackend, Redelivery},
+    backend::{self, DeviceBackend, Owner},
     cells::{Cells, decode, encode},
     seal::{RECORD, Seal},
     tx::{Tx, damaged, millis, tenant_name},
@@ -138,7 +138,7 @@ impl Store {
     pub async fn device(
         self: &Arc<Self>,
         tenant: &TenantId,
-        redelivery: Arc<dyn Redelivery>,
+        owner: Arc<dyn Owner>,
     ) -> Result<Arc<dyn Backend>, StoreError> {
         self.import(tenant).await?;
         let seal = self.seal.clone();
@@ -155,7 +155,7 @@ impl Store {
                 self.write(move |tx| tx.new_store(&tenant, &Record::default())).await?
             }
         };
-        Ok(Arc::new(DeviceBackend::new(self.clone(), key, redelivery)))
+        Ok(Arc::new(DeviceBackend::new(self.clone(), key, owner)))
     }
 
     /// Puts a tenant's store aside: the next one begins anew. Nothing is destroyed: a person may still need what is in
@@ -172,14 +172,21 @@ impl Store {
     /// Deletes a tenant's store, but for what was put aside before. Only for a person who asked for it.
     pub async fn delete_device(&self, tenant: &TenantId) -> Result<(), StoreError> {
         self.delete_folder(tenant)?;
-        let tenant = tenant.clone();
-        self.write(move |tx| {
-            let key = tx.tenant(&tenant)?;
+        let name = tenant.clone();
+        let deleted = self.write(move |tx| {
+            let key = tx.tenant(&name)?;
             let live = "SELECT key FROM stores WHERE tenant = ? AND state = 'live'";
             tx.execute(&format!("DELETE FROM state WHERE store IN ({live})"), [key])?;
             tx.execute("DELETE FROM stores WHERE tenant = ? AND state = 'live'", [key]).map(drop)
-        })
-        .await
+        });
+        match deleted.await {
+            // Pages that can't be read can't be emptied either. Nobody is to be held up by that.
+            Err(StoreError::Damaged(why)) => {
+                tracing::error!(%tenant, why, "a damaged store could not be deleted; it was put aside");
+                self.quarantine(tenant).await
+            }
+            done => done,
+        }
     }
 
     /// Forgets what devices keep only for a time: at most a few hundred values, of all tenants. Says whether there may

@@ -31,7 +31,7 @@ use tokio::sync::oneshot;
 
 pub use self::tx::Rules;
 pub use self::{
-    backend::Redelivery,
+    backend::Owner,
     data_dir::DataDir,
     devices::{Hold, Linked, Record},
     events::{Event, EventKind, Received},
@@ -77,7 +77,7 @@ pub enum StoreError {
     #[error("the database: {0}")]
     Database(Arc<rusqlite::Error>),
     /// A write that failed took those with it that shared its transaction.
-    #[error("the database gave up a whole transaction; the disk may be full")]
+    #[error("the database gave up a whole transaction; the disk may be full or damaged")]
     TransactionLost,
     /// The database was made by a newer version of this program.
     #[error("the database has schema {found}, and this program knows only up to {known}: use the newer program")]
@@ -177,14 +177,19 @@ impl Store {
 
 /// Whether the file holds something else than what was written.
 fn is_damage(error: &rusqlite::Error) -> bool {
-    use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase};
-    matches!(error.sqlite_error_code(), Some(DatabaseCorrupt | NotADatabase))
+    is_corruption(error)
         || matches!(
             error,
             rusqlite::Error::InvalidColumnType(..)
                 | rusqlite::Error::IntegralValueOutOfRange(..)
                 | rusqlite::Error::FromSqlConversionFailure(..)
         )
+}
+
+/// Whether pages of the file are damaged, and not only what stands on them.
+fn is_corruption(error: &rusqlite::Error) -> bool {
+    use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase};
+    matches!(error.sqlite_error_code(), Some(DatabaseCorrupt | NotADatabase))
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {

@@ -3,7 +3,7 @@
 use chrono::{DateTime, Utc};
 use rusqlite::{Connection, OptionalExtension, Params, Row};
 
-use super::{StoreError, cells::Cells, news::Told, seal::Seal};
+use super::{StoreError, cells::Cells, is_corruption, news::Told, seal::Seal};
 use crate::tenant::TenantId;
 
 /// A transaction that several jobs share, each undone by itself if it fails.
@@ -12,6 +12,7 @@ pub struct Tx<'c> {
     rules: Rules,
     seal: &'c Seal,
     told: Vec<Told>,
+    lost: bool,
 }
 
 /// What the settings say about what is kept.
@@ -26,7 +27,7 @@ pub struct Rules {
 impl<'c> Tx<'c> {
     /// Right after the transaction has begun.
     pub fn new(connection: &'c Connection, rules: Rules, seal: &'c Seal) -> Self {
-        Self { connection, rules, seal, told: Vec::new() }
+        Self { connection, rules, seal, told: Vec::new(), lost: false }
     }
 
     /// What the settings say.
@@ -37,6 +38,12 @@ impl<'c> Tx<'c> {
     /// What seals values.
     pub fn seal(&self) -> &'c Seal {
         self.seal
+    }
+
+    /// Whether nothing of it can be committed: SQLite ends a transaction on a full disk, and refuses to go on with one in
+    /// which a page was found damaged.
+    pub fn is_lost(&self) -> bool {
+        self.lost || self.connection.is_autocommit()
     }
 
     /// What is to be told when the transaction is committed.
@@ -51,16 +58,17 @@ impl<'c> Tx<'c> {
 
     /// Runs one job.
     pub fn savepoint<T>(&mut self, work: impl FnOnce(&mut Self) -> rusqlite::Result<T>) -> Result<T, StoreError> {
-        // A job before this one has lost the transaction for all: what ran now would be committed by itself.
-        if self.connection.is_autocommit() {
+        // A job before this one has lost the transaction for all: what ran now might be committed by itself.
+        if self.is_lost() {
             return Err(StoreError::TransactionLost);
         }
         self.execute("SAVEPOINT job", ())?;
         let told = self.told.len();
         let result = work(self);
-        if result.is_err() {
+        if let Err(error) = &result {
             self.told.truncate(told);
-            if self.connection.is_autocommit() {
+            self.lost |= is_corruption(error);
+            if self.is_lost() {
                 return Ok(result?);
             }
             self.execute("ROLLBACK TO job", ())?;

@@ -85,7 +85,7 @@ impl Writer {
             let result = tx.and_then(|tx| tx.savepoint(work));
             Box::new(move |committed| {
                 // The caller may have left; what it asked for is done all the same.
-                let _ = answer.send(committed.and(result));
+                let _ = answer.send(result.and_then(|result| committed.map(|()| result)));
             })
         });
         let queued = self.jobs.send(job);
@@ -119,9 +119,9 @@ fn commit(connection: &Connection, rules: Rules, seal: &Seal, batch: Vec<Job>, n
         Ok(_) => {
             let mut tx = Tx::new(connection, rules, seal);
             verdicts.extend(batch.into_iter().map(|job| job(Ok(&mut tx))));
+            let lost = tx.is_lost();
             told = tx.into_news();
-            // A full disk ends the whole transaction inside of a job; then there is nothing left to commit.
-            if connection.is_autocommit() {
+            if lost {
                 Err(StoreError::TransactionLost)
             } else {
                 let done = connection.prepare_cached("COMMIT").and_then(|mut commit| commit.execute(()));

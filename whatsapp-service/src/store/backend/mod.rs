@@ -11,7 +11,10 @@ mod signal;
 #[cfg(test)]
 mod tests;
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
 
 use whatsapp_rust::{
     async_trait,
@@ -21,24 +24,29 @@ use whatsapp_rust::{
 pub use self::{device::device, protocol::KEPT_FOR, signal::number};
 use super::{Store, StoreError, cells::Cells};
 
-/// What to do about a message that WhatsApp hands over again, and that the library has decrypted before.
+/// Who runs the device that a store is for.
 #[async_trait]
-pub trait Redelivery: Send + Sync {
-    /// Whether it was lost, and its sender has been asked for it. `identity` is chat, sender and id.
+pub trait Owner: Send + Sync {
+    /// WhatsApp hands a message over again that the library has decrypted before. Says whether it was lost, and its
+    /// sender has been asked for it. `identity` is chat, sender and id.
     async fn recall(&self, identity: [String; 3]) -> bool;
+
+    /// What is in the store can't be read any more. It is not used from now on.
+    fn damaged(&self, why: &str);
 }
 
 /// The store of one device.
 pub struct DeviceBackend {
     store: Arc<Store>,
     key: i64,
-    redelivery: Arc<dyn Redelivery>,
+    owner: Arc<dyn Owner>,
+    damaged: AtomicBool,
 }
 
 impl DeviceBackend {
     /// Of the store with this key.
-    pub fn new(store: Arc<Store>, key: i64, redelivery: Arc<dyn Redelivery>) -> Self {
-        Self { store, key, redelivery }
+    pub fn new(store: Arc<Store>, key: i64, owner: Arc<dyn Owner>) -> Self {
+        Self { store, key, owner, damaged: AtomicBool::new(false) }
     }
 
     async fn read<T: Send + 'static>(
@@ -46,7 +54,7 @@ impl DeviceBackend {
         work: impl FnOnce(&Cells<'_>) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T> {
         let (key, seal) = (self.key, self.store.seal.clone());
-        self.store.read(move |connection| work(&Cells::of(connection, &seal, key))).await.map_err(library_error)
+        self.checked(self.store.read(move |connection| work(&Cells::of(connection, &seal, key)))).await
     }
 
     async fn write<T: Send + 'static>(
@@ -54,7 +62,21 @@ impl DeviceBackend {
         work: impl FnOnce(&Cells<'_>) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T> {
         let key = self.key;
-        self.store.write(move |tx| work(&tx.cells(key)?)).await.map_err(library_error)
+        // Whoever runs into a damaged page takes those with him who share his transaction: once is enough.
+        if self.damaged.load(Ordering::Relaxed) {
+            return Err(library_error(StoreError::Damaged("it was found damaged before".into())));
+        }
+        self.checked(self.store.write(move |tx| work(&tx.cells(key)?))).await
+    }
+
+    async fn checked<T>(&self, work: impl Future<Output = std::result::Result<T, StoreError>>) -> Result<T> {
+        let result = work.await;
+        if let Err(StoreError::Damaged(why)) = &result
+            && !self.damaged.swap(true, Ordering::Relaxed)
+        {
+            self.owner.damaged(why);
+        }
+        result.map_err(library_error)
     }
 }
 

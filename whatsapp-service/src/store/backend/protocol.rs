@@ -258,7 +258,7 @@ impl ProtocolStore for DeviceBackend {
     async fn get_pending_inbound(&self, chat: &str, sender: &str, id: &str) -> Result<Option<Vec<u8>>> {
         let name = name(&[chat, sender, id]);
         let pending = self.read(move |cells| cells.get(Kind::PendingInbound, &name)).await?;
-        if pending.is_none() && self.redelivery.recall([chat, sender, id].map(str::to_owned)).await {
+        if pending.is_none() && self.owner.recall([chat, sender, id].map(str::to_owned)).await {
             // Without an answer the library leaves the message unacknowledged.
             return Err(LibraryError::Io(std::io::Error::other("the message has to be sent again")));
         }

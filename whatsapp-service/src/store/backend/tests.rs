@@ -11,8 +11,15 @@ use whatsapp_rust::{
     store::Backend,
     wacore::{
         appstate::{hash::HashState, processor::AppStateMutationMAC},
+        libsignal::{
+            protocol::{
+                SenderKeyRecord, SenderKeyStore, SignalProtocolError, create_sender_key_distribution_message,
+                group_encrypt,
+            },
+            store::sender_key_name::SenderKeyName,
+        },
         store::{
-            InMemoryBackend,
+            InMemoryBackend, SignalStoreCache,
             device::{CachedNoiseCert, CachedServerCertChain},
             error::StoreError as LibraryError,
             traits::*,
@@ -22,7 +29,7 @@ use whatsapp_rust::{
 use whatsapp_rust_sqlite_storage::SqliteStore;
 
 use crate::{
-    store::{Record, Redelivery, Rules, Seal, Store, StoreError, cells},
+    store::{Owner, Record, Rules, Seal, Store, StoreError, cells},
     tenant::TenantId,
 };
 
@@ -30,9 +37,13 @@ use crate::{
 struct Always(bool);
 
 #[async_trait]
-impl Redelivery for Always {
+impl Owner for Always {
     async fn recall(&self, _: [String; 3]) -> bool {
         self.0
+    }
+
+    fn damaged(&self, why: &str) {
+        assert!(!why.is_empty());
     }
 }
 
@@ -213,7 +224,11 @@ async fn damage_of_one_tenant_is_told_and_leaves_the_others_alone() {
     let store = open(&folder);
     let paired = Record { paired: true, phone: Some("5511999999999".into()), hold: None, proxy: None };
     for name in ["record", "device", "lost", "healthy"] {
-        device(&store, name).await.create().await.unwrap();
+        let device = device(&store, name).await;
+        device.create().await.unwrap();
+        let linked = device.load().await.unwrap().unwrap();
+        let pn = Some("5511999999999:3@s.whatsapp.net".parse().unwrap());
+        device.save(&whatsapp_rust::wacore::store::Device { pn, ..linked }).await.unwrap();
         store.record(&tenant(name), paired.clone()).await.unwrap();
     }
     store
@@ -251,17 +266,27 @@ async fn a_damaged_page_is_the_trouble_of_those_who_have_something_on_it() {
     let mark = format!("bbb{:0100}", 250);
     let at = file.windows(mark.len()).position(|window| window == mark.as_bytes()).expect("b's key in the file");
     let page = at / 4096 * 4096;
+    assert_eq!(file[page], 10, "a leaf of the tree");
     file[page..page + 4096].fill(0xa5);
     std::fs::write(&path, file).unwrap();
     let store = open_with(&folder, Seal::NONE);
     let (a, b, c) = (device(&store, "a").await, device(&store, "b").await, device(&store, "c").await);
     assert!(matches!(b.load_prekey(250).await, Err(LibraryError::Serialization(_))), "told as damage");
     let (broken, fine) = tokio::join!(b.store_prekey(250, b"new", false), a.store_prekey(250, b"new", false));
-    assert!(broken.is_err());
+    assert!(broken.is_err(), "what is known to be damaged is not touched");
     fine.unwrap();
     assert_eq!(a.load_prekey(250).await.unwrap().unwrap(), b"new"[..]);
+    // Of those who share a transaction with somebody who finds out, some are told to try again; none is told of damage.
+    let b = device(&store, "b").await;
+    let (broken, shared) = tokio::join!(b.store_prekey(250, b"new", false), a.store_prekey(251, b"new", false));
+    assert!(matches!(broken, Err(LibraryError::Serialization(_))), "{broken:?}");
+    assert!(matches!(shared, Ok(()) | Err(LibraryError::Database(_))), "{shared:?}");
+    a.store_prekey(251, b"new", false).await.unwrap();
     assert_eq!(c.load_prekey(250).await.unwrap().unwrap(), format!("ccc{:0100}", 250).into_bytes());
     assert!(store.is_healthy().await);
+    // A person can still begin anew.
+    store.delete_device(&tenant("b")).await.unwrap();
+    device(&store, "b").await.store_prekey(250, b"new", false).await.unwrap();
 }
 
 #[test]
@@ -271,6 +296,61 @@ fn names_are_unambiguous() {
     assert_eq!(different.len(), all.len());
     assert!(cells::name(&["ab", "c"]).starts_with(&cells::prefix(&["ab"])));
     assert!(!cells::name(&["abc", "d"]).starts_with(&cells::prefix(&["ab"])));
+}
+
+/// The library's ciphers, with its cache before our store.
+struct Ciphers<'a> {
+    cache: &'a SignalStoreCache,
+    backend: &'a dyn Backend,
+}
+
+#[async_trait]
+impl SenderKeyStore for Ciphers<'_> {
+    async fn store_sender_key(
+        &mut self,
+        name: &SenderKeyName,
+        record: SenderKeyRecord,
+    ) -> Result<(), SignalProtocolError> {
+        self.cache.put_sender_key(name, record).await;
+        Ok(())
+    }
+
+    async fn load_sender_key(&self, name: &SenderKeyName) -> Result<Option<SenderKeyRecord>, SignalProtocolError> {
+        let record = self.cache.get_sender_key(name, self.backend).await.expect("the store answers");
+        Ok(record.map(|record| (*record).clone()))
+    }
+}
+
+#[tokio::test]
+async fn no_counter_is_used_twice_whenever_the_process_is_killed() {
+    let name = SenderKeyName::from_parts("120363000000000001@g.us", "5511999999999@s.whatsapp.net:0");
+    let mut folder = TempDir::new().unwrap();
+    let mut rng = rand::make_rng::<rand::rngs::StdRng>();
+    let mut published = std::collections::BTreeSet::new();
+    // As many before a kill as it takes to come to the end of what the library has reserved, and not so many.
+    for messages in [1, 3, 63, 64, 65, 2, 130] {
+        let store = open(&folder);
+        let (acme, cache) = (device(&store, "acme").await, SignalStoreCache::new());
+        let mut ciphers = Ciphers { cache: &cache, backend: acme.as_ref() };
+        create_sender_key_distribution_message(&name, &mut ciphers, &mut rng).await.unwrap();
+        for _ in 0..messages {
+            let message = group_encrypt(&mut ciphers, &name, b"text", &mut rng).await.unwrap();
+            if cache.needs_pre_wire_flush().await {
+                cache.flush(acme.as_ref()).await.unwrap();
+            }
+            // Now it leaves.
+            assert!(published.insert((message.chain_id(), message.iteration())), "used twice: {}", message.iteration());
+        }
+        // A copy of the files as they are now is what a kill leaves.
+        let killed = TempDir::new().unwrap();
+        for entry in std::fs::read_dir(folder.path()).unwrap() {
+            let path = entry.unwrap().path();
+            std::fs::copy(&path, killed.path().join(path.file_name().unwrap())).unwrap();
+        }
+        folder = killed;
+    }
+    let chains: std::collections::BTreeSet<_> = published.iter().map(|(chain, _)| chain).collect();
+    assert_eq!(chains.len(), 1, "it went on with the same chain");
 }
 
 /// One call of the library's.
