@@ -922,7 +922,12 @@ mod tests {
     use clap::Parser;
 
     use super::*;
-    use crate::{Trust, cli::Cli, sessions::Manager};
+    use crate::{
+        Trust,
+        cli::Cli,
+        sessions::{Dialler, Manager},
+        store::Seal,
+    };
 
     /// How many more times the task of a tenant's session is to panic.
     static PANICS: LazyLock<Mutex<BTreeMap<TenantId, u32>>> = LazyLock::new(Mutex::default);
@@ -938,7 +943,9 @@ mod tests {
         let arguments = ["test", "--whatsapp-url", "ws://127.0.0.1:1/", "--whatsapp-version", "1.2.3", "--data-dir"];
         let arguments = arguments.into_iter().chain(data.path().to_str());
         let config = Cli::try_parse_from(arguments).unwrap().config;
-        let manager = Manager::new(&config, Trust::AnyServer).unwrap();
+        let trust = Trust::AnyServer { tls_roots: Vec::new() };
+        let dialler = Dialler::new(config.whatsapp_url(), &trust).unwrap();
+        let manager = Manager::new(&config, Seal::NONE, &trust, dialler).unwrap();
         let [unlucky, calm] = ["unlucky", "calm"].map(|name| name.parse::<TenantId>().unwrap());
         lock(&PANICS).insert(unlucky.clone(), 2);
         let seen = |session: &Arc<Session>, code: &'static str| {
@@ -951,10 +958,10 @@ mod tests {
                 assert!(has(&snapshot), "{code} is awaited, and not {:?}", snapshot.reason);
             }
         };
-        let session = manager.open(&unlucky, None).await.unwrap();
+        let session = manager.open(&unlucky, None, None).await.unwrap();
         seen(&session, "internal_error").await;
         assert_eq!(session.snapshot().state, State::Connecting);
-        let other = manager.open(&calm, None).await.unwrap();
+        let other = manager.open(&calm, None, None).await.unwrap();
         seen(&other, "connection_failed").await;
         seen(&session, "connection_failed").await;
         assert_eq!(manager.panics(), 2);

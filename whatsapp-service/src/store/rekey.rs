@@ -78,7 +78,9 @@ fn copy(old: &Connection, path: &Path, from: &Seal, to: &Seal) -> Result<u64, St
         new.execute_batch(&definition)?;
         match table.as_str() {
             "sealing" => {
-                drop(to.proof().map(|proof| new.execute("INSERT INTO sealing VALUES (?)", [proof])).transpose()?)
+                if let Some(proof) = to.proof() {
+                    new.execute("INSERT INTO sealing VALUES (?)", [proof])?;
+                }
             }
             _ => {
                 values += copy_table(old, &new, &table, |column, row, kept| {
