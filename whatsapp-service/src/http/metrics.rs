@@ -42,6 +42,7 @@ pub async fn get(State(app): State<Arc<App>>) -> Response {
         [([("version", env!("CARGO_PKG_VERSION"))], 1)],
     );
     page.gauge("whatsapp_sessions", "Sessions, by state.", states(&app));
+    dials(&mut page, &app);
     waiting(&mut page, &app).await;
     memory(&mut page, &app).await;
     process(&mut page);
@@ -58,6 +59,18 @@ fn states(app: &App) -> impl Iterator<Item = ([(&'static str, &'static str); 1],
         }
     }
     SessionState::ALL.into_iter().zip(counts).map(|(state, count)| ([("state", state.as_str())], count))
+}
+
+fn dials(page: &mut Page, app: &App) {
+    let dials = app.manager.dials();
+    page.one("whatsapp_dials_waiting", "Sessions that wait for their turn to dial.", dials.waiting);
+    page.one("whatsapp_dials_under_way", "Sessions between their dial and their login.", dials.under_way);
+    let held_up = u8::from(dials.held_up);
+    page.one("whatsapp_dials_held_up", "1 while no session dials, because too many dials failed alike.", held_up);
+    let left = app.manager.restoring().map_or(0, |restoring| restoring.total - restoring.done);
+    page.one("whatsapp_restoring_sessions", "Sessions that are still to be brought back after the start.", left);
+    let panics = [([], app.manager.panics())];
+    page.family("whatsapp_session_panics_total", "counter", "How often a session's own task has panicked.", panics);
 }
 
 async fn waiting(page: &mut Page, app: &App) {
