@@ -63,8 +63,8 @@ async function endSession() {
   });
 }
 
-test("a session is linked, a message arrives and is answered, all on the page", { timeout: 180_000 }, async (t) => {
-  const simulator = setting("SIMULATOR_URL");
+/** A page that may speak to one host only, and what went wrong on it so far. */
+async function open(t, host) {
   const browser = await chromium.launch({
     executablePath: process.env.CHROMIUM || "/usr/bin/chromium",
     chromiumSandbox: process.getuid?.() !== 0, // Chromium's own sandbox cannot be had as root
@@ -78,8 +78,14 @@ test("a session is linked, a message arrives and is answered, all on the page", 
   page.on("pageerror", (error) => problems.push(`the page's script failed: ${error.message}`));
   page.on("request", (request) => {
     const { origin, protocol } = new URL(request.url());
-    if (protocol !== "data:" && origin !== new URL(simulator).origin) problems.push(`the page asked a foreign host: ${origin}`);
+    if (protocol !== "data:" && origin !== new URL(host).origin) problems.push(`the page asked a foreign host: ${origin}`);
   });
+  return { page, problems };
+}
+
+test("a session is linked, a message arrives and is answered, all on the page", { timeout: 180_000 }, async (t) => {
+  const simulator = setting("SIMULATOR_URL");
+  const { page, problems } = await open(t, simulator);
 
   const phone = (number) => page.locator(`[data-testid=phone][data-phone="${number}"]`);
   const message = (number, text) => phone(number).getByTestId("message-text").getByText(text, { exact: true });
@@ -124,4 +130,20 @@ test("a session is linked, a message arrives and is answered, all on the page", 
     if (process.env.SCREENSHOT) await page.screenshot({ path: process.env.SCREENSHOT, animations: "disabled" }).catch(note);
     await endSession().catch(note);
   }
+});
+
+test("the service shows its own interface, with the help of nobody else", { timeout: 60_000 }, async (t) => {
+  const host = setting("SERVICE_URL");
+  const { page, problems } = await open(t, host);
+  page.on("console", (message) => {
+    if (message.type() === "error") problems.push(`the browser complains: ${message.text()}`);
+  });
+  await page.goto(new URL("/docs", host).href);
+  const operation = page.locator("details", { has: page.locator("summary", { hasText: /^POST\s*\/send\s/ }) });
+  await seen("the operation POST /send", operation);
+  await operation.locator("summary").click();
+  await seen("its header Idempotency-Key", operation.getByText("Idempotency-Key", { exact: true }));
+  await operation.getByRole("link", { name: "SendRequest" }).first().click();
+  await seen("what its body holds", page.locator("#SendRequest").getByText("expiresIn", { exact: true }));
+  assert.deepEqual(problems, []);
 });

@@ -80,7 +80,7 @@ pub fn tidy_up() {
 /// something that was not there before can't be computed.
 fn describe() {
     describe_counter!(DIALS, "Attempts to open a connection to WhatsApp, by what came of them.");
-    for outcome in [Dialled::Opened, Dialled::Failed] {
+    for outcome in [Dialled::Opened, Dialled::Failed, Dialled::ProxyFailed] {
         counter!(DIALS, "outcome" => outcome.as_str()).absolute(0);
     }
     describe_counter!(ABANDONED, "Connections that ended before WhatsApp had proved who it is.");
@@ -146,6 +146,8 @@ pub enum Dialled {
     Opened,
     /// There is none.
     Failed,
+    /// There is none, because of the tenant's own proxy.
+    ProxyFailed,
 }
 
 impl Dialled {
@@ -153,6 +155,7 @@ impl Dialled {
         match self {
             Self::Opened => "opened",
             Self::Failed => "failed",
+            Self::ProxyFailed => "proxy_failed",
         }
     }
 }

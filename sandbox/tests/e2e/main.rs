@@ -11,6 +11,7 @@ mod events;
 mod fleet;
 mod harness;
 mod log;
+mod metrics;
 mod migration;
 mod network;
 #[path = "../node/mod.rs"]

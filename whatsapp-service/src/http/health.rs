@@ -46,8 +46,8 @@ pub async fn livez() -> &'static str {
     "ok"
 }
 
-/// `GET /readyz`: requests are welcome: the sessions are on their way back, the disk takes what is written, and the
-/// process is not about to end.
+/// `GET /readyz`: requests are welcome: the sessions are on their way back, and the disk takes what is written. A process
+/// that is about to end takes no connections, and does not answer.
 #[utoipa::path(
     get, path = "/readyz", tag = "Operation",
     responses(
@@ -58,7 +58,7 @@ pub async fn livez() -> &'static str {
 pub async fn readyz(State(app): State<Arc<App>>) -> (StatusCode, &'static str) {
     // Nothing is served before the sessions are known, and their restore has begun.
     let healthy = tokio::time::timeout(DISK_LIMIT, app.manager.store().is_healthy());
-    if !app.manager.is_stopping() && healthy.await.unwrap_or(false) {
+    if healthy.await.unwrap_or(false) {
         (StatusCode::OK, "ok")
     } else {
         (StatusCode::SERVICE_UNAVAILABLE, "unavailable")

@@ -67,6 +67,8 @@ fn dials(page: &mut Page, app: &App) {
     page.one("whatsapp_dials_waiting", "Sessions that wait for their turn to dial.", waiting);
     page.one("whatsapp_dials_under_way", "Sessions between their dial and their login.", under_way);
     page.one("whatsapp_dials_held_up", "1 while all wait until one login succeeds.", u8::from(held_up));
+    let left = app.manager.restoring().map_or(0, |restoring| restoring.total - restoring.done);
+    page.one("whatsapp_restoring_sessions", "Sessions that are still to be brought back after the start.", left);
     let panics = [([], app.manager.panics())];
     page.family::<0, _>("whatsapp_session_panics_total", "counter", "Sessions' tasks that panicked.", panics);
 }

@@ -15,7 +15,7 @@ pub const OPEN: [&str; 4] = ["/docs", "/livez", "/openapi.json", "/readyz"];
 const NO_TENANT: [&str; 3] = ["/health", "/metrics", "/sessions"];
 
 /// What can go wrong: the table of `docs/api.md`, with the words that answers really have.
-pub const ERRORS: [Error; 47] = {
+pub const ERRORS: [Error; 48] = {
     use On::{Body, Every, Nothing, Query, Tenant, These};
     [
         Error(401, "Unauthorized", None, Every),
@@ -90,7 +90,8 @@ pub const ERRORS: [Error; 47] = {
 };
 
 /// What reads or writes the database.
-const STORED: [&str; 13] = [
+const STORED: [&str; 14] = [
+    "POST /session",
     "DELETE /session",
     "POST /send",
     "POST /send/bulk",
@@ -200,6 +201,9 @@ const REQUESTS: [&str; 4] = ["OpenRequest", "SendRequest", "BulkRequest", "Webho
 
 /// Adds to an operation what it has in common with others.
 fn complete(name: &str, path: &str, operation: &mut Value) {
+    // The macros name an operation after its function, and functions of different files may have the same name.
+    operation["operationId"] =
+        name.to_ascii_lowercase().replace(" /", "_").replace(['/', '.'], "_").replace(['{', '}'], "").into();
     let secret = !OPEN.contains(&path);
     let tenant = secret && !NO_TENANT.contains(&path);
     if !secret {
@@ -212,7 +216,7 @@ fn complete(name: &str, path: &str, operation: &mut Value) {
         parameters.insert(0, json!({"$ref": "#/components/parameters/Tenant"}));
     }
     operation["parameters"] = parameters.into();
-    let body = operation.get("requestBody").is_some();
+    let body = operation.get_mut("requestBody").map(never_null).is_some();
     let applies = |on: &On| match on {
         On::Every => secret,
         On::Tenant => tenant,
@@ -292,4 +296,206 @@ fn sorted(mut words: Vec<&str>) -> Vec<&str> {
     words.sort_unstable();
     words.dedup();
     words
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    fn documented() -> Value {
+        document(super::super::routes().into_openapi())
+    }
+
+    /// `docs/api.md`, as its headings with the lines below each.
+    fn sections() -> Vec<(String, Vec<String>)> {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/api.md");
+        let mut sections = vec![(String::new(), Vec::new())];
+        for line in std::fs::read_to_string(path).unwrap().lines() {
+            match line.strip_prefix("## ").or(line.strip_prefix("### ")) {
+                Some(heading) => sections.push((heading.into(), Vec::new())),
+                None => sections.last_mut().unwrap().1.push(line.into()),
+            }
+        }
+        sections
+    }
+
+    fn section(name: &str) -> Vec<String> {
+        sections().into_iter().find(|(heading, _)| heading == name).unwrap_or_else(|| panic!("no section {name}")).1
+    }
+
+    /// The rows of the table in a section whose head begins so.
+    fn table(name: &str, head: &str) -> Vec<Vec<String>> {
+        let rows = section(name).into_iter().skip_while(|line| !line.starts_with(head)).skip(2);
+        let rows = rows.take_while(|line| line.starts_with('|'));
+        let cells = |row: String| row.trim_matches('|').split('|').map(|cell| cell.trim().to_owned()).collect();
+        let rows: Vec<_> = rows.map(cells).collect();
+        assert!(!rows.is_empty(), "no table {head} in {name}");
+        rows
+    }
+
+    /// The words between back quotes.
+    fn quoted(text: &str) -> Vec<String> {
+        text.split('`').skip(1).step_by(2).map(str::to_owned).collect()
+    }
+
+    fn operations(document: &Value) -> Vec<(String, &Value)> {
+        let paths = document["paths"].as_object().unwrap().iter();
+        paths
+            .flat_map(|(path, item)| {
+                let methods = item.as_object().unwrap().iter();
+                methods.map(move |(method, operation)| (format!("{} {path}", method.to_uppercase()), operation))
+            })
+            .collect()
+    }
+
+    fn names(schema: &Value) -> BTreeSet<String> {
+        let own = schema["properties"].as_object().into_iter().flatten().map(|(name, _)| name.clone());
+        let all = schema["allOf"].as_array().into_iter().flatten().flat_map(names);
+        own.chain(all).collect()
+    }
+
+    /// A schema with those that it is made of in their places.
+    fn resolved(document: &Value, name: &str) -> Value {
+        let mut schema = document["components"]["schemas"][name].clone();
+        assert!(!schema.is_null(), "no schema {name}");
+        for part in schema["allOf"].as_array_mut().into_iter().flatten() {
+            if let Some(name) = part["$ref"].as_str() {
+                *part = resolved(document, name.rsplit('/').next().unwrap());
+            }
+        }
+        schema
+    }
+
+    #[test]
+    fn every_operation_is_in_both() {
+        let document = documented();
+        let generated: BTreeSet<_> = operations(&document).into_iter().map(|(name, _)| name).collect();
+        let is_operation = |heading: &String| {
+            heading.split_once(" /").is_some_and(|(method, _)| ["GET", "POST", "PUT", "DELETE"].contains(&method))
+        };
+        let written: BTreeSet<_> = sections().into_iter().map(|(heading, _)| heading).filter(is_operation).collect();
+        assert_eq!(generated, written);
+    }
+
+    #[test]
+    fn every_error_is_in_both() {
+        let mut written = BTreeSet::new();
+        for row in table("Errors", "| HTTP |") {
+            let (status, label) = (row[0].parse().unwrap(), quoted(&row[1]).remove(0));
+            let codes = quoted(&row[2]);
+            let codes = if codes.is_empty() { vec![None] } else { codes.into_iter().map(Some).collect() };
+            for code in codes {
+                written.insert((status, label.clone(), code));
+            }
+        }
+        let known = ERRORS.map(|Error(status, label, code, _)| (status, label.to_owned(), code.map(str::to_owned)));
+        assert_eq!(known.into_iter().collect::<BTreeSet<_>>(), written);
+    }
+
+    #[test]
+    fn what_an_error_answers_is_in_both() {
+        for row in table("Errors", "| HTTP |") {
+            let (status, codes): (u16, _) = (row[0].parse().unwrap(), quoted(&row[2]));
+            let is_operation = |word: &String| word.contains(" /");
+            let written: BTreeSet<_> = quoted(&row[4]).into_iter().filter(is_operation).collect();
+            for Error(_, _, code, on) in ERRORS.iter().filter(|Error(known, ..)| *known == status) {
+                if !code.is_some_and(|code| codes.iter().any(|written| written == code)) {
+                    continue;
+                }
+                match on {
+                    On::These(known) if *code != Some("storage_failed") => {
+                        let known: BTreeSet<_> = known.iter().map(|&name| name.to_owned()).collect();
+                        // One code may stand in two rows of a status, each for others.
+                        assert!(known == written || known.is_disjoint(&written), "{status} {code:?}: {written:?}");
+                    }
+                    _ => assert!(written.is_empty(), "{status} {code:?}: {written:?}"),
+                }
+            }
+        }
+        let document = documented();
+        let operations: BTreeSet<_> = operations(&document).into_iter().map(|(name, _)| name).collect();
+        for Error(_, _, code, on) in &ERRORS {
+            if let On::These(names) = on {
+                for name in *names {
+                    assert!(operations.contains(*name), "{code:?} is of {name}, which is not there");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn every_field_is_in_both() {
+        let document = documented();
+        for (heading, head, schema, beside) in [
+            ("POST /send", "| field | request", "SendRequest", &["idempotencyKey"][..]),
+            ("POST /send", "| field | answer", "SendAnswer", &[]),
+            ("GET /messages/{id}", "| field |", "Message", &[]),
+            ("PUT /webhook", "| field |", "WebhookRequest", &[]),
+            // It stands in the answer of PUT only.
+            ("GET /webhook", "| field |", "Webhook", &["secret"]),
+            ("The status body", "| field |", "StatusBody", &[]),
+            ("Events", "| field |", "Event", &[]),
+            ("message.received", "| field |", "ReceivedMessage", &[]),
+            ("Errors", "| field |", "Problem", &[]),
+        ] {
+            let rows = table(heading, head);
+            let written: BTreeSet<_> = rows.iter().flat_map(|row| quoted(&row[0])).collect();
+            let mut generated = names(&resolved(&document, schema));
+            beside.iter().for_each(|field| assert!(generated.remove(*field), "{schema} has no {field}"));
+            assert_eq!(generated, written, "{schema}");
+        }
+    }
+
+    #[test]
+    fn every_parameter_is_in_both() {
+        let document = documented();
+        for name in ["GET /sessions", "GET /messages", "GET /events"] {
+            let written: BTreeSet<_> = table(name, "| parameter |").iter().flat_map(|row| quoted(&row[0])).collect();
+            let path = name.split_once(' ').unwrap().1;
+            let parameters = document["paths"][path]["get"]["parameters"].as_array().unwrap().iter();
+            let in_query = parameters.filter(|parameter| parameter["in"] == "query");
+            let generated: BTreeSet<_> =
+                in_query.map(|parameter| parameter["name"].as_str().unwrap().to_owned()).collect();
+            assert_eq!(generated, written, "{name}");
+        }
+    }
+
+    #[test]
+    fn the_words_of_states_and_statuses_are_in_both() {
+        let document = documented();
+        for (heading, head, schema) in
+            [("States", "| `state` |", "State"), ("The fate of a message", "| `status` |", "MessageStatus")]
+        {
+            let written: BTreeSet<_> = table(heading, head).iter().map(|row| quoted(&row[0]).remove(0)).collect();
+            let words = document["components"]["schemas"][schema]["enum"].as_array().unwrap();
+            let generated: BTreeSet<_> = words.iter().map(|word| word.as_str().unwrap().to_owned()).collect();
+            assert_eq!(generated, written, "{schema}");
+        }
+        let written: BTreeSet<_> =
+            table("Why a message failed", "| `code` |").iter().map(|row| quoted(&row[0]).remove(0)).collect();
+        assert_eq!(crate::store::Failure::CODES.map(str::to_owned).into_iter().collect::<BTreeSet<_>>(), written);
+    }
+
+    #[test]
+    fn nothing_of_ours_is_ever_null_and_every_reference_leads_somewhere() {
+        let document = documented();
+        let schemas = document["components"]["schemas"].as_object().unwrap();
+        for (name, schema) in schemas.iter().filter(|(name, _)| !REQUESTS.contains(&name.as_str())) {
+            assert!(!schema.to_string().contains("\"null\""), "{name}: {schema}");
+        }
+        REQUESTS.iter().for_each(|name| assert!(schemas.contains_key(*name), "no schema {name}"));
+        for reference in document.to_string().split("\"$ref\":\"#").skip(1) {
+            let pointer = reference.split('"').next().unwrap();
+            assert!(document.pointer(pointer).is_some(), "{pointer}");
+        }
+        let mut ids = BTreeSet::new();
+        for (name, operation) in operations(&document) {
+            assert!(ids.insert(operation["operationId"].to_string()), "{name} has another's id");
+            assert!(operation["summary"].as_str().is_some_and(|summary| !summary.is_empty()), "{name}");
+            let open = OPEN.iter().any(|path| name == format!("GET {path}"));
+            assert_eq!(operation["security"] == json!([]), open, "{name}");
+        }
+    }
 }

@@ -199,11 +199,6 @@ impl Manager {
         self.around.sends.spawn(work)
     }
 
-    /// Whether nothing new is begun any more, because the process is about to end.
-    pub fn is_stopping(&self) -> bool {
-        self.around.stopping.is_cancelled()
-    }
-
     /// Resolves when the process is about to end.
     pub async fn stopping(&self) {
         self.around.stopping.cancelled().await;

@@ -104,7 +104,10 @@ impl<F: Fn(Dial) + Clone + Send + Sync + 'static> TransportFactory for WatchedTr
         let socket = match dialled.unwrap_or_else(late) {
             Ok(socket) => socket,
             Err(error) => {
-                metrics::dialled(Dialled::Failed);
+                metrics::dialled(match &error {
+                    DialError::Server(_) => Dialled::Failed,
+                    DialError::Proxy(_) => Dialled::ProxyFailed,
+                });
                 (self.report)(match &error {
                     DialError::Server(why) => Dial::Failed(why.clone()),
                     DialError::Proxy(why) => Dial::ProxyFailed(why.clone()),

@@ -22,8 +22,9 @@ impl Store {
         self.read(|connection| {
             let count = |sql: &str| connection.prepare_cached(sql)?.query_row((), |row| row.get::<_, i64>(0));
             // Messages are numbered in the order of acceptance.
-            let sql = "SELECT count(*), (SELECT accepted_at FROM messages WHERE row = min(pending.row)) \
-                       FROM messages AS pending INDEXED BY messages_pending WHERE pending.pending = 1";
+            let sql = "SELECT waiting, accepted_at FROM \
+                       (SELECT count(*) AS waiting, min(row) AS first FROM messages INDEXED BY messages_pending \
+                        WHERE pending = 1) LEFT JOIN messages ON row = first";
             let (outbox, oldest) = connection
                 .prepare_cached(sql)?
                 .query_row((), |row| Ok((row.get::<_, i64>(0)?, row.get::<_, Option<i64>>(1)?)))?;
