@@ -15,7 +15,7 @@ pub const OPEN: [&str; 4] = ["/docs", "/livez", "/openapi.json", "/readyz"];
 const NO_TENANT: [&str; 3] = ["/health", "/metrics", "/sessions"];
 
 /// What can go wrong: the table of `docs/api.md`, with the words that answers really have.
-pub const ERRORS: [Error; 47] = {
+pub const ERRORS: [Error; 48] = {
     use On::{Body, Every, Nothing, Query, Tenant, These};
     [
         Error(401, "Unauthorized", None, Every),
