@@ -265,7 +265,7 @@ async fn a_session_goes_through_its_proxy_and_its_password_is_told_to_nobody() {
 
 #[tokio::test]
 async fn a_proxy_is_changed_and_removed_while_the_session_runs() {
-    let world = with_tls(true).await;
+    let mut world = with_tls(true).await;
     let tls: std::net::SocketAddr = {
         let url = world.simulator.wss_url().unwrap();
         url.trim_start_matches("wss://").split('/').next().unwrap().parse().unwrap()
@@ -294,6 +294,17 @@ async fn a_proxy_is_changed_and_removed_while_the_session_runs() {
     acme.send_ok(BRUNO, "four").await;
     assert_eq!((first.accepted(), second.accepted()), (1, 1));
     assert_eq!(world.devices(ANA).await.len(), 1, "it is the same device all the while");
+    // One that leads nowhere is not gone around, also not by the next process.
+    second.set(Mode::Refuse);
+    open_through(acme, format!("socks5://{}", second.address)).await;
+    acme.until("a reason", |status| status["reason"] == "proxy_failed").await;
+    let logins = world.stats().await["logins"].clone();
+    world.service.kill_and_restart().await;
+    let acme = world.service.tenant("acme");
+    acme.until("a reason", |status| status["reason"] == "proxy_failed").await;
+    assert_eq!(world.stats().await["logins"], logins);
+    second.set(Mode::Pass);
+    acme.until_state("ready").await;
 }
 
 #[tokio::test]
