@@ -41,7 +41,7 @@ enum Arrives {
 /// Whether, and when, a session dials again by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Again {
-    /// After a pause that grows with the failures in a row: at most a second first, at most five minutes in the end.
+    /// After a pause that grows with the failures in a row: at most a second first, at most a minute in the end.
     Soon,
     /// The same, if the connection does not answer a ping within ten seconds; otherwise nothing has happened.
     SoonIfDead,
@@ -64,7 +64,7 @@ impl Again {
     /// The whole range is used (full jitter), so that sessions that failed together don't come back together.
     pub fn pause(self, failures: u32, fraction: f64) -> Option<Duration> {
         let (least, first, most) = match self {
-            Self::Soon | Self::SoonIfDead => (0, 1, 300),
+            Self::Soon | Self::SoonIfDead => (0, 1, 60),
             Self::Slowly => (60, 60, 3600),
             Self::ToConfirm => (5, 1, 1),
             Self::AtExpiry | Self::Tomorrow | Self::Never => return None,
@@ -331,7 +331,7 @@ mod tests {
     fn pauses_grow_and_use_their_whole_range() {
         // Case 8: who flaps waits longer and longer.
         let soon: Vec<_> = (1..12).map(|failures| Again::Soon.pause(failures, 1.0).unwrap().as_secs()).collect();
-        assert_eq!(soon, [1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300]);
+        assert_eq!(soon, [1, 2, 4, 8, 16, 32, 60, 60, 60, 60, 60]);
         assert_eq!(Again::Soon.pause(9, 0.0), Some(Duration::ZERO));
         let slowly: Vec<_> = (1..9).map(|failures| Again::Slowly.pause(failures, 1.0).unwrap().as_secs()).collect();
         assert_eq!(slowly, [120, 180, 300, 540, 1020, 1980, 3660, 3660]);
@@ -340,7 +340,7 @@ mod tests {
             assert_eq!(Again::ToConfirm.pause(failures, 0.0), Some(Duration::from_secs(5)));
             assert_eq!(Again::ToConfirm.pause(failures, 1.0), Some(Duration::from_secs(6)));
         }
-        assert_eq!(Again::Soon.pause(u32::MAX, 2.0), Some(Duration::from_secs(300)));
+        assert_eq!(Again::Soon.pause(u32::MAX, 2.0), Some(Duration::from_secs(60)));
         assert!([Again::AtExpiry, Again::Tomorrow, Again::Never].iter().all(|again| again.pause(1, 1.0).is_none()));
     }
 }

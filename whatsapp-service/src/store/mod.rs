@@ -90,6 +90,9 @@ pub enum StoreError {
     /// The database and the key don't go together.
     #[error(transparent)]
     WrongKey(#[from] WrongKey),
+    /// A bug in this program; the log says where.
+    #[error("something in the service failed that must not")]
+    Panicked,
     /// The process is about to end.
     #[error("the database is closed")]
     Closed,

@@ -167,9 +167,14 @@ async fn a_job_that_fails_undoes_itself_and_nothing_else() {
         tx.append(&tenant("acme"), EventKind::SessionState, &"undone")?;
         tx.execute("INSERT INTO nowhere VALUES (1)", ())
     });
+    let bug = store.write(|tx| -> rusqlite::Result<()> {
+        tx.append(&tenant("acme"), EventKind::SessionState, &"undone")?;
+        panic!("a test asked for it")
+    });
     let after = accept(&store, &acme, "B");
-    let (_, broken, _) = tokio::join!(before, broken, after);
+    let (_, broken, bug, _) = tokio::join!(before, broken, bug, after);
     assert!(matches!(broken, Err(StoreError::Database(_))));
+    assert!(matches!(bug, Err(StoreError::Panicked)));
     assert!(store.events(&acme, 0, 10).await.unwrap().is_empty(), "nothing of it is left");
     assert_eq!(store.last_sequence(&acme).await.unwrap(), 0);
     assert!(store.is_healthy().await);

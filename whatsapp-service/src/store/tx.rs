@@ -1,5 +1,7 @@
 //! One job inside of a transaction: what every write has in common.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
 use chrono::{DateTime, Utc};
 use rusqlite::{Connection, OptionalExtension, Params, Row};
 
@@ -64,7 +66,9 @@ impl<'c> Tx<'c> {
         }
         self.execute("SAVEPOINT job", ())?;
         let told = self.told.len();
-        let result = work(self);
+        // A bug in one job is not the end of all writing.
+        let done = catch_unwind(AssertUnwindSafe(|| work(self)));
+        let result = done.unwrap_or_else(|_| Err(carry(StoreError::Panicked)));
         if let Err(error) = &result {
             self.told.truncate(told);
             self.lost |= is_corruption(error);

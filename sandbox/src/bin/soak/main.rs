@@ -83,8 +83,8 @@ struct Options {
     growth: f64,
 
     /// Seconds after the last fault by which every session is ready, and then by which every message is settled. A
-    /// session that failed again and again waits up to five minutes between two dials.
-    #[arg(long, default_value_t = 420)]
+    /// session that failed again and again waits up to a minute between two dials.
+    #[arg(long, default_value_t = 180)]
     settle: u64,
 
     /// Write what the service's process uses to this file, a line of JSON every 10 seconds.
