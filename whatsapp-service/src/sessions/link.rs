@@ -43,6 +43,10 @@ use crate::{config::Config, store::Store};
 
 /// How long a client may take to say goodbye and write down what it holds.
 const STOP_LIMIT: Duration = Duration::from_secs(15);
+/// How many one-time keys a device hands to the server at a time, for people who write to it for the first time. It asks
+/// for more when they run out. WhatsApp Web hands over 812, whatsmeow 50 (its `WantedPreKeyCount`). The frame that carries
+/// them leaves its size behind in two buffers of every connection: 812 keys cost 80 KiB, for as long as it lasts.
+const PRE_KEYS: usize = 100;
 /// How many receipts may hold a thread until they are on the disk.
 const BLOCKING_RECEIPTS: usize = 64;
 /// How long a verdict on the server's certificate is good for all sessions.
@@ -206,6 +210,7 @@ impl Link {
             .with_inbound_durability_hook(inbound)
             // What was sent is forgotten by the store.
             .with_cache_config(CacheConfig { sent_message_ttl_secs: 0, ..CacheConfig::default() })
+            .with_wanted_pre_key_count(PRE_KEYS)
             .skip_history_sync()
             .build()
             .await
