@@ -7,6 +7,7 @@ use axum::{http::header::CONTENT_TYPE, response::IntoResponse};
 use serde_json::{Map, Value, json};
 use utoipa::OpenApi;
 
+use super::problem::Problem;
 use crate::sessions::{ReceivedMessage, SessionStateChange};
 
 /// Paths that ask for no secret: they tell nobody's secrets, and are asked by those who hold none.
@@ -134,7 +135,7 @@ pub enum On {
         description = "WhatsApp sessions of many tenants behind one internal HTTP interface. `docs/api.md` of the \
                        repository says what the states, codes and events mean.",
     ),
-    components(schemas(ReceivedMessage, SessionStateChange))
+    components(schemas(Problem, ReceivedMessage, SessionStateChange))
 )]
 pub struct Head;
 
