@@ -170,6 +170,7 @@ async fn a_dashboard_asks_only_for_what_there_is() {
     let world = World::start().await;
     world.pair("acme", ANA).await;
     world.service.tenant("acme").deliver(BRUNO, "hello").await;
+    assert_eq!(world.service.tenant("nobody").send(BRUNO, "refused").await.0, 409);
     let metrics = metrics(&world.service).await;
     let known: BTreeSet<_> =
         metrics.samples.keys().map(|sample| sample.split('{').next().unwrap().to_owned()).collect();

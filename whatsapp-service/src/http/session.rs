@@ -29,7 +29,7 @@ pub struct Open {
     phone: Option<String>,
     /// Reach WhatsApp through this proxy from now on, or, if it is null, directly.
     #[serde(default, deserialize_with = "also_null")]
-    #[schema(value_type = Option<String>, example = "socks5://127.0.0.1:1080")]
+    #[schema(value_type = Option<String>)]
     proxy: Option<Option<String>>,
 }
 
