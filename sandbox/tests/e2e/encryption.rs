@@ -22,6 +22,8 @@ const SENT: &str = "a text that was sent, and is kept";
 const QUEUED: &str = "a text that waits to be sent";
 const RECEIVED: &str = "a text that came in";
 const TOKEN: &str = "token-in-the-address";
+/// What stands before a device's key.
+const CREDENTIALS: &str = "\"noise_key\"";
 const SIGNING: &str = "whsec_MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=";
 
 fn key(byte: u8) -> String {
@@ -71,7 +73,7 @@ fn found(data: &Path) -> Vec<&'static str> {
         }
     }
     let is_there = |secret: &&str| bytes.windows(secret.len()).any(|window| window == secret.as_bytes());
-    [SENT, QUEUED, RECEIVED, TOKEN, SIGNING].into_iter().filter(is_there).collect()
+    [SENT, QUEUED, RECEIVED, TOKEN, SIGNING, CREDENTIALS].into_iter().filter(is_there).collect()
 }
 
 /// `whatsapp-service rekey` on this directory.
@@ -117,12 +119,12 @@ async fn with_a_key_all_works_and_nothing_of_it_can_be_found_in_the_files() {
     for key in [None, Some(key.as_str())] {
         let mut world = filled(key).await;
         let everything = key.is_none();
-        assert_eq!(found(world.service.data.path()).len(), if everything { 5 } else { 0 }, "while it runs");
+        assert_eq!(found(world.service.data.path()).len(), if everything { 6 } else { 0 }, "while it runs");
         world.service.kill_and_restart().await;
         check(&world).await;
         assert_eq!(world.service.terminate().await.code(), Some(0));
         let found = found(world.service.data.path());
-        assert_eq!(found.len(), if everything { 5 } else { 0 }, "after it: {found:?}");
+        assert_eq!(found.len(), if everything { 6 } else { 0 }, "after it: {found:?}");
     }
 }
 
@@ -170,7 +172,7 @@ async fn another_key_can_be_given_and_taken_away() {
         assert_eq!(world.service.terminate().await.code(), Some(0));
         let said = succeeds(rekey(world.service.data.path(), now, next));
         assert!(said.contains("values"), "{said}");
-        assert_eq!(found(world.service.data.path()).len(), if next.is_none() { 5 } else { 0 }, "right after it");
+        assert_eq!(found(world.service.data.path()).len(), if next.is_none() { 6 } else { 0 }, "right after it");
         now = next;
         // It comes from a file, or from nowhere.
         fs::write(&file, now.unwrap_or_default()).unwrap();

@@ -41,7 +41,7 @@ pub const WEBHOOK_URL: Column = Column { table: "webhooks", name: "url", row: &[
 /// What webhooks are signed with.
 pub const WEBHOOK_SECRET: Column = Column { table: "webhooks", name: "secret", row: &["tenant"] };
 
-/// What is known of sessions; the account's number is in it.
+/// What is known of sessions: the account's number, a ban, the proxy with its password.
 pub const RECORD: Column = Column { table: "stores", name: "record", row: &["tenant", "key"] };
 /// What devices need: credentials, keys, ratchets, and texts that may be asked for again.
 pub const VALUE: Column = Column { table: "state", name: "value", row: &["store", "kind", "name"] };

@@ -30,8 +30,7 @@ async fn fill(store: &Store, tenant: &TenantId) {
     let webhook = Webhook { url: SECRETS[2].into(), secret: SECRETS[3].into(), events: None };
     store.put_webhook(tenant, webhook).await.unwrap();
     store.accept(tenant, vec![draft("A", Some(("k", 7)))], 1).await.unwrap();
-    let (name, record) =
-        (tenant.clone(), Record { paired: true, phone: Some(SECRETS[4].into()), hold: None, proxy: None });
+    let (name, record) = (tenant.clone(), Record { paired: true, phone: Some(SECRETS[4].into()), ..Record::default() });
     let keys = store.write(move |tx| {
         let device = tx.new_store(&name, &Record::default())?;
         tx.cells(device)?.put(Kind::Session, b"an address", SECRETS[5].as_bytes())
