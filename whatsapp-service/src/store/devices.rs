@@ -122,14 +122,12 @@ impl Store {
         self.import(tenant).await?;
         let tenant = tenant.clone();
         self.write(move |tx| {
-            let key = tx.tenant(&tenant)?;
-            let sql = "SELECT record FROM stores WHERE tenant = ? AND state = 'live'";
-            let Some(found) = tx.find(sql, [key], |row| row.get::<_, Vec<u8>>(0))? else {
-                return tx.new_store(&tenant, &Record { proxy, ..Record::default() }).map(drop);
-            };
-            let record = encode(&Record { proxy, ..decode(&found)? })?;
-            let sql = "UPDATE stores SET record = ? WHERE tenant = ? AND state = 'live'";
-            tx.execute(sql, params![record, key]).map(drop)
+            let live = "SELECT key, record FROM stores WHERE tenant = ? AND state = 'live'";
+            let read = |row: &Row<'_>| Ok((row.get("key")?, read_record(row, "key", &tenant, tx.seal())?));
+            match tx.find(live, [tx.tenant(&tenant)?], read)? {
+                Some((store, record)) => tx.put_record(store, &tenant, &Record { proxy, ..record }),
+                None => tx.new_store(&tenant, &Record { proxy, ..Record::default() }).map(drop),
+            }
         })
         .await
     }

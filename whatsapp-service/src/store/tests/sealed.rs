@@ -22,8 +22,19 @@ fn open_with(folder: &TempDir, seal: &Seal) -> Result<Store, StoreError> {
 }
 
 /// What nobody is to find.
-const SECRETS: [&str; 6] =
-    ["text of A", "an incoming text", "https://example.com/token", "whsec_secret", "5511777777777", "a ratchet"];
+const SECRETS: [&str; 7] = [
+    "text of A",
+    "an incoming text",
+    "https://example.com/token",
+    "whsec_secret",
+    "5511777777777",
+    "a ratchet",
+    "a-proxys-password",
+];
+
+fn proxy() -> crate::sessions::Proxy {
+    format!("socks5://user:{}@proxy.example:1080", SECRETS[6]).parse().unwrap()
+}
 
 /// One of everything that is sealed.
 async fn fill(store: &Store, tenant: &TenantId) {
@@ -37,6 +48,7 @@ async fn fill(store: &Store, tenant: &TenantId) {
     });
     keys.await.unwrap();
     store.record(tenant, record).await.unwrap();
+    store.record_proxy(tenant, Some(proxy())).await.unwrap();
     let data = Some(serde_json::json!({"text": SECRETS[1]}));
     store.received(tenant, vec![Received { identity: ["c".into(), "s".into(), "i".into()], data }]).await.unwrap();
 }
@@ -50,7 +62,9 @@ async fn check(store: &Store, tenant: &TenantId) {
     let other = store.known(tenant, vec![draft("B", Some(("k", 8))).idempotency]).await.unwrap();
     assert!(matches!(other[0], Some(Accepted::Conflict)));
     let (record, value) = device(store, tenant).await;
-    assert_eq!((record.unwrap().phone.unwrap(), value.unwrap()), (SECRETS[4].into(), SECRETS[5].into()));
+    let record = record.unwrap();
+    assert_eq!((record.phone.unwrap(), value.unwrap()), (SECRETS[4].into(), SECRETS[5].into()));
+    assert_eq!(record.proxy, Some(proxy()));
     let events = store.events(tenant, 0, 10).await.unwrap();
     assert_eq!(events[0].data.get(), r#"{"text":"an incoming text"}"#);
     let delivery = store.next_delivery(tenant, 1).await.unwrap().unwrap();
