@@ -106,27 +106,27 @@ impl Store {
 
     /// Writes down what is known of a tenant's session.
     pub async fn record(&self, tenant: &TenantId, record: Record) -> Result<(), StoreError> {
-        let tenant = tenant.clone();
-        self.write(move |tx| {
-            let live = "SELECT key FROM stores WHERE tenant = ? AND state = 'live'";
-            match tx.find(live, [tx.tenant(&tenant)?], |row| row.get(0))? {
-                Some(store) => tx.put_record(store, &tenant, &record),
-                None => tx.new_store(&tenant, &record).map(drop),
-            }
-        })
-        .await
+        self.change_record(tenant, |_| record).await
     }
 
     /// Writes down a tenant's way to WhatsApp, and leaves the rest of what is known as it is.
     pub async fn record_proxy(&self, tenant: &TenantId, proxy: Option<Proxy>) -> Result<(), StoreError> {
         self.import(tenant).await?;
+        self.change_record(tenant, |known| Record { proxy, ..known }).await
+    }
+
+    async fn change_record(
+        &self,
+        tenant: &TenantId,
+        change: impl FnOnce(Record) -> Record + Send + 'static,
+    ) -> Result<(), StoreError> {
         let tenant = tenant.clone();
         self.write(move |tx| {
             let live = "SELECT key, record FROM stores WHERE tenant = ? AND state = 'live'";
             let read = |row: &Row<'_>| Ok((row.get("key")?, read_record(row, "key", &tenant, tx.seal())?));
             match tx.find(live, [tx.tenant(&tenant)?], read)? {
-                Some((store, record)) => tx.put_record(store, &tenant, &Record { proxy, ..record }),
-                None => tx.new_store(&tenant, &Record { proxy, ..Record::default() }).map(drop),
+                Some((store, known)) => tx.put_record(store, &tenant, &change(known)),
+                None => tx.new_store(&tenant, &change(Record::default())).map(drop),
             }
         })
         .await
@@ -220,6 +220,22 @@ impl Tx<'_> {
         let store = self.last_row();
         self.put_record(store, tenant, record)?;
         Ok(store)
+    }
+
+    /// Writes down that the device of this store is linked to the account with this number, if that is news.
+    pub fn note_link(&self, store: i64, phone: &str) -> rusqlite::Result<()> {
+        let sql = "SELECT name, stores.key AS store, record FROM stores JOIN tenants ON tenants.key = stores.tenant \
+                   WHERE stores.key = ?";
+        let read = |row: &Row<'_>| {
+            let tenant = tenant_name(row, "name")?;
+            Ok((read_record(row, "store", &tenant, self.seal())?, tenant))
+        };
+        match self.find(sql, [store], read)? {
+            Some((known, tenant)) if !known.paired => {
+                self.put_record(store, &tenant, &Record { paired: true, phone: Some(phone.into()), ..known })
+            }
+            _ => Ok(()),
+        }
     }
 
     fn put_record(&self, store: i64, tenant: &TenantId, record: &Record) -> rusqlite::Result<()> {

@@ -26,8 +26,13 @@ use crate::store::{
 #[async_trait]
 impl DeviceStore for DeviceBackend {
     async fn save(&self, device: &Device) -> Result<()> {
-        let device = device.clone();
-        self.write(move |cells| put_device(cells, &device)).await
+        let (device, key) = (device.clone(), self.key);
+        // The link, and that there is one, become known to the next process together.
+        self.change(move |tx| {
+            put_device(&tx.cells(key)?, &device)?;
+            device.pn.map_or(Ok(()), |account| tx.note_link(key, &account.user))
+        })
+        .await
     }
 
     async fn load(&self) -> Result<Option<Device>> {

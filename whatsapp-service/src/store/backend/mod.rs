@@ -22,7 +22,7 @@ use whatsapp_rust::{
 };
 
 pub use self::{device::device, protocol::KEPT_FOR, signal::number};
-use super::{Store, StoreError, cells::Cells};
+use super::{Store, StoreError, cells::Cells, tx::Tx};
 
 /// Who runs the device that a store is for.
 #[async_trait]
@@ -62,11 +62,18 @@ impl DeviceBackend {
         work: impl FnOnce(&Cells<'_>) -> rusqlite::Result<T> + Send + 'static,
     ) -> Result<T> {
         let key = self.key;
+        self.change(move |tx| work(&tx.cells(key)?)).await
+    }
+
+    async fn change<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Tx<'_>) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T> {
         // Whoever runs into a damaged page takes those with him who share his transaction: once is enough.
         if self.damaged.load(Ordering::Relaxed) {
             return Err(library_error(StoreError::Damaged("it was found damaged before".into())));
         }
-        self.checked(self.store.write(move |tx| work(&tx.cells(key)?))).await
+        self.checked(self.store.write(work)).await
     }
 
     async fn checked<T>(&self, work: impl Future<Output = std::result::Result<T, StoreError>>) -> Result<T> {
