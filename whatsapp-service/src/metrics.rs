@@ -281,7 +281,7 @@ pub struct Commits {
 
 impl Commits {
     /// To be made after [`start`].
-    pub fn new() -> Self {
+    pub fn start() -> Self {
         Self {
             done: counter!(COMMITS, "outcome" => OK),
             failed: counter!(COMMITS, "outcome" => FAILED),

@@ -60,7 +60,7 @@ impl Writer {
         let (health, (ended, end)) = (Arc::new(Health::default()), oneshot::channel());
         let watched = health.clone();
         thread::Builder::new().name("store-writer".into()).spawn(move || {
-            let (_alarm, counted) = (Alarm(watched.clone()), Commits::new());
+            let (_alarm, counted) = (Alarm(watched.clone()), Commits::start());
             while let Ok(first) = queued.recv() {
                 let batch: Vec<Job> = std::iter::once(first).chain(queued.try_iter().take(BATCH - 1)).collect();
                 let (jobs, begun) = (batch.len(), Instant::now());
