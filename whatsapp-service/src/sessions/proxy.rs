@@ -72,7 +72,7 @@ impl FromStr for Proxy {
         };
         let host = url.host().filter(|host| !host.is_empty() && host.len() <= 255).ok_or(InvalidProxy::Address)?;
         let port = url.port_u16().filter(|port| *port != 0).ok_or(InvalidProxy::Address)?;
-        if url.path().trim_start_matches('/') != "" || url.query().is_some() {
+        if !url.path().trim_start_matches('/').is_empty() || url.query().is_some() {
             return Err(InvalidProxy::Path);
         }
         // What ureq reads from it decides, so that both ways of a tenant, the socket and HTTP, have the same login.
