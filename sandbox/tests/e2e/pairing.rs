@@ -149,7 +149,12 @@ async fn deleting_unlinks_the_device_and_leaves_nothing() {
     assert_eq!((status.as_u16(), body), (200, json!({"status": "not_found", "unlinked": true})));
     assert_eq!(acme.status().await, json!({"status": "not_found"}));
     eventually("the phone lists no device", || async { world.devices(ANA).await.is_empty().then_some(()) }).await;
-    assert_eq!(std::fs::read_dir(world.service.data.path().join("tenants")).unwrap().count(), 0);
+    let database = world.service.database();
+    for table in ["stores", "state"] {
+        let rows = database.query_row(&format!("SELECT count(*) FROM {table}"), (), |row| row.get::<_, i64>(0));
+        assert_eq!(rows.unwrap(), 0, "{table}");
+    }
+    drop(database);
     assert_eq!(acme.call(Method::DELETE, "/session", None).await.0, 404);
     // The tenant can start again, with another phone too.
     world.pair("acme", BRUNO).await;
