@@ -245,25 +245,4 @@ mod tests {
         }
         assert_eq!(format!("{:?}", key(1)), "Seal(key)");
     }
-
-    #[test]
-    #[ignore = "a measurement: cargo test --release -p whatsapp-service --lib -- --ignored --nocapture nanoseconds"]
-    fn nanoseconds_to_seal_and_open() {
-        const ROUNDS: u32 = 100_000;
-        let (seal, row) = (key(1), [&b"acme"[..], b"3EB0FBB6671E27C816F390"]);
-        for size in [32, 200, 1000, 10_000] {
-            let plain = vec![7; size];
-            let start = std::time::Instant::now();
-            for _ in 0..ROUNDS {
-                std::hint::black_box(seal.seal(&CONTENT, &row, &plain));
-            }
-            let sealing = start.elapsed() / ROUNDS;
-            let sealed = seal.seal(&CONTENT, &row, &plain);
-            let start = std::time::Instant::now();
-            for _ in 0..ROUNDS {
-                std::hint::black_box(seal.open(&CONTENT, &row, &*sealed).unwrap());
-            }
-            println!("{size} bytes: sealed in {sealing:?}, opened in {:?}", start.elapsed() / ROUNDS);
-        }
-    }
 }
