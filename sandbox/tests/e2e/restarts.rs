@@ -54,7 +54,9 @@ async fn kill_9_in_the_middle_of_sending_and_receiving() {
     for text in &sent {
         assert_eq!(world.until_shown(BRUNO, text).await.len(), 1, "{text:?} is shown once");
     }
-    assert_eq!(world.count(BRUNO, "retryReceipts").await, 0, "each was read at once: no counter was used twice");
+    // Not all are read at once: the library may answer in a chain that it writes down some 25 ms later, and after a kill
+    // in between the phone has to ask again.
+    assert_eq!(world.count(BRUNO, "reusedCounters").await, 0, "no counter was used twice");
     let mut written: Vec<_> = written.iter().map(ToString::to_string).collect();
     written.sort();
     for tenant in tenants {

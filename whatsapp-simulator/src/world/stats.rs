@@ -18,6 +18,7 @@ pub(crate) struct Counters {
     pub(crate) receipts: AtomicU64,
     pub(crate) retry_receipts: AtomicU64,
     pub(crate) repeated_ids: AtomicU64,
+    pub(crate) reused_counters: AtomicU64,
     pub(crate) shown: AtomicU64,
 }
 
@@ -47,6 +48,9 @@ pub struct Totals {
     pub retry_receipts: u64,
     /// Messages that a phone dropped because it already had one with that id from that sender.
     pub repeated_ids: u64,
+    /// New messages that came to a phone under a Signal counter that another message of that chain had used already: two
+    /// messages under one key, which must never happen.
+    pub reused_counters: u64,
     /// Messages that a phone has put on its screen, its own included; also those that it has forgotten since.
     pub shown: u64,
 }
@@ -66,6 +70,7 @@ impl Counters {
             receipts: get(&self.receipts),
             retry_receipts: get(&self.retry_receipts),
             repeated_ids: get(&self.repeated_ids),
+            reused_counters: get(&self.reused_counters),
             shown: get(&self.shown),
         }
     }

@@ -83,6 +83,9 @@ impl World {
                 return;
             }
             Err(error) => {
+                if first_time && error.is_reused_counter() {
+                    self.count(Address::phone(handset.account), |c| &c.reused_counters);
+                }
                 tracing::info!(%error, "a phone cannot read a message and asks for it again");
                 self.ask_again(handset, (from, addressing), id, timestamp);
                 return;
@@ -403,6 +406,29 @@ mod tests {
         assert_eq!((totals.retry_receipts, totals.repeated_ids, totals.shown), (2, 0, 8));
         let shown = |of: usize| world.totals_by_phone()[of].1.shown;
         assert_eq!((shown(0), shown(1)), (4, 4));
+    }
+
+    #[test]
+    fn a_counter_that_is_used_twice_is_counted() {
+        let world = World::new(Config::default());
+        let (ana, bruno) = (phone("5511999999999"), phone("5511988888888"));
+        world.add_account(&ana, "Ana").unwrap();
+        world.add_account(&bruno, "Bruno").unwrap();
+        world.write(&ana, &bruno, "one").unwrap();
+        world.write(&bruno, &ana, "two").unwrap();
+        let (at_bruno, handset) = {
+            let state = lock(&world.state);
+            (Address::phone(state.find(&bruno).unwrap()), state.accounts[0].handset.clone())
+        };
+        let before = lock(&handset.signal).session(at_bruno);
+        world.write(&ana, &bruno, "three").unwrap();
+        assert_eq!(world.totals().reused_counters, 0);
+        // As a store does that was put back from a copy.
+        lock(&handset.signal).put_session(at_bruno, before);
+        world.write(&ana, &bruno, "four").unwrap();
+        let texts: Vec<_> = world.messages(&bruno).unwrap().into_iter().map(|m| m.text).collect();
+        assert_eq!(texts, ["one", "two", "three", "four"]);
+        assert_eq!((world.totals().reused_counters, world.totals().retry_receipts), (1, 1));
     }
 
     #[test]

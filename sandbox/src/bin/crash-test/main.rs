@@ -202,6 +202,9 @@ async fn course(run: &Arc<Run>, results: &Mutex<Results>) -> anyhow::Result<()> 
     if kills != planned {
         run.violations.add("kills", format!("{kills} instead of {planned}"));
     }
+    if run.reused_counters() > 0 {
+        run.violations.add("counters", format!("{} used twice", run.reused_counters()));
+    }
     run.enter("done");
     Ok(())
 }

@@ -120,6 +120,11 @@ impl Run {
         self.of_recipients(|totals| totals.repeated_ids)
     }
 
+    /// Messages under a key that was used before. They may come from any side to any phone.
+    pub fn reused_counters(&self) -> u64 {
+        self.world().totals().reused_counters
+    }
+
     /// How often a recipient's phone could not read a message and asked for it again.
     pub fn asked_again(&self) -> u64 {
         self.of_recipients(|totals| totals.retry_receipts)

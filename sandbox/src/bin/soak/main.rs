@@ -238,6 +238,10 @@ async fn flow_and_judge(
     if kills != options.kills {
         run.violations.add("kills", format!("{kills} instead of {}", options.kills));
     }
+    let reused = run.world().totals().reused_counters;
+    if reused > 0 {
+        run.violations.add("counters", format!("{reused} used twice"));
+    }
     run.enter("done");
     Ok(())
 }

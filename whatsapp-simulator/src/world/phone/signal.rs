@@ -39,6 +39,13 @@ pub(crate) enum SignalError {
     Pretended,
 }
 
+impl SignalError {
+    /// Whether the key of this message was used for another one before.
+    pub(crate) fn is_reused_counter(&self) -> bool {
+        matches!(self, Self::Protocol(SignalProtocolError::DuplicatedMessage(..)))
+    }
+}
+
 /// A key pair from the operating system's randomness.
 pub(crate) fn new_key_pair() -> KeyPair {
     KeyPair::generate(&mut rand::make_rng::<StdRng>())
@@ -129,6 +136,17 @@ impl Signal {
 
     pub(crate) fn drop_session(&mut self, with: Address) {
         self.sessions.0.remove(address(with).as_str());
+    }
+
+    /// The session as it is now, to be put back later.
+    #[cfg(test)]
+    pub(crate) fn session(&self, with: Address) -> SessionRecord {
+        self.sessions.0[address(with).as_str()].clone()
+    }
+
+    #[cfg(test)]
+    pub(crate) fn put_session(&mut self, with: Address, session: SessionRecord) {
+        self.sessions.0.insert(address(with).as_str().to_owned(), session);
     }
 
     /// Starts a session from a bundle.
