@@ -1,6 +1,7 @@
 //! One tenant's session: it starts clients, follows what happens to them, and knows its state.
 
 use std::{
+    mem::take,
     ops::ControlFlow,
     panic::AssertUnwindSafe,
     sync::{
@@ -265,7 +266,7 @@ impl Session {
             return Ok(());
         }
         let before = std::mem::replace(&mut *lock(&self.proxy), proxy.clone());
-        if let Err(error) = self.around.store.record_proxy(&self.tenant, proxy).await {
+        if let Err(error) = self.around.store.change_record(&self.tenant, |record| record.proxy = proxy).await {
             *lock(&self.proxy) = before;
             return Err(error.into());
         }
@@ -420,17 +421,18 @@ impl Session {
 
     /// What has to be done, or known, before the first dial.
     async fn prepare(&self, forget_old_link: bool, take_back: bool) -> Result<Option<Hold>, StoreError> {
-        let mut record = self.around.store.recorded(&self.tenant).await?;
-        *lock(&self.proxy) = record.proxy.clone();
+        let (store, tenant) = (&self.around.store, &self.tenant);
+        let Record { hold, proxy, .. } = store.recorded(tenant).await?;
+        *lock(&self.proxy) = proxy.clone();
         if forget_old_link {
             // The keys are set aside; the way to WhatsApp stays.
-            self.around.store.quarantine(&self.tenant).await?;
-            self.record(Record::default()).await?;
+            store.quarantine(tenant).await?;
+            store.change_record(tenant, |record| record.proxy = proxy).await?;
             return Ok(None);
         }
-        let hold = record.hold.take_if(|hold| hold.is_in_force(Utc::now()));
+        let hold = hold.filter(|hold| hold.is_in_force(Utc::now()));
         if hold.is_some() && take_back {
-            self.record(record).await?;
+            store.change_record(tenant, |record| record.hold = None).await?;
             return Ok(None);
         }
         Ok(hold)
@@ -484,7 +486,7 @@ impl Session {
             tracing::error!(tenant = %self.tenant, "a session's task failed badly; it starts again");
             self.apply(Signal::Panicked);
         }
-        if std::mem::take(&mut run.abandoned) {
+        if take(&mut run.abandoned) {
             tokio::select! {
                 () = cancel.cancelled() => {}
                 why = self.around.examine_server(self.proxy()) => self.apply(why),
@@ -520,7 +522,7 @@ impl Session {
         if run.ready_since.take().is_some_and(|since| since.elapsed() >= STABLE) {
             run.failures = 0;
         }
-        if std::mem::take(&mut run.just_paired) && snapshot.is_under_way() {
+        if take(&mut run.just_paired) && snapshot.is_under_way() {
             run.by_person = true;
             return Some(Duration::ZERO);
         }
@@ -635,10 +637,9 @@ impl Session {
 
     /// Writes down what a later process must know before it dials.
     async fn keep(&self, hold: Hold) -> Result<(), StoreError> {
-        let mut record = self.around.store.recorded(&self.tenant).await?;
-        (record.paired, record.hold) = (true, Some(hold));
-        record.phone = self.snapshot.borrow().phone.clone();
-        self.record(record).await
+        let phone = self.snapshot.borrow().phone.clone();
+        let known = |record: &mut Record| *record = Record { paired: true, phone, hold: Some(hold), ..take(record) };
+        self.around.store.change_record(&self.tenant, known).await
     }
 
     /// Notices what the library tells nobody: that it stopped saving, and that a connection is open and not logged in,
@@ -749,12 +750,13 @@ impl Session {
         client.persistence_manager().flush().await.map_err(|error| error.to_string())?;
         client.flush_pending_signal_state().await.map_err(|error| error.to_string())?;
         let phone = client.pn().map(|jid| jid.user.to_string());
-        let recorded = self.around.store.recorded(&self.tenant).await.map_err(|error| error.to_string())?;
-        let linked = Record { paired: true, phone, hold: None, proxy: self.proxy() };
-        if recorded != linked {
-            self.record(linked).await.map_err(|error| error.to_string())?;
+        let store = &self.around.store;
+        let known = store.recorded(&self.tenant).await.map_err(|error| error.to_string())?;
+        if known.paired && known.phone == phone && known.hold.is_none() {
+            return Ok(());
         }
-        Ok(())
+        let linked = |record: &mut Record| *record = Record { paired: true, phone, hold: None, ..take(record) };
+        store.change_record(&self.tenant, linked).await.map_err(|error| error.to_string())
     }
 
     /// Ends the link at the server. The library's own `logout` keeps to itself whether the server heard it.
@@ -767,11 +769,6 @@ impl Session {
         }
         let removed = self.snapshot.borrow().seems_unlinked();
         if matches!(told, Ok(Ok(()))) || removed { Unlinked::Confirmed } else { Unlinked::NotTold }
-    }
-
-    /// Writes down what is known of the session. The way to WhatsApp is always the one chosen last.
-    async fn record(&self, record: Record) -> Result<(), StoreError> {
-        self.around.store.record(&self.tenant, Record { proxy: self.proxy(), ..record }).await
     }
 
     /// Whether it was linked when that was last written down. What can't be read may well be.

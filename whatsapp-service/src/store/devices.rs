@@ -104,29 +104,23 @@ impl Store {
         Ok(self.live_store(tenant).await?.map(|(_, record)| record).unwrap_or_default())
     }
 
-    /// Writes down what is known of a tenant's session.
-    pub async fn record(&self, tenant: &TenantId, record: Record) -> Result<(), StoreError> {
-        self.change_record(tenant, |_| record).await
-    }
-
-    /// Writes down a tenant's way to WhatsApp, and leaves the rest of what is known as it is.
-    pub async fn record_proxy(&self, tenant: &TenantId, proxy: Option<Proxy>) -> Result<(), StoreError> {
-        self.import(tenant).await?;
-        self.change_record(tenant, |known| Record { proxy, ..known }).await
-    }
-
-    async fn change_record(
+    /// Changes what is known of a tenant's session; of a tenant without a store that is nothing yet.
+    pub async fn change_record(
         &self,
         tenant: &TenantId,
-        change: impl FnOnce(Record) -> Record + Send + 'static,
+        change: impl FnOnce(&mut Record) + Send + 'static,
     ) -> Result<(), StoreError> {
+        self.import(tenant).await?;
         let tenant = tenant.clone();
         self.write(move |tx| {
             let live = "SELECT key, record FROM stores WHERE tenant = ? AND state = 'live'";
             let read = |row: &Row<'_>| Ok((row.get("key")?, read_record(row, "key", &tenant, tx.seal())?));
-            match tx.find(live, [tx.tenant(&tenant)?], read)? {
-                Some((store, known)) => tx.put_record(store, &tenant, &change(known)),
-                None => tx.new_store(&tenant, &change(Record::default())).map(drop),
+            let (store, mut record) = tx.find(live, [tx.tenant(&tenant)?], read)?.unzip();
+            let record = record.get_or_insert_default();
+            change(record);
+            match store {
+                Some(store) => tx.put_record(store, &tenant, record),
+                None => tx.new_store(&tenant, record).map(drop),
             }
         })
         .await

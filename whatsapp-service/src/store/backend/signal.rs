@@ -50,11 +50,7 @@ impl SignalStore for DeviceBackend {
     }
 
     async fn put_sessions_batch(&self, sessions: &[(Arc<str>, Bytes)]) -> Result<()> {
-        let sessions = sessions.to_vec();
-        self.write(move |cells| {
-            sessions.iter().try_for_each(|(address, session)| cells.put(Kind::Session, address.as_bytes(), session))
-        })
-        .await
+        self.put_all(Kind::Session, sessions).await
     }
 
     async fn delete_session(&self, address: &str) -> Result<()> {
@@ -148,11 +144,7 @@ impl SignalStore for DeviceBackend {
     }
 
     async fn put_sender_keys_batch(&self, sender_keys: &[(Arc<str>, Bytes)]) -> Result<()> {
-        let sender_keys = sender_keys.to_vec();
-        self.write(move |cells| {
-            sender_keys.iter().try_for_each(|(address, record)| cells.put(Kind::SenderKey, address.as_bytes(), record))
-        })
-        .await
+        self.put_all(Kind::SenderKey, sender_keys).await
     }
 
     async fn get_sender_key(&self, address: &str) -> Result<Option<Vec<u8>>> {
@@ -163,6 +155,16 @@ impl SignalStore for DeviceBackend {
     async fn delete_sender_key(&self, address: &str) -> Result<()> {
         let address = address.to_owned();
         self.write(move |cells| cells.delete(Kind::SenderKey, address.as_bytes())).await
+    }
+}
+
+impl DeviceBackend {
+    async fn put_all(&self, kind: Kind, records: &[(Arc<str>, Bytes)]) -> Result<()> {
+        let records = records.to_vec();
+        self.write(move |cells| {
+            records.iter().try_for_each(|(address, record)| cells.put(kind, address.as_bytes(), record))
+        })
+        .await
     }
 }
 

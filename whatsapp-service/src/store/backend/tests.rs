@@ -181,7 +181,7 @@ async fn what_was_put_aside_is_kept_and_not_written_any_more() {
     let (store, acme) = (open(&folder), tenant("acme"));
     let old = device(&store, "acme").await;
     old.create().await.unwrap();
-    store.record(&acme, Record { paired: true, ..Record::default() }).await.unwrap();
+    store.change_record(&acme, |record| record.paired = true).await.unwrap();
     store.quarantine(&acme).await.unwrap();
     assert_eq!(store.recorded(&acme).await.unwrap(), Record::default());
     let new = device(&store, "acme").await;
@@ -229,7 +229,13 @@ async fn damage_of_one_tenant_is_told_and_leaves_the_others_alone() {
         let linked = device.load().await.unwrap().unwrap();
         let pn = Some("5511999999999:3@s.whatsapp.net".parse().unwrap());
         device.save(&whatsapp_rust::wacore::store::Device { pn, ..linked }).await.unwrap();
-        store.record(&tenant(name), paired.clone()).await.unwrap();
+        store
+            .change_record(&tenant(name), {
+                let paired = paired.clone();
+                |record| *record = paired
+            })
+            .await
+            .unwrap();
     }
     store
         .write(|tx| {

@@ -47,8 +47,8 @@ async fn fill(store: &Store, tenant: &TenantId) {
         tx.cells(device)?.put(Kind::Session, b"an address", SECRETS[5].as_bytes())
     });
     keys.await.unwrap();
-    store.record(tenant, record).await.unwrap();
-    store.record_proxy(tenant, Some(proxy())).await.unwrap();
+    store.change_record(tenant, |known| *known = record).await.unwrap();
+    store.change_record(tenant, |record| record.proxy = Some(proxy())).await.unwrap();
     let data = Some(serde_json::json!({"text": SECRETS[1]}));
     store.received(tenant, vec![Received { identity: ["c".into(), "s".into(), "i".into()], data }]).await.unwrap();
 }
