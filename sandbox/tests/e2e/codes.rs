@@ -344,6 +344,28 @@ async fn a_pairing_that_was_confirmed_and_then_killed_is_consistent() {
 }
 
 #[tokio::test]
+async fn a_client_that_gave_up_writing_is_replaced_once_there_is_room() {
+    // The library tries to write down what it knows of its device ten times, and then never again.
+    let Some((world, disk)) = world_on_a_small_disk().await else { return };
+    world.pair("acme", ANA).await;
+    world.pair("calm", BRUNO).await;
+    let (acme, calm) = (world.service.tenant("acme"), world.service.tenant("calm"));
+    let disk = std::path::Path::new(&disk);
+    fill(disk);
+    eventually("a client that gave up", || async {
+        world.fault(json!({"edgeRouting": true, "phone": ANA, "times": 1})).await;
+        (acme.status().await["reason"] == "storage_failed").then_some(())
+    })
+    .await;
+    assert_eq!(acme.status().await["state"], "failed");
+    assert_eq!(calm.status().await["state"], "ready", "it has nothing to write");
+    std::fs::remove_file(disk.join("filler")).unwrap();
+    acme.until_state("ready").await;
+    assert_eq!(world.devices(ANA).await.len(), 1, "it is linked as before");
+    acme.send_ok(BRUNO, "room again").await;
+}
+
+#[tokio::test]
 async fn a_link_that_can_not_be_written_down_is_not_called_one() {
     // Case 22: the disk is full while a phone links.
     let Some((world, disk)) = world_on_a_small_disk().await else { return };

@@ -53,6 +53,8 @@ pub(crate) struct FaultSpec {
     #[serde(skip_serializing_if = "Option::is_none")]
     silent_success: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    edge_routing: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     cut_after_frames: Option<u64>,
 }
 
@@ -137,6 +139,7 @@ impl FaultSpec {
             ("noDevices", self.no_devices, FaultKind::NoDevices),
             ("dropReceipts", self.drop_receipts, FaultKind::DropReceipts),
             ("silentSuccess", self.silent_success, FaultKind::SilentSuccess),
+            ("edgeRouting", self.edge_routing, FaultKind::EdgeRouting),
         ];
         for (name, value, kind) in switches {
             match value {
@@ -177,6 +180,7 @@ impl From<&Fault> for FaultSpec {
             FaultKind::NoDevices => spec.no_devices = Some(true),
             FaultKind::DropReceipts => spec.drop_receipts = Some(true),
             FaultKind::SilentSuccess => spec.silent_success = Some(true),
+            FaultKind::EdgeRouting => spec.edge_routing = Some(true),
             FaultKind::CutAfterFrames(frames) => spec.cut_after_frames = Some(*frames),
         }
         spec

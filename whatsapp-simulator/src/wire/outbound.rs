@@ -55,6 +55,10 @@ pub(crate) fn node(stanza: &Stanza, offline: bool) -> Node {
                 .build(),
         ),
         Stanza::OfflineEnd { count } => info(NodeBuilder::new("offline").attr("count", *count).build()),
+        Stanza::EdgeRouting { routing } => {
+            let routing = NodeBuilder::new("routing_info").bytes(routing.clone()).build();
+            info(NodeBuilder::new("edge_routing").children([routing]).build())
+        }
         Stanza::StreamError { code } => NodeBuilder::new("stream:error").attr("code", code).build(),
         Stanza::Conflict { kind } => {
             let error = NodeBuilder::new("stream:error");

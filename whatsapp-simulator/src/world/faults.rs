@@ -82,6 +82,8 @@ pub enum FaultKind {
     DropReceipts,
     /// Logins succeed, and then nothing is ever answered.
     SilentSuccess,
+    /// The server names another way in (`edge_routing`), at once and after every login.
+    EdgeRouting,
     /// A connection is cut when it has sent this many frames, handshake included.
     CutAfterFrames(u64),
 }

@@ -150,8 +150,13 @@ impl World {
 
     /// Puts a fault in force. Stream errors and closings also meet the connections that are there.
     pub fn add_fault(&self, fault: Fault) {
-        let immediate =
-            matches!(fault.kind, FaultKind::StreamError(_) | FaultKind::StreamConflict(_) | FaultKind::CloseAfter(_));
+        let immediate = matches!(
+            fault.kind,
+            FaultKind::StreamError(_)
+                | FaultKind::StreamConflict(_)
+                | FaultKind::CloseAfter(_)
+                | FaultKind::EdgeRouting
+        );
         self.faults.set(fault.clone());
         if immediate {
             let live: Vec<(Phone, Link)> = lock(&self.sessions)
@@ -187,6 +192,9 @@ impl World {
         let close_after = |k: &FaultKind| if let FaultKind::CloseAfter(d) = k { Some(*d) } else { None };
         if let Some(after) = self.faults.take(Some(phone), close_after) {
             link.close(after);
+        }
+        if self.faults.take(Some(phone), |k| (*k == FaultKind::EdgeRouting).then_some(())).is_some() {
+            link.send(Stanza::EdgeRouting { routing: rand::random::<[u8; 8]>().to_vec() });
         }
         let conflict = |k: &FaultKind| if let FaultKind::StreamConflict(c) = k { Some(c.clone()) } else { None };
         if let Some(kind) = self.faults.take(Some(phone), conflict) {

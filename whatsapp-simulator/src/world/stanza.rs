@@ -119,6 +119,10 @@ pub(crate) enum Stanza {
     OfflineEnd {
         count: usize,
     },
+    /// The way in that the client is to name when it dials the next time.
+    EdgeRouting {
+        routing: Vec<u8>,
+    },
     StreamError {
         code: String,
     },
