@@ -8,7 +8,7 @@ use std::{
         mpsc,
     },
     thread,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use rusqlite::Connection;
@@ -24,6 +24,13 @@ use crate::metrics::Commits;
 
 /// How many jobs may share a commit: more would let the last of them wait longer than it saves.
 const BATCH: usize = 512;
+
+/// How many jobs in one commit tell that there is a lot to write.
+const BUSY: usize = 3;
+
+/// How long the next commit then waits for more to come. Half of what a message costs is the commits themselves, and an
+/// fsync may be over too soon for company.
+const GATHERING: Duration = Duration::from_millis(2);
 
 /// What is to be written. It runs inside a transaction, unless none could be begun, and learns afterwards whether that
 /// was committed.
@@ -61,9 +68,14 @@ impl Writer {
         let watched = health.clone();
         thread::Builder::new().name("store-writer".into()).spawn(move || {
             let (_alarm, counted) = (Alarm(watched.clone()), Commits::start());
+            let mut busy = false;
             while let Ok(first) = queued.recv() {
+                if busy {
+                    thread::sleep(GATHERING);
+                }
                 let batch: Vec<Job> = std::iter::once(first).chain(queued.try_iter().take(BATCH - 1)).collect();
                 let (jobs, begun) = (batch.len(), Instant::now());
+                busy = jobs >= BUSY;
                 let done = commit(&connection, rules, &seal, batch, &news, &watched);
                 counted.ended(done, jobs, begun.elapsed());
             }
