@@ -28,9 +28,10 @@ const BATCH: usize = 512;
 /// How many jobs in one commit tell that there is a lot to write.
 const BUSY: usize = 3;
 
-/// How long the next commit then waits for more to come. Half of what a message costs is the commits themselves, and an
-/// fsync may be over too soon for company.
+/// How long the next commit then waits for more to come, unless there are enough. Half of what a message costs is the
+/// commits themselves, and an fsync may be over too soon for company.
 const GATHERING: Duration = Duration::from_millis(2);
+const ENOUGH: usize = 32;
 
 /// What is to be written. It runs inside a transaction, unless none could be begun, and learns afterwards whether that
 /// was committed.
@@ -70,10 +71,11 @@ impl Writer {
             let (_alarm, counted) = (Alarm(watched.clone()), Commits::start());
             let mut busy = false;
             while let Ok(first) = queued.recv() {
-                if busy {
+                let mut batch: Vec<Job> = std::iter::once(first).chain(queued.try_iter().take(BATCH - 1)).collect();
+                if busy && batch.len() < ENOUGH {
                     thread::sleep(GATHERING);
+                    batch.extend(queued.try_iter().take(BATCH - batch.len()));
                 }
-                let batch: Vec<Job> = std::iter::once(first).chain(queued.try_iter().take(BATCH - 1)).collect();
                 let (jobs, begun) = (batch.len(), Instant::now());
                 busy = jobs >= BUSY;
                 let done = commit(&connection, rules, &seal, batch, &news, &watched);
