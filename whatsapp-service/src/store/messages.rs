@@ -380,8 +380,8 @@ impl Store {
         loop {
             let (tenant, failure) = (tenant.clone(), failure.clone());
             let given_up = self.write(move |tx| {
-                let sql = "SELECT row FROM messages INDEXED BY messages_pending_of \
-                           WHERE tenant = ? AND pending = 1 LIMIT 200";
+                let sql = "SELECT row FROM messages INDEXED BY messages_by_status \
+                           WHERE tenant = ? AND status IN ('queued', 'unknown') AND pending = 1 LIMIT 200";
                 let rows = tx.all(sql, [tx.tenant(&tenant)?], |row| row.get::<_, i64>(0))?;
                 for row in &rows {
                     tx.give_up(&tenant, *row, failure.clone())?;
@@ -466,12 +466,12 @@ impl Store {
     /// becomes unknown.
     pub async fn recover(&self) -> Result<Vec<Pending>, StoreError> {
         self.write(move |tx| {
-            let sql = "SELECT tenants.name AS tenant, recipient, row FROM messages INDEXED BY messages_pending_of \
+            let sql = "SELECT tenants.name AS tenant, recipient, row FROM messages INDEXED BY messages_pending \
                        JOIN tenants ON key = tenant WHERE pending = 1 AND tried = 1 AND status = 'queued' ORDER BY row";
             for Pending { tenant, row, .. } in tx.all(sql, (), pending)? {
                 tx.advance(&tenant, Of::Row(row), MessageStatus::Unknown, |_| {})?;
             }
-            let sql = "SELECT tenants.name AS tenant, recipient, row FROM messages INDEXED BY messages_pending_of \
+            let sql = "SELECT tenants.name AS tenant, recipient, row FROM messages INDEXED BY messages_pending \
                        JOIN tenants ON key = tenant WHERE pending = 1 ORDER BY row";
             tx.all(sql, (), pending)
         })
