@@ -274,8 +274,17 @@ impl Store {
             "UPDATE messages SET tried = 1, attempts = attempts + 1 WHERE row = ? AND pending = 1 AND expires_at > ? \
              RETURNING {COLUMNS}"
         );
+        let lost = "SELECT 1 FROM messages WHERE row = ? AND pending = 1 AND tried = 1 AND status = 'queued'";
         let tenant = tenant.clone();
-        self.write(move |tx| tx.find(&sql, [row, millis(Utc::now())], |row| read(row, &tenant, tx.seal()))).await
+        self.write(move |tx| {
+            let claimed = tx.find(&sql, [row, millis(Utc::now())], |row| read(row, &tenant, tx.seal()))?;
+            // Its deadline has passed, and an earlier attempt broke off before it could say what came of it.
+            if claimed.is_none() && tx.find(lost, [row], |_| Ok(()))?.is_some() {
+                tx.advance(&tenant, Of::Row(row), MessageStatus::Unknown, |_| {})?;
+            }
+            Ok(claimed)
+        })
+        .await
     }
 
     /// An attempt came to nothing that anybody could see. `left` says whether the message may be out. Says whether

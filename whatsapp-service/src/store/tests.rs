@@ -362,3 +362,18 @@ async fn what_has_passed_its_deadline_does_not_leave() {
     assert_eq!((expired.len(), expired[0].row), (1, row), "what is on its way is left to its attempt");
     assert_eq!(fate(&store, &acme, "A").await.failure.unwrap().code, "expired");
 }
+
+#[tokio::test]
+async fn what_an_attempt_left_without_a_word_is_given_up_in_the_end() {
+    // As after a panic between the first step of an attempt and its last.
+    let folder = TempDir::new().unwrap();
+    let (store, acme) = (open(&folder), tenant("acme"));
+    let broken_off = Draft { expires_at: Utc::now() - TimeDelta::seconds(1), tried: true, ..draft("A", None) };
+    store.accept(&acme, vec![broken_off], 1).await.unwrap();
+    assert!(store.expire().await.unwrap().is_empty(), "it may be on its way");
+    let row = fate(&store, &acme, "A").await.row;
+    assert!(store.claim(&acme, row).await.unwrap().is_none());
+    assert_eq!(store.expire().await.unwrap().len(), 1);
+    let given_up = fate(&store, &acme, "A").await;
+    assert_eq!((given_up.status, given_up.is_settled()), (MessageStatus::Unknown, true), "nobody saw what came of it");
+}
