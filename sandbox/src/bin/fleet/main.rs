@@ -58,8 +58,8 @@ pub struct Options {
     /// How many seconds each of the two loads lasts.
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..))]
     seconds: u64,
-    /// How many callers send as fast as they are answered.
-    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..))]
+    /// How many callers send as fast as they are answered: enough that it is the service that sets the pace.
+    #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..))]
     callers: u32,
     /// How many tenants these callers send as.
     #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..))]
