@@ -38,6 +38,9 @@ use self::{
 /// How often what was measured is sorted.
 const TIDY_UP: Duration = Duration::from_secs(5);
 
+/// How often memory that is free is given back to the system.
+const GIVE_BACK: Duration = Duration::from_secs(60);
+
 /// How long requests that are under way may take when the process is asked to stop.
 const DRAIN_LIMIT: Duration = Duration::from_secs(10);
 
@@ -141,11 +144,18 @@ impl Server {
                 metrics::tidy_up();
             }
         });
+        let giving_back = tokio::spawn(async {
+            loop {
+                tokio::time::sleep(GIVE_BACK).await;
+                let _ = tokio::task::spawn_blocking(process::give_back_memory).await;
+            }
+        });
         tracing::info!(address = %self.address, "listening");
         let connections = self.serve(stop).await;
         tracing::info!("stopping");
         upkeep.abort();
         tidying.abort();
+        giving_back.abort();
         let under_way = async { tokio::join!(connections.shutdown(), manager.finish()) };
         if tokio::time::timeout(DRAIN_LIMIT, under_way).await.is_err() {
             tracing::warn!("some requests were still under way after {DRAIN_LIMIT:?}");

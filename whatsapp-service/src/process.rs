@@ -32,6 +32,16 @@ pub fn started() -> f64 {
     started.duration_since(SystemTime::UNIX_EPOCH).map(|since| since.as_secs_f64()).unwrap_or_default()
 }
 
+/// Gives memory that is free back to the system. After many sessions have come back at once, glibc keeps what they took
+/// for a moment: 80 MB of 180 with 500 sessions. It takes a few milliseconds.
+pub fn give_back_memory() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: it has no preconditions, and takes the locks that it needs.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
+
 /// Reads `/proc`.
 pub fn usage() -> Usage {
     let read = |file: &str| fs::read_to_string(format!("/proc/self/{file}")).unwrap_or_default();
