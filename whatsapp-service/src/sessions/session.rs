@@ -120,6 +120,8 @@ struct Begin {
 struct Run {
     /// Clients in a row that came to nothing, or not to much.
     failures: u32,
+    /// How many of them were refused in a way that is not to be asked again soon.
+    refusals: u32,
     /// Since when the present connection, or the last one, is ready.
     ready_since: Option<Instant>,
     /// Somebody waits for it since it started.
@@ -520,14 +522,21 @@ impl Session {
             return None;
         }
         if run.ready_since.take().is_some_and(|since| since.elapsed() >= STABLE) {
-            run.failures = 0;
+            (run.failures, run.refusals) = (0, 0);
         }
         if take(&mut run.just_paired) && snapshot.is_under_way() {
             run.by_person = true;
             return Some(Duration::ZERO);
         }
         run.failures = run.failures.saturating_add(1);
-        match (snapshot.again.pause(run.failures, rand::random()), snapshot.retry_at) {
+        // A bad line is no reason to wait for an hour after the first refusal.
+        let in_a_row = if snapshot.again == Again::Slowly {
+            run.refusals = run.refusals.saturating_add(1);
+            run.refusals
+        } else {
+            run.failures
+        };
+        match (snapshot.again.pause(in_a_row, rand::random()), snapshot.retry_at) {
             (Some(wait), _) => {
                 let until = TimeDelta::from_std(wait).ok().map(|wait| Utc::now() + wait);
                 self.apply(Signal::Waits(until));
