@@ -78,6 +78,12 @@ impl World {
         let handset = author.handset.clone();
         let mut ticked = false;
         match audience(receipt.kind.as_deref()) {
+            // Some clients write their own device here; it is the phone that has the file.
+            Audience::Addressee if account == from.account && receipt.reupload.is_some() => {
+                for (id, request) in receipt.ids.into_iter().zip(receipt.reupload) {
+                    handset.give(Task::Reupload { device: from.device, id, request });
+                }
+            }
             // What one's own companions say about one's own messages puts no ticks on them.
             Audience::Everyone(_) if account == from.account => {}
             Audience::Everyone(status) => {
@@ -85,10 +91,7 @@ impl World {
                 ticked = lock(&handset.chat).tick(&receipt.ids, status);
             }
             Audience::Addressee if receipt.to.device == 0 => {
-                if let Some(request) = receipt.reupload.filter(|_| account == from.account) {
-                    let id = receipt.ids.into_iter().next().unwrap_or_default();
-                    handset.give(Task::Reupload { device: from.device, id, request });
-                } else if let Some((attempt, bundle)) = receipt.retry {
+                if let Some((attempt, bundle)) = receipt.retry {
                     handset.give(Task::Resend { ids: receipt.ids, to: from, attempt, bundle });
                 }
             }
