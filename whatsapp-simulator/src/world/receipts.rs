@@ -5,8 +5,9 @@ use wacore_binary::{Jid, Node};
 use super::address::Address;
 use super::faults::FaultKind;
 use super::keys::Bundle;
+use super::media::retry::Reupload;
 use super::phone::Task;
-use super::phone::chat::Status;
+use super::phone::message::Status;
 use super::stanza::{Receipt, Stanza};
 use super::{World, lock, now};
 
@@ -21,6 +22,8 @@ pub(crate) struct OutReceipt {
     pub(crate) extras: Vec<Node>,
     /// How often the message was asked for, and the asker's keys, if it is a retry.
     pub(crate) retry: Option<(u8, Option<Box<Bundle>>)>,
+    /// What a companion says to its phone when it found a file expired.
+    pub(crate) reupload: Option<Box<Reupload>>,
 }
 
 /// Who gets a receipt.
@@ -75,6 +78,12 @@ impl World {
         let handset = author.handset.clone();
         let mut ticked = false;
         match audience(receipt.kind.as_deref()) {
+            // Some clients write their own device here; it is the phone that has the file.
+            Audience::Addressee if account == from.account && receipt.reupload.is_some() => {
+                for (id, request) in receipt.ids.into_iter().zip(receipt.reupload) {
+                    handset.give(Task::Reupload { device: from.device, id, request });
+                }
+            }
             // What one's own companions say about one's own messages puts no ticks on them.
             Audience::Everyone(_) if account == from.account => {}
             Audience::Everyone(status) => {
