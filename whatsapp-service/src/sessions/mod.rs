@@ -2,9 +2,11 @@
 
 mod breaker;
 mod codes;
+mod content;
 mod dial;
 mod dials;
 mod events;
+mod gestures;
 mod inbound;
 mod lane;
 mod link;
@@ -16,6 +18,7 @@ mod passkey;
 mod proxy;
 mod recall;
 mod recipient;
+mod references;
 mod restoring;
 mod session;
 mod state;
@@ -38,6 +41,7 @@ use tokio::task::JoinSet;
 pub use self::{
     dial::{Dialler, InvalidUrl},
     dials::DialFigures,
+    gestures::{Doing, NotDone},
     inbound::ReceivedMessage,
     memory::MemoryReport,
     outbox::{NotTaken, ReachoutTimelock, Refused, Submission, Taken},

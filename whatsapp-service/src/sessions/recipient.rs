@@ -34,6 +34,11 @@ impl Recipient {
         &self.0
     }
 
+    /// Whether `digits` are this number, in one of its forms.
+    pub fn may_be(&self, digits: &str) -> bool {
+        *self.0 == *digits || self.other_form().as_deref() == Some(digits)
+    }
+
     /// The other ways to write what may be the same number. Which of them WhatsApp knows, only its server can say.
     ///
     /// Brazil put a 9 in front of mobile numbers, and accounts keep the form that they were registered with; Mexico

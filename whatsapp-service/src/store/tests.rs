@@ -25,7 +25,7 @@ fn draft(id: &str, key: Option<(&str, u8)>) -> Draft {
         id: id.into(),
         recipient: "5511888888888".into(),
         account: None,
-        content: Content { text: format!("text of {id}") },
+        content: Content::text(format!("text of {id}")),
         reference: Some(format!("reference of {id}")),
         expires_at: Utc::now() + TimeDelta::hours(1),
         tried: false,
@@ -211,7 +211,7 @@ async fn a_full_disk_is_said_and_healed() {
     accept(&store, &acme, "A").await;
     let pages: i64 = store.write(|tx| tx.find("PRAGMA page_count", (), |row| row.get(0))).await.unwrap().unwrap();
     store.write(move |tx| tx.find(&format!("PRAGMA max_page_count = {pages}"), (), |_| Ok(()))).await.unwrap();
-    let large = || Draft { content: Content { text: "x".repeat(100_000) }, ..draft("B", None) };
+    let large = || Draft { content: Content::text("x".repeat(100_000)), ..draft("B", None) };
     assert!(store.accept(&acme, vec![large()], 1).await.is_err());
     store.write(move |tx| tx.find("PRAGMA max_page_count = 1000000", (), |_| Ok(()))).await.unwrap();
     assert!(store.is_healthy().await);
