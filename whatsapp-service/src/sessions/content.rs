@@ -23,6 +23,8 @@ pub struct Way<'a> {
     pub accepted_at: DateTime<Utc>,
     /// The message that it refers to, as far as it is known.
     pub referred: Option<&'a Referred>,
+    /// The same as it was sent, if it is one's own and that is kept.
+    pub said_before: Option<wa::Message>,
 }
 
 /// The message that says `content`.
@@ -132,6 +134,10 @@ fn is_own(referred: Option<&Referred>) -> bool {
 fn said(referred: &Referred, way: &Way<'_>) -> wa::Message {
     match referred {
         Referred::Own(message) => {
+            if let Some(said) = &way.said_before {
+                // What a quote must not take along: the secret of the message.
+                return wa::Message { message_context_info: Default::default(), ..said.clone() };
+            }
             let content = message.content.as_ref().and_then(|kept| serde_json::from_str::<Content>(kept.get()).ok());
             content.map_or_else(|| wa::Message::text(""), |content| alone(&content.kind, way))
         }
@@ -157,7 +163,7 @@ mod tests {
 
     fn built(kind: ContentKind, reply_to: Option<&str>, referred: Option<&Referred>) -> wa::Message {
         let (chat, own) = (Jid::pn("5511888888888"), Jid::pn("5511999999999"));
-        let way = Way { chat: &chat, own: &own, accepted_at: at(), referred };
+        let way = Way { chat: &chat, own: &own, accepted_at: at(), referred, said_before: None };
         message(&Content { kind, reply_to: reply_to.map(Into::into) }, &way)
     }
 

@@ -12,7 +12,7 @@ use super::{
     recipient::Recipient,
     session::Session,
 };
-use crate::store::{Content, Message};
+use crate::store::{Content, Message, Referred};
 
 /// A message that the server acknowledged.
 #[derive(Clone, Debug)]
@@ -73,7 +73,12 @@ impl Session {
         let referred = self.referred(said, to).await.map_err(|_| Unsent::NotSent)?;
         // Their name for us is of the same sort as ours for them.
         let own = client.lid().filter(|_| jid.is_lid()).unwrap_or(own);
-        let way = Way { chat: &jid, own: &own, accepted_at: *accepted_at, referred: referred.as_ref() };
+        let said_before = match (&said.reply_to, &referred) {
+            (Some(id), Some(Referred::Own(_))) => self.said_before(&client, &jid, id).await,
+            _ => None,
+        };
+        let (accepted_at, referred) = (*accepted_at, referred.as_ref());
+        let way = Way { chat: &jid, own: &own, accepted_at, referred, said_before };
         let message = content::message(said, &way);
         // Both are asked for before the message goes, because the answers may come at once.
         let ack = self.mailbox.expect_ack(id);

@@ -94,6 +94,13 @@ mod tests {
         assert_eq!(form("4915112345678"), None);
     }
 
+    #[test]
+    fn a_number_may_be_written_in_its_other_form() {
+        let number = Recipient::parse("5511999998888").unwrap();
+        assert!(number.may_be("5511999998888") && number.may_be("551199998888"));
+        assert!(!number.may_be("5511999998889") && !number.may_be(""));
+    }
+
     proptest! {
         #[test]
         fn never_panics_and_keeps_the_digits_in_order(text in ".{0,40}") {

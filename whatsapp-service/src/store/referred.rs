@@ -1,10 +1,11 @@
 //! Messages that others refer to: those that are answered, reacted to, changed, taken back, or marked as read.
 
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, OptionalExtension, params};
 use serde::Deserialize;
 
 use super::{
     Store, StoreError,
+    cells::{Cells, Kind, name},
     events::event,
     messages::{self, Message},
     seal::Seal,
@@ -47,6 +48,33 @@ impl Store {
             let mut found: Vec<_> = own.map(Box::new).map(Referred::Own).into_iter().collect();
             found.extend(logged(connection, &tenant, &id, &instance, &seal)?);
             Ok(found)
+        })
+        .await
+    }
+
+    /// A message as it was sent under this id to one of these chats, in WhatsApp's bytes, as long as the library keeps it
+    /// for devices that ask again.
+    pub async fn as_sent(
+        &self,
+        tenant: &TenantId,
+        chats: Vec<String>,
+        id: &str,
+    ) -> Result<Option<Vec<u8>>, StoreError> {
+        let (tenant, id, seal) = (tenant.clone(), id.to_owned(), self.seal.clone());
+        self.read(move |connection| {
+            let sql =
+                "SELECT key FROM stores WHERE state = 'live' AND tenant = (SELECT key FROM tenants WHERE name = ?)";
+            let mut statement = connection.prepare_cached(sql)?;
+            let Some(store) = statement.query_row([tenant.as_str()], |row| row.get(0)).optional()? else {
+                return Ok(None);
+            };
+            let cells = Cells::of(connection, &seal, store);
+            for chat in &chats {
+                if let Some(message) = cells.get(Kind::Sent, &name(&[chat, &id]))? {
+                    return Ok(Some(message));
+                }
+            }
+            Ok(None)
         })
         .await
     }
