@@ -7,6 +7,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod descriptors;
+pub mod egress;
 pub mod http;
 pub mod log;
 pub mod metrics;
