@@ -10,6 +10,7 @@ pub mod descriptors;
 pub mod egress;
 pub mod http;
 pub mod log;
+pub mod media;
 pub mod metrics;
 pub mod process;
 pub mod selfcheck;

@@ -1,7 +1,12 @@
 //! What a call wants said, from the fields of its body.
 
-use super::{emoji::is_emoji, problem::Problem};
+use super::{
+    attachment::{Attachment, Source, Wanted},
+    emoji::is_emoji,
+    problem::Problem,
+};
 use crate::{
+    media::{Claim, Taken},
     sessions::Recipient,
     store::{Contact, Content, ContentKind, Edit, Location, Reaction, Revoke},
 };
@@ -12,14 +17,26 @@ const MAX_TEXT: usize = 65_536;
 const MAX_NAME: usize = 256;
 /// The longest address of a place, in characters.
 const MAX_ADDRESS: usize = 1024;
+/// The longest name of a file, in characters.
+const MAX_FILENAME: usize = 255;
 /// The longest id that a message has, in characters.
 const MAX_ID: usize = 64;
 
 /// The fields that say what a message is: exactly one, and maybe what it answers.
 #[derive(Default)]
 pub struct Parts {
-    /// A text.
+    /// A text, or what stands below the media.
     pub message: Option<String>,
+    /// A picture, a film, a sound, a document or a sticker.
+    pub media: Option<Attachment>,
+    /// The bytes of the media, where they came in with the call.
+    pub bytes: Option<Taken>,
+    /// Whether the media is a voice note.
+    pub voice: Option<bool>,
+    /// Whether it is a sticker.
+    pub sticker: Option<bool>,
+    /// Whether it is a document, whatever else it could be.
+    pub document: Option<bool>,
     /// A place.
     pub location: Option<Location>,
     /// Somebody's name and number.
@@ -34,12 +51,33 @@ pub struct Parts {
     pub reply_to: Option<String>,
 }
 
+/// What a call wants said.
+pub enum Said {
+    /// All of it is here.
+    Content(Content),
+    /// The bytes may have to be fetched.
+    Media(Box<Wanted>),
+}
+
+enum Given {
+    Kind(ContentKind),
+    Media(Attachment),
+}
+
 impl Parts {
     /// What they say, if they say one thing, and nothing that can't be sent.
-    pub fn content(self) -> Result<Content, Problem> {
-        let Self { message, location, contact, reaction, edit, revoke, reply_to } = self;
+    pub fn content(self) -> Result<Said, Problem> {
+        let Self { mut message, media, bytes, location, contact, reaction, edit, revoke, reply_to, .. } = self;
+        let flags = [("voice", self.voice), ("sticker", self.sticker), ("document", self.document)];
+        if media.is_none()
+            && let Some((flag, _)) = flags.iter().find(|(_, set)| *set == Some(true))
+        {
+            return Err(invalid(format!("`{flag}` says what `media` is, and there is none")));
+        }
+        // With media it stands below it.
+        let caption = if media.is_some() { message.take() } else { None };
         // One entry for each kind; what follows names them from here.
-        let mut given: Vec<(&str, ContentKind)> = [
+        let mut given: Vec<(&str, Given)> = [
             message.map(|text| ("message", ContentKind::Text(text))),
             location.map(|place| ("location", ContentKind::Location(place))),
             contact.map(|person| ("contact", ContentKind::Contact(person))),
@@ -49,8 +87,10 @@ impl Parts {
         ]
         .into_iter()
         .flatten()
+        .map(|(field, kind)| (field, Given::Kind(kind)))
+        .chain(media.map(|media| ("media", Given::Media(media))))
         .collect();
-        let (field, kind) = match (given.pop(), &given[..]) {
+        let (field, given) = match (given.pop(), &given[..]) {
             (Some(only), []) => only,
             (Some((last, _)), others) => {
                 let others: Vec<_> = others.iter().map(|(name, _)| format!("`{name}`")).collect();
@@ -60,8 +100,20 @@ impl Parts {
                 )));
             }
             (None, _) => {
-                let kinds = "`message`, `location`, `contact`, `reaction`, `edit` and `revoke`";
+                let kinds = "`message`, `media`, `location`, `contact`, `reaction`, `edit` and `revoke`";
                 return Err(invalid(format!("a message has exactly one of {kinds}; this has none")));
+            }
+        };
+        let kind = match given {
+            Given::Kind(kind) => kind,
+            Given::Media(media) => {
+                if let Some(id) = &reply_to {
+                    check_id("replyTo", id)?;
+                }
+                let [voice, sticker, document] = flags.map(|(_, set)| set.unwrap_or_default());
+                let Attachment { url, base64, mimetype, filename } = media;
+                let claim = Claim { mimetype, hint: None, voice, sticker, document };
+                return wanted(url, base64, bytes, claim, filename, caption, reply_to);
             }
         };
         check(&kind)?;
@@ -71,8 +123,40 @@ impl Parts {
             }
             check_id("replyTo", id)?;
         }
-        Ok(Content { kind, reply_to })
+        Ok(Said::Content(Content { kind, reply_to }))
     }
+}
+
+fn wanted(
+    url: Option<String>,
+    base64: Option<String>,
+    bytes: Option<Taken>,
+    claim: Claim,
+    filename: Option<String>,
+    caption: Option<String>,
+    reply_to: Option<String>,
+) -> Result<Said, Problem> {
+    let source = match (url, base64, bytes) {
+        (Some(url), None, None) => Source::Url(url),
+        (None, Some(text), None) => Source::Base64(text),
+        (None, None, Some(taken)) => Source::Here(taken.into()),
+        (None, None, None) => return Err(invalid("`media` needs `media.url` or `media.base64`")),
+        _ => return Err(invalid("`media.url` and `media.base64` don't go together: the bytes are in one place")),
+    };
+    if [claim.voice, claim.sticker, claim.document].into_iter().filter(|set| *set).count() > 1 {
+        return Err(crate::media::NotTaken::Clash.into());
+    }
+    if let Some(name) = &filename {
+        check_text("media.filename", name, MAX_FILENAME)?;
+        if name.contains(['/', '\\']) {
+            return Err(invalid("`media.filename` is a name, not a path"));
+        }
+    }
+    if let Some(caption) = &caption {
+        within(caption, 1, MAX_TEXT)
+            .map_err(|range| Problem::bad_request("invalid_message", format!("`message` {range}")))?;
+    }
+    Ok(Said::Media(Wanted { source, claim, filename, caption, reply_to }.into()))
 }
 
 fn check(kind: &ContentKind) -> Result<(), Problem> {
@@ -82,6 +166,8 @@ fn check(kind: &ContentKind) -> Result<(), Problem> {
             within(text, 1, MAX_TEXT)
                 .map_err(|range| Problem::bad_request("invalid_message", format!("{message} {range}")))
         }
+        // Its bytes say what it is; they are not here yet.
+        ContentKind::Media(_) => Ok(()),
         ContentKind::Location(Location { latitude, longitude, name, address }) => {
             check_degrees("location.latitude", *latitude, 90.0)?;
             check_degrees("location.longitude", *longitude, 180.0)?;

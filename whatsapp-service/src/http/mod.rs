@@ -1,5 +1,6 @@
 //! The server: which path leads where, and what every request has to pass.
 
+mod attachment;
 mod caller;
 mod content;
 mod docs;
@@ -8,6 +9,7 @@ mod events;
 mod health;
 mod messages;
 mod metrics;
+mod multipart;
 mod numbers;
 mod openapi;
 mod presence;

@@ -16,7 +16,7 @@ pub const OPEN: [&str; 4] = ["/docs", "/livez", "/openapi.json", "/readyz"];
 const NO_TENANT: [&str; 3] = ["/health", "/metrics", "/sessions"];
 
 /// What can go wrong: the table of `docs/api.md`, with the words that answers really have.
-pub const ERRORS: [Error; 56] = {
+pub const ERRORS: [Error; 60] = {
     use On::{Body, Every, Nothing, Query, Tenant, These};
     [
         Error(401, "Unauthorized", None, Every),
@@ -67,6 +67,10 @@ pub const ERRORS: [Error; 56] = {
         Error(502, "Passkey refused", Some("passkey_refused"), These(&["POST /session/passkey"])),
         Error(400, "Bad request", Some("invalid_recipient"), These(&["POST /send", "POST /presence"])),
         Error(400, "Bad request", Some("invalid_content"), These(&["POST /send"])),
+        Error(400, "Bad request", Some("invalid_multipart"), These(&["POST /send"])),
+        Error(413, "Payload too large", Some("media_too_large"), These(&["POST /send"])),
+        Error(415, "Unsupported media type", Some("media_type"), These(&["POST /send"])),
+        Error(422, "Media not fetched", Some("media_not_fetched"), These(&["POST /send"])),
         Error(400, "Bad request", Some("invalid_message"), These(&["POST /send"])),
         Error(400, "Bad request", Some("invalid_reference"), These(&["POST /send"])),
         Error(400, "Bad request", Some("invalid_expires_in"), These(&["POST /send"])),
@@ -229,7 +233,12 @@ fn document(generated: utoipa::openapi::OpenApi) -> Value {
                         "since": {"type": "string", "format": "date-time"}}},
     ]});
     // What the types can't say: a message is exactly one of these.
-    schemas["SendRequest"]["oneOf"] = KINDS.map(|kind| json!({"required": [kind]})).into_iter().collect();
+    let kinds = KINDS.map(|kind| match kind {
+        // With media it stands below it.
+        "message" => json!({"required": [kind], "not": {"required": ["media"]}}),
+        kind => json!({ "required": [kind] }),
+    });
+    schemas["SendRequest"]["oneOf"] = kinds.into_iter().collect();
     // What was not accepted is told with the caller's own name for it, whatever that is.
     let mut refused = schemas["Problem"].clone();
     refused["description"] = json!("A message that was not accepted.");
@@ -242,11 +251,11 @@ fn document(generated: utoipa::openapi::OpenApi) -> Value {
 }
 
 /// The schemas of bodies that callers send.
-const REQUESTS: [&str; 6] =
-    ["OpenRequest", "SendRequest", "BulkRequest", "WebhookRequest", "NumbersRequest", "PresenceRequest"];
+const REQUESTS: [&str; 7] =
+    ["OpenRequest", "SendRequest", "SendMedia", "BulkRequest", "WebhookRequest", "NumbersRequest", "PresenceRequest"];
 
 /// What a message can be, as fields of a body that is sent.
-const KINDS: [&str; 6] = ["message", "location", "contact", "reaction", "edit", "revoke"];
+const KINDS: [&str; 7] = ["message", "media", "location", "contact", "reaction", "edit", "revoke"];
 
 /// Adds to an operation what it has in common with others.
 fn complete(name: &str, path: &str, operation: &mut Value) {

@@ -12,7 +12,7 @@ use utoipa::ToSchema;
 
 use super::openapi;
 use crate::{
-    metrics,
+    media, metrics,
     sessions::{AssertionRefused, InvalidRecipient, NotDone, NotTaken, OpenRefused, PasskeyRefused, Refused, State},
     store::{Message, StoreError},
     tenant::InvalidTenantId,
@@ -270,6 +270,31 @@ impl From<NotTaken> for Problem {
             NotTaken::TooOld => {
                 Self::new(StatusCode::UNPROCESSABLE_ENTITY, "Too old", "message_too_old", message).retryable(false)
             }
+        }
+    }
+}
+
+impl From<media::NotTaken> for Problem {
+    fn from(not_taken: media::NotTaken) -> Self {
+        use media::NotTaken::{BrokenOff, Clash, Empty, Invalid, NoRoom, NotFetched, TooLarge, TooSlow, Type};
+        let message = not_taken.to_string();
+        match not_taken {
+            Invalid(_) | Clash | Empty => Self::bad_request("invalid_content", message),
+            Type(_) => {
+                let status = StatusCode::UNSUPPORTED_MEDIA_TYPE;
+                Self::new(status, "Unsupported media type", "media_type", message).retryable(false)
+            }
+            TooLarge { .. } => {
+                let status = StatusCode::PAYLOAD_TOO_LARGE;
+                Self::new(status, "Payload too large", "media_too_large", message).retryable(false)
+            }
+            NotFetched => {
+                let status = StatusCode::UNPROCESSABLE_ENTITY;
+                Self::new(status, "Media not fetched", "media_not_fetched", message).retryable(true)
+            }
+            BrokenOff => Self::bad_request("incomplete_body", "The body broke off."),
+            TooSlow => Self::too_slow(),
+            NoRoom => Self::storage_failed(),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! `POST /send` and `POST /send/bulk`.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use axum::{
     Json,
@@ -16,12 +16,15 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::{
     App,
+    attachment::{Attachment, Wanted},
     caller::{Body, Tenant},
-    content::Parts,
+    content::{Parts, Said},
+    multipart::{Form, SendBody},
     problem::Problem,
 };
 use crate::{
     clock::timestamp,
+    media,
     sessions::{NotTaken, Recipient, Submission, Taken},
     store::{
         Accepted, Contact, Content, ContentKind, Edit, Idempotency, Location, Message, MessageStatus, Reaction, Revoke,
@@ -50,9 +53,20 @@ pub struct Send {
     /// The recipient's number with the country code; only its digits count, 8 to 15 of them.
     #[schema(example = "5511888888888", pattern = "^[^0-9]*([0-9][^0-9]*){8,15}$")]
     to: String,
-    /// A text.
+    /// A text, or what stands below the media.
     #[schema(min_length = 1, max_length = 65536)]
     message: Option<String>,
+    /// A picture, a film, a sound, a document or a sticker.
+    media: Option<Attachment>,
+    /// Whether `media` is a voice note: Opus in Ogg.
+    voice: Option<bool>,
+    /// Whether it is a sticker: WebP.
+    sticker: Option<bool>,
+    /// Whether it is a document, whatever else it could be.
+    document: Option<bool>,
+    /// The bytes of `media`, where they came in with the call.
+    #[serde(skip)]
+    bytes: Option<media::Taken>,
     /// A place.
     location: Option<Location>,
     /// Somebody's name and number.
@@ -75,6 +89,13 @@ pub struct Send {
     /// A single message has a header for it.
     #[schema(pattern = "^[!-~]{1,255}$")]
     idempotency_key: Option<String>,
+}
+
+impl Send {
+    /// With media that came in with the call.
+    pub fn with_bytes(self, bytes: media::Taken) -> Self {
+        Self { bytes: Some(bytes), ..self }
+    }
 }
 
 /// `POST /send`'s query.
@@ -112,7 +133,7 @@ pub struct Answer {
          description = "The same call again is the same message."),
         ("Prefer" = Option<String>, Header, description = "`respond-async` is the same as `wait=0`."),
     ),
-    request_body = Send,
+    request_body(content((Send = "application/json"), (Form = "multipart/form-data"))),
     responses(
         (status = 200, description = "The message is sent.", body = Answer),
         (status = 202, description = "It is accepted, and not settled yet.", body = Answer),
@@ -123,7 +144,7 @@ pub async fn post(
     Tenant(tenant): Tenant,
     options: Result<Query<Options>, QueryRejection>,
     headers: HeaderMap,
-    Body(body): Body<Send>,
+    SendBody(body): SendBody,
 ) -> Result<Response, Problem> {
     let Query(options) = options.map_err(|error| Problem::bad_request("invalid_query", error.body_text()))?;
     let waits = match options.wait {
@@ -134,9 +155,8 @@ pub async fn post(
     };
     let idempotency_key = key(&headers, body.idempotency_key.clone())?;
     let reference = body.reference.clone();
-    let submission = submission(Send { idempotency_key, ..body })?;
-    let taken =
-        take(&app, &tenant, vec![submission], waits).await.map_err(|problem| problem.about(reference.clone()))?;
+    let wish = wish(Send { idempotency_key, ..body })?;
+    let taken = take(&app, &tenant, vec![wish], waits).await.map_err(|problem| problem.about(reference.clone()))?;
     let taken = taken.into_iter().next().ok_or_else(unforeseen)?.map_err(|problem| problem.about(reference))?;
     let Taken { message, waiting } = taken;
     let Some(waiting) = waiting.filter(|_| !message.is_settled()) else { return answer(message, waits) };
@@ -164,19 +184,25 @@ pub async fn post(
 async fn take(
     app: &App,
     tenant: &TenantId,
-    submissions: Vec<Submission>,
+    wishes: Vec<Wish>,
     wait: bool,
 ) -> Result<Vec<Result<Taken, Problem>>, Problem> {
-    let calls = submissions.iter().map(|submission| submission.idempotency.clone()).collect();
-    let (mut taken, mut new) = (Vec::with_capacity(submissions.len()), Vec::new());
-    for (known, submission) in app.manager.known(tenant, calls).await?.into_iter().zip(submissions) {
+    let calls = wishes.iter().map(|wish| wish.idempotency.clone()).collect();
+    let (mut taken, mut new) = (Vec::with_capacity(wishes.len()), Vec::new());
+    // Their files stay until the messages are written down.
+    let (mut held, mut fetched) = (Vec::new(), HashMap::new());
+    for (known, wish) in app.manager.known(tenant, calls).await?.into_iter().zip(wishes) {
         taken.push(match known {
             Some(Accepted::Known(message)) => Some(Ok(app.manager.taken(tenant, *message, wait).await)),
             Some(_) => Some(Err(NotTaken::Conflict.into())),
-            None => {
-                new.push(submission);
-                None
-            }
+            None => match wish.fulfil(app, tenant, &mut fetched).await {
+                Ok((submission, media)) => {
+                    new.push(submission);
+                    held.extend(media);
+                    None
+                }
+                Err(problem) => Some(Err(problem)),
+            },
         });
     }
     let all_new = new.len() == taken.len();
@@ -185,7 +211,11 @@ async fn take(
         None => Some(Problem::session_not_found(StatusCode::CONFLICT)),
         Some(session) => {
             // On a task of its own: a caller that hangs up must not stop a message halfway.
-            let submitting = app.manager.see_through(async move { session.submit(new, wait).await });
+            let submitting = app.manager.see_through(async move {
+                let submitted = session.submit(new, wait).await;
+                drop((held, fetched));
+                submitted
+            });
             match submitting.await.map_err(|_| unforeseen())? {
                 Ok(submitted) => {
                     let mut submitted = submitted.into_iter().map(|one| one.map_err(Problem::from));
@@ -264,22 +294,22 @@ pub async fn bulk(
         let why = format!("messages: needs 1 to {MAX_BULK} of them");
         return Err(Problem::bad_request("invalid_messages", why));
     }
-    let (mut entries, mut submissions) = (Vec::with_capacity(messages.len()), Vec::new());
+    let (mut entries, mut wishes) = (Vec::with_capacity(messages.len()), Vec::new());
     for message in messages {
         let reference = message.get("reference").cloned();
-        entries.push(match entry(message).and_then(submission) {
-            Ok(submission) => {
-                submissions.push(submission);
+        entries.push(match entry(message).and_then(wish) {
+            Ok(wish) => {
+                wishes.push(wish);
                 Ok(reference)
             }
             Err(problem) => Err((problem, reference)),
         });
     }
-    if submissions.is_empty() {
+    if wishes.is_empty() {
         let session = app.manager.get(&tenant).ok_or_else(|| Problem::session_not_found(StatusCode::CONFLICT))?;
         session.accepts()?;
     }
-    let mut taken = take(&app, &tenant, submissions, false).await?.into_iter();
+    let mut taken = take(&app, &tenant, wishes, false).await?.into_iter();
     let refused = |problem: Problem, reference| {
         problem.count();
         Entry::Refused { problem: problem.into(), reference }
@@ -305,12 +335,47 @@ fn entry(message: Value) -> Result<Send, Problem> {
     })
 }
 
+/// What a caller wants sent, checked as far as it is known.
+struct Wish {
+    to: Recipient,
+    said: Said,
+    reference: Option<String>,
+    expires_in: TimeDelta,
+    idempotency: Option<Idempotency>,
+}
+
+impl Wish {
+    /// Has the bytes of its media on the disk, if it has media.
+    async fn fulfil(
+        self,
+        app: &App,
+        tenant: &TenantId,
+        fetched: &mut HashMap<String, media::Taken>,
+    ) -> Result<(Submission, Option<media::Taken>), Problem> {
+        let Self { to, said, reference, expires_in, idempotency } = self;
+        let (content, media) = match said {
+            Said::Content(content) => (content, None),
+            Said::Media(wanted) => {
+                // Nothing is fetched for nobody.
+                let session = app.manager.get(tenant);
+                session.ok_or_else(|| Problem::session_not_found(StatusCode::CONFLICT))?.accepts()?;
+                let (content, media) = wanted.content(app, tenant, fetched).await?;
+                (content, Some(media))
+            }
+        };
+        Ok((Submission { to, content, reference, expires_in, idempotency }, media))
+    }
+}
+
 /// Checks what a caller wants sent.
-fn submission(body: Send) -> Result<Submission, Problem> {
+fn wish(body: Send) -> Result<Wish, Problem> {
     let Send { to, reference, expires_in, idempotency_key, .. } = body;
     let recipient = Recipient::parse(&to)?;
-    let Send { message, location, contact, reaction, edit, revoke, reply_to, .. } = body;
-    let content = Parts { message, location, contact, reaction, edit, revoke, reply_to }.content()?;
+    let Send { message, media, voice, sticker, document, bytes, .. } = body;
+    let Send { location, contact, reaction, edit, revoke, reply_to, .. } = body;
+    let parts =
+        Parts { message, media, bytes, voice, sticker, document, location, contact, reaction, edit, revoke, reply_to };
+    let said = parts.content()?;
     if reference.as_ref().is_some_and(|reference| reference.chars().count() > MAX_REFERENCE) {
         let why = format!("`reference` has at most {MAX_REFERENCE} characters");
         return Err(Problem::bad_request("invalid_reference", why));
@@ -322,19 +387,22 @@ fn submission(body: Send) -> Result<Submission, Problem> {
     }
     let idempotency = match idempotency_key {
         Some(key) if !is_key(&key) => return Err(invalid_key()),
-        Some(key) => Some(Idempotency { key, fingerprint: fingerprint(&to, &content, &reference, expires_in) }),
+        Some(key) => Some(Idempotency { key, fingerprint: fingerprint(&to, &said, &reference, expires_in) }),
         None => None,
     };
     let expires_in = TimeDelta::seconds(seconds.cast_signed());
-    Ok(Submission { to: recipient, content, reference, expires_in, idempotency })
+    Ok(Wish { to: recipient, said, reference, expires_in, idempotency })
 }
 
 /// A digest of all that a call says.
-fn fingerprint(to: &str, content: &Content, reference: &Option<String>, expires_in: Option<u64>) -> [u8; 32] {
-    let call = match content {
+fn fingerprint(to: &str, said: &Said, reference: &Option<String>, expires_in: Option<u64>) -> [u8; 32] {
+    let call = match said {
         // The fingerprints of the time when there were only texts are in databases. No other content is a plain text here.
-        Content { kind: ContentKind::Text(text), reply_to: None } => json!([to, text, reference, expires_in]),
-        content => json!([to, content, reference, expires_in]),
+        Said::Content(Content { kind: ContentKind::Text(text), reply_to: None }) => {
+            json!([to, text, reference, expires_in])
+        }
+        Said::Content(content) => json!([to, content, reference, expires_in]),
+        Said::Media(wanted) => json!([to, Wanted::identity(wanted), reference, expires_in]),
     };
     Sha256::digest(call.to_string()).into()
 }
@@ -381,12 +449,12 @@ fn accepted(message: Message) -> Answer {
 mod tests {
     use super::*;
 
-    fn called(body: Value) -> Result<Submission, String> {
+    fn called(body: Value) -> Result<Wish, String> {
         let refused = |problem: Problem| {
             let said = serde_json::to_value(problem).unwrap();
             format!("{} {}", said["code"].as_str().unwrap(), said["message"].as_str().unwrap())
         };
-        entry(body).and_then(submission).map_err(refused)
+        entry(body).and_then(wish).map_err(refused)
     }
 
     fn fingerprint_of(body: Value) -> String {

@@ -6,12 +6,18 @@ use whatsapp_rust::{
     wacore::proto_helpers::{MessageBuilderExt, MessageExt, build_quote_context, build_reaction_message},
     waproto::whatsapp::{
         self as wa,
-        message::{ContactMessage, LocationMessage, ProtocolMessage, protocol_message},
+        message::{
+            AudioMessage, ContactMessage, DocumentMessage, ImageMessage, LocationMessage, ProtocolMessage,
+            StickerMessage, VideoMessage, protocol_message,
+        },
     },
 };
 
 use super::recipient::Recipient;
-use crate::store::{Contact, Content, ContentKind, Edit, Location, Logged, Reaction, Referred, Revoke};
+use crate::{
+    media::{Kind, Parcel, Upload},
+    store::{Contact, Content, ContentKind, Edit, Location, Logged, Media, Reaction, Referred, Revoke},
+};
 
 /// Where a message goes, and from whom.
 pub struct Way<'a> {
@@ -42,6 +48,7 @@ fn alone(kind: &ContentKind, way: &Way<'_>) -> wa::Message {
     let at = way.accepted_at.timestamp_millis();
     match kind {
         ContentKind::Text(text) => wa::Message::text(text),
+        ContentKind::Media(file) => media(file),
         ContentKind::Location(place) => location(place),
         ContentKind::Contact(person) => contact(person),
         ContentKind::Reaction(Reaction { message_id, emoji }) => {
@@ -67,6 +74,114 @@ fn alone(kind: &ContentKind, way: &Way<'_>) -> wa::Message {
             .into(),
             ..Default::default()
         },
+    }
+}
+
+/// Media that was uploaded, or, where it is only quoted, what is known of it.
+fn media(media: &Media) -> wa::Message {
+    let Parcel { key, sha256, encrypted_sha256, size, at, sidecar, width, height, seconds, thumbnail, upload, .. } =
+        media.parcel.clone();
+    let (url, direct_path) = upload.map(|Upload { url, direct_path, .. }| (url, direct_path)).unzip();
+    let (mimetype, caption) = (Some(media.mimetype.clone()), media.caption.clone());
+    let (file_sha256, file_enc_sha256) = (Some(sha256), Some(encrypted_sha256));
+    let (media_key, media_key_timestamp, file_length) = (Some(key), Some(at), Some(size));
+    match media.kind {
+        Kind::Image => wa::Message {
+            image_message: ImageMessage {
+                url,
+                direct_path,
+                mimetype,
+                caption,
+                file_sha256,
+                file_enc_sha256,
+                file_length,
+                media_key,
+                media_key_timestamp,
+                width,
+                height,
+                jpeg_thumbnail: thumbnail,
+                ..Default::default()
+            }
+            .into(),
+            ..Default::default()
+        },
+        Kind::Video => wa::Message {
+            video_message: VideoMessage {
+                url,
+                direct_path,
+                mimetype,
+                caption,
+                file_sha256,
+                file_enc_sha256,
+                file_length,
+                media_key,
+                media_key_timestamp,
+                width,
+                height,
+                seconds,
+                jpeg_thumbnail: thumbnail,
+                streaming_sidecar: sidecar,
+                ..Default::default()
+            }
+            .into(),
+            ..Default::default()
+        },
+        Kind::Audio | Kind::Voice => wa::Message {
+            audio_message: AudioMessage {
+                url,
+                direct_path,
+                mimetype,
+                file_sha256,
+                file_enc_sha256,
+                file_length,
+                media_key,
+                media_key_timestamp,
+                seconds,
+                ptt: Some(media.kind == Kind::Voice),
+                streaming_sidecar: sidecar,
+                ..Default::default()
+            }
+            .into(),
+            ..Default::default()
+        },
+        Kind::Sticker => wa::Message {
+            sticker_message: StickerMessage {
+                url,
+                direct_path,
+                mimetype,
+                file_sha256,
+                file_enc_sha256,
+                file_length,
+                media_key,
+                media_key_timestamp,
+                width,
+                height,
+                ..Default::default()
+            }
+            .into(),
+            ..Default::default()
+        },
+        Kind::Document => {
+            let name = media.filename.clone().unwrap_or_else(|| "document".into());
+            wa::Message {
+                document_message: DocumentMessage {
+                    url,
+                    direct_path,
+                    mimetype,
+                    caption,
+                    file_sha256,
+                    file_enc_sha256,
+                    file_length,
+                    media_key,
+                    media_key_timestamp,
+                    title: Some(name.clone()),
+                    file_name: Some(name),
+                    ..Default::default()
+                }
+                .into(),
+                ..Default::default()
+            }
+        }
     }
 }
 

@@ -57,6 +57,7 @@ use self::{link::Surroundings, restoring::Restoring, upkeep::Retention, version:
 use crate::{
     Trust,
     config::Config,
+    media::Shelf,
     store::{Accepted, DamagedFolder, DataDir, Idempotency, Message, Rules, Seal, Store, StoreError},
     tenant::TenantId,
 };
@@ -85,9 +86,10 @@ impl Manager {
             tracing::warn!(folder = %folder.display(), "what an earlier version has left here is not encrypted");
         }
         let store = Arc::new(Store::open(&data.database(), rules, seal)?);
+        let media = Arc::new(Shelf::open(data.media(), config)?);
         Ok(Self {
             _data: data,
-            around: Arc::new(Surroundings::new(config, dialler, version, store)),
+            around: Arc::new(Surroundings::new(config, dialler, version, store, media)),
             sessions: RwLock::default(),
             closing: AtomicBool::new(false),
             damaged: RwLock::default(),
@@ -102,6 +104,11 @@ impl Manager {
     /// Messages, their fates, and the event log.
     pub fn store(&self) -> &Arc<Store> {
         &self.around.store
+    }
+
+    /// Media that is to be sent.
+    pub fn media(&self) -> &Arc<Shelf> {
+        &self.around.media
     }
 
     /// Brings every linked session back, and what waits to be sent. All are known at once; they connect as the gate for

@@ -15,8 +15,11 @@ use super::{
     session::{Session, lock},
     state::{Snapshot, State},
 };
+use crate::media::{Line, NotUploaded};
 use crate::metrics::{self, Attempted};
-use crate::store::{Accepted, Content, Draft, Failure, Idempotency, Message, MessageStatus, StoreError, Waiting};
+use crate::store::{
+    Accepted, Content, ContentKind, Draft, Failure, Idempotency, Message, MessageStatus, StoreError, Waiting,
+};
 use crate::tenant::TenantId;
 
 /// How long to wait before the next attempt, by the number of those that were made. A connection that comes back ends
@@ -406,9 +409,18 @@ impl Departure {
             Err(_) => return soon(),
         };
         let content = message.content.as_ref().and_then(|content| serde_json::from_str::<Content>(content.get()).ok());
-        let Some(content) = content else {
-            let why = Failure::new("content_unreadable", "What it says can't be read any more.", false);
-            return self.fail(&message, why, None).await;
+        let begun = Instant::now();
+        let content = match content {
+            Some(content) => self.uploaded(content).await,
+            None => Err(NotUploaded::Lost),
+        };
+        let content = match content {
+            Ok(content) => content,
+            Err(NotUploaded::Later) => return self.record(&message, Err(Unsent::NotSent), begun.elapsed()).await,
+            Err(NotUploaded::Lost) => {
+                let why = Failure::new("content_unreadable", "What it says can't be read any more.", false);
+                return self.fail(&message, why, None).await;
+            }
         };
         // A receipt can settle it before its acknowledgement comes.
         let settled = store.wait_for(tenant, &message.id);
@@ -429,6 +441,21 @@ impl Departure {
             }
         };
         self.record(&message, outcome, begun.elapsed()).await
+    }
+
+    /// What a message says, with its media where WhatsApp's clients can fetch it. That may take longer than an attempt,
+    /// and survives a connection that ends meanwhile.
+    async fn uploaded(&self, mut content: Content) -> Result<Content, NotUploaded> {
+        let session = &self.session;
+        let ContentKind::Media(media) = &mut content.kind else { return Ok(content) };
+        let client = session.ready_client().ok_or(NotUploaded::Later)?;
+        let line = Line { client: &client, dialler: &session.around.dialler, proxy: session.proxy() };
+        let upload = tokio::select! {
+            upload = session.around.media.upload(&session.tenant, &line, &media.parcel) => upload?,
+            () = session.around.stopping.cancelled() => return Err(NotUploaded::Later),
+        };
+        media.parcel.upload = Some(upload);
+        Ok(content)
     }
 
     async fn record(&self, message: &Message, outcome: Result<Sent, Unsent>, took: Duration) -> After {

@@ -1,7 +1,10 @@
 //! What a message says: the kinds that there are, and how they are kept.
 
 use serde::{Deserialize, Serialize};
+use serde_json::value::{RawValue, to_raw_value};
 use utoipa::ToSchema;
+
+use crate::media::{Kind, Parcel};
 
 /// What a message says. It is kept as JSON: the kind's name with what it holds, `{"text":"…"}` for example.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -21,6 +24,8 @@ pub struct Content {
 pub enum ContentKind {
     /// A text.
     Text(String),
+    /// A picture, a film, a sound, a document or a sticker.
+    Media(Box<Media>),
     /// A place.
     Location(Location),
     /// Somebody's name and number.
@@ -31,6 +36,39 @@ pub enum ContentKind {
     Edit(Edit),
     /// An earlier message, taken back.
     Revoke(Revoke),
+}
+
+/// A picture, a film, a sound, a document or a sticker.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+#[schema(as = MediaContent)]
+pub struct Media {
+    /// How WhatsApp shows it.
+    pub kind: Kind,
+    /// Its MIME type.
+    pub mimetype: String,
+    /// What it is called.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub filename: Option<String>,
+    /// How many bytes it has.
+    pub size: u64,
+    /// SHA-256 of its bytes, in hexadecimal digits.
+    pub sha256: String,
+    /// In pixels.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub width: Option<u32>,
+    /// In pixels.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub height: Option<u32>,
+    /// How long it plays.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seconds: Option<u32>,
+    /// The text below it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub caption: Option<String>,
+    /// Where the bytes are, and how to read them: for nobody but this service.
+    #[schema(ignore)]
+    pub parcel: Parcel,
 }
 
 /// A place on the map.
@@ -108,7 +146,17 @@ impl Content {
             ContentKind::Reaction(Reaction { message_id, .. })
             | ContentKind::Edit(Edit { message_id, .. })
             | ContentKind::Revoke(Revoke { message_id }) => Some(message_id),
-            ContentKind::Text(_) | ContentKind::Location(_) | ContentKind::Contact(_) => self.reply_to.as_deref(),
+            ContentKind::Text(_) | ContentKind::Media(_) | ContentKind::Location(_) | ContentKind::Contact(_) => {
+                self.reply_to.as_deref()
+            }
+        }
+    }
+
+    /// The file that the message needs until it was sent.
+    pub fn file(&self) -> Option<&str> {
+        match &self.kind {
+            ContentKind::Media(media) if media.parcel.upload.is_none() => Some(&media.parcel.file),
+            _ => None,
         }
     }
 }
@@ -118,6 +166,7 @@ impl ContentKind {
     pub fn as_str(&self) -> &'static str {
         match self {
             Self::Text(_) => "text",
+            Self::Media(_) => "media",
             Self::Location(_) => "location",
             Self::Contact(_) => "contact",
             Self::Reaction(_) => "reaction",
@@ -125,6 +174,18 @@ impl ContentKind {
             Self::Revoke(_) => "revoke",
         }
     }
+}
+
+/// What is kept, as it is shown: without what lets its reader fetch and decrypt media.
+pub fn shown(kept: Box<RawValue>) -> Option<Box<RawValue>> {
+    if !kept.get().contains("\"parcel\"") {
+        return Some(kept);
+    }
+    let mut value = serde_json::from_str::<serde_json::Value>(kept.get()).ok()?;
+    if let Some(media) = value.get_mut("media").and_then(serde_json::Value::as_object_mut) {
+        media.remove("parcel");
+    }
+    to_raw_value(&value).ok()
 }
 
 #[cfg(test)]
@@ -165,6 +226,14 @@ mod tests {
             assert_eq!(serde_json::from_value::<Content>(kept.clone()).unwrap(), content);
             assert!(kept.get(content.kind.as_str()).is_some(), "{kept}");
         }
+    }
+
+    #[test]
+    fn what_is_shown_of_media_opens_nothing() {
+        let kept = json!({"media": {"kind": "image", "parcel": {"key": "secret"}}, "replyTo": "3EB0AA"});
+        let shown = shown(to_raw_value(&kept).unwrap()).unwrap();
+        let shown: serde_json::Value = serde_json::from_str(shown.get()).unwrap();
+        assert_eq!(shown, json!({"media": {"kind": "image"}, "replyTo": "3EB0AA"}));
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! Messages that are to be sent, and what became of them.
 
+use std::collections::HashSet;
+
 use chrono::{DateTime, TimeDelta, Utc};
 use rusqlite::{Connection, Row, params};
 use serde::Serialize;
@@ -7,7 +9,7 @@ use serde_json::value::{RawValue, to_raw_value};
 use utoipa::ToSchema;
 
 use super::{
-    Content, EventKind, Store, StoreError,
+    Content, EventKind, Store, StoreError, content,
     news::Told,
     seal::{CONTENT, FINGERPRINT, Seal},
     tx::{Tx, maybe_time, millis, tenant_name, time},
@@ -173,6 +175,11 @@ impl Message {
     fn next_time(&self) -> DateTime<Utc> {
         let times = [self.unknown_at, self.sent_at, self.delivered_at, self.read_at, self.failed_at];
         times.into_iter().flatten().fold(Utc::now().max(self.accepted_at), DateTime::max)
+    }
+
+    /// The message with what it says, where that is kept on purpose.
+    fn shown(self) -> Self {
+        Self { content: self.content.and_then(content::shown), ..self }
     }
 
     /// The message as it is told: what it says is nobody's business but the recipient's, unless it is kept on purpose.
@@ -479,7 +486,24 @@ impl Store {
         let (tenant, id, keep, seal) = (tenant.clone(), id.to_owned(), self.rules.keep_bodies, self.seal.clone());
         self.read(move |connection| {
             let found = with_content(connection, &tenant, &id, &seal)?;
-            Ok(found.map(|message| if keep { message } else { message.without_content() }))
+            Ok(found.map(|message| if keep { message.shown() } else { message.without_content() }))
+        })
+        .await
+    }
+
+    /// Which of these files of media are still needed.
+    pub async fn needed_media(&self, files: Vec<String>) -> Result<HashSet<String>, StoreError> {
+        self.read(move |connection| {
+            let sql = "SELECT 1 FROM messages INDEXED BY messages_by_media \
+                       WHERE media = ? AND media IS NOT NULL AND pending = 1 LIMIT 1";
+            let mut statement = connection.prepare_cached(sql)?;
+            let mut needed = HashSet::new();
+            for file in files {
+                if statement.exists([&file])? {
+                    needed.insert(file);
+                }
+            }
+            Ok(needed)
         })
         .await
     }
@@ -503,7 +527,7 @@ impl Store {
             // They come by their age, so that the first that is too old ends the search.
             let recent = |message: &Message| filter.since.is_none_or(|since| message.accepted_at >= since);
             let found = found.take_while(|message| message.as_ref().map_or(true, recent));
-            found.map(|message| message.map(|m| if keep { m } else { m.without_content() })).collect()
+            found.map(|message| message.map(|m| if keep { m.shown() } else { m.without_content() })).collect()
         })
         .await
     }
@@ -565,7 +589,7 @@ impl Tx<'_> {
         let (kind, place) = (draft.content.kind.as_str(), [name.as_str().as_bytes(), draft.id.as_bytes()]);
         self.execute(
             "INSERT INTO messages (tenant, id, recipient, account, content, reference, status, pending, tried, attempts, \
-             accepted_at, expires_at, kind) VALUES (?1, ?2, ?3, ?4, ?5, ?6, 'queued', 1, ?7, ?7, ?8, ?9, ?10)",
+             accepted_at, expires_at, kind, media) VALUES (?1, ?2, ?3, ?4, ?5, ?6, 'queued', 1, ?7, ?7, ?8, ?9, ?10, ?11)",
             params![
                 tenant,
                 draft.id,
@@ -577,6 +601,7 @@ impl Tx<'_> {
                 millis(now),
                 millis(draft.expires_at),
                 kind,
+                draft.content.file(),
             ],
         )?;
         let row = self.last_row();

@@ -34,8 +34,8 @@ use tokio::sync::oneshot;
 pub use self::tx::Rules;
 pub use self::{
     backend::Owner,
-    content::{Contact, Content, ContentKind, Edit, Location, Reaction, Revoke},
-    data_dir::DataDir,
+    content::{Contact, Content, ContentKind, Edit, Location, Media, Reaction, Revoke},
+    data_dir::{DataDir, create_private_dir, io_error},
     devices::{Hold, Linked, Record},
     events::{Event, EventKind, Received},
     figures::Figures,
