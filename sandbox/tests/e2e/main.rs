@@ -14,6 +14,7 @@ mod fleet;
 mod harness;
 mod kinds;
 mod log;
+mod media;
 mod metrics;
 mod migration;
 mod network;
