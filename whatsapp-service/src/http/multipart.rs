@@ -87,7 +87,7 @@ impl FromRequest<Arc<App>> for SendBody {
         let (mut parts, body) = request.into_parts();
         let Tenant(tenant) = Tenant::from_request_parts(&mut parts, app).await?;
         let incoming = Incoming::default();
-        let mut form = Multipart::new(incoming.watch(body, limit, app.read_timeout), boundary);
+        let mut form = Multipart::new(incoming.watch(body, limit, app.read_timeout).fuse(), boundary);
         let (mut fields, mut taken) = (Map::new(), None::<(Taken, Option<String>)>);
         while let Some(field) = form.next_field().await.map_err(|error| incoming.problem(&error, limit))? {
             let name = field.name().unwrap_or_default().to_owned();

@@ -192,7 +192,7 @@ impl Shelf {
         claim: &Claim,
         bytes: impl Stream<Item = Result<Bytes, NotTaken>> + Send,
     ) -> Result<Taken, NotTaken> {
-        let mut bytes = std::pin::pin!(bytes);
+        let mut bytes = std::pin::pin!(bytes.fuse());
         let mut pending = Vec::with_capacity(PIECE);
         while pending.len() < HEAD
             && let Some(more) = bytes.next().await
