@@ -272,6 +272,7 @@ impl Shelf {
         })
         .await?;
         part.kept = true;
+        self.touch(&name, |entry| entry.on_disk = true);
         Ok(Taken { parcel, kind, mimetype, held })
     }
 
@@ -292,11 +293,12 @@ impl Shelf {
     }
 
     fn hold(self: &Arc<Self>, parcel: &Parcel, content: Content) -> Held {
-        self.remember(parcel, content, 1);
+        // Nobody else is given the file before it is all there: the caller may leave at any moment.
+        self.remember(parcel, content, 1, false);
         Held { shelf: self.clone(), name: parcel.file.clone() }
     }
 
-    fn remember(&self, parcel: &Parcel, content: Content, holders: usize) {
+    fn remember(&self, parcel: &Parcel, content: Content, holders: usize, on_disk: bool) {
         let mut known = self.lock();
         known.clock += 1;
         let entry = Entry {
@@ -304,7 +306,7 @@ impl Shelf {
             content: content.clone(),
             holders,
             touched: known.clock,
-            on_disk: true,
+            on_disk,
             upload: Arc::default(),
             uploaded: None,
         };
@@ -339,7 +341,7 @@ impl Shelf {
         if let Some(entry) = self.lock().files.get(&parcel.file) {
             return entry.upload.clone();
         }
-        self.remember(parcel, Content(tenant.clone(), keys_of(parcel.kind), parcel.sha256.clone()), 0);
+        self.remember(parcel, Content(tenant.clone(), keys_of(parcel.kind), parcel.sha256.clone()), 0, true);
         self.lock().files.get(&parcel.file).map(|entry| entry.upload.clone()).unwrap_or_default()
     }
 
