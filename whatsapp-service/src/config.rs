@@ -15,7 +15,10 @@ use sha2::{Digest, Sha256};
 use subtle::{Choice, ConstantTimeEq};
 use zeroize::Zeroizing;
 
-use crate::store::{InvalidKey, Seal};
+use crate::{
+    media::Limits,
+    store::{InvalidKey, Seal},
+};
 
 /// No time that can be set is longer.
 const LONGEST: Duration = Duration::from_secs(30 * 24 * 3600);
@@ -111,10 +114,42 @@ pub struct Config {
     #[arg(long, env = "WEBHOOK_RETRY_FOR", default_value = "259200", value_parser = parse_seconds)]
     pub webhook_retry_for: Duration,
 
-    /// Let webhooks lead to private addresses too: only where the tenants are trusted.
+    /// Let webhooks, and the URLs of media, lead to private addresses too: only where the tenants are trusted.
     #[arg(long, env = "ALLOW_PRIVATE_TARGETS", default_value_t = false, action = clap::ArgAction::Set,
           num_args = 0..=1, default_missing_value = "true")]
     pub allow_private_targets: bool,
+
+    /// The largest picture to send, in bytes.
+    #[arg(long, env = "MEDIA_MAX_IMAGE", default_value_t = 16 * 1024 * 1024)]
+    pub media_max_image: u64,
+
+    /// The largest film to send, in bytes.
+    #[arg(long, env = "MEDIA_MAX_VIDEO", default_value_t = 64 * 1024 * 1024)]
+    pub media_max_video: u64,
+
+    /// The largest sound file or voice note to send, in bytes.
+    #[arg(long, env = "MEDIA_MAX_AUDIO", default_value_t = 16 * 1024 * 1024)]
+    pub media_max_audio: u64,
+
+    /// The largest document to send, in bytes.
+    #[arg(long, env = "MEDIA_MAX_DOCUMENT", default_value_t = 100 * 1024 * 1024)]
+    pub media_max_document: u64,
+
+    /// The largest sticker to send, in bytes.
+    #[arg(long, env = "MEDIA_MAX_STICKER", default_value_t = 1024 * 1024)]
+    pub media_max_sticker: u64,
+
+    /// How much media of all tenants may wait on the disk, in bytes.
+    #[arg(long, env = "MEDIA_ROOM", default_value_t = 10 * 1024 * 1024 * 1024)]
+    pub media_room: u64,
+
+    /// How much memory making a small picture of a large one may take, in bytes. One is made at a time; 0 makes none.
+    #[arg(long, env = "MEDIA_PREVIEW_MEMORY", default_value_t = 40 * 1024 * 1024)]
+    pub media_preview_memory: u64,
+
+    /// How long fetching media from a URL may take, in seconds.
+    #[arg(long, env = "MEDIA_FETCH_TIMEOUT", default_value = "60", value_parser = parse_seconds)]
+    pub media_fetch_timeout: Duration,
 
     /// The largest request body, in bytes.
     #[arg(long, env = "BODY_LIMIT", default_value_t = 1024 * 1024)]
@@ -151,6 +186,17 @@ impl Config {
     /// `WEBHOOK_URL`; empty counts as unset.
     pub fn webhook_for_all(&self) -> Option<&str> {
         self.webhook_url.as_deref().filter(|url| !url.is_empty())
+    }
+
+    /// The most bytes of each kind of media.
+    pub fn media_limits(&self) -> Limits {
+        Limits {
+            image: self.media_max_image,
+            video: self.media_max_video,
+            audio: self.media_max_audio,
+            document: self.media_max_document,
+            sticker: self.media_max_sticker,
+        }
     }
 
     /// `INTERNAL_SECRET`, from the environment or its file; empty if it is not set.

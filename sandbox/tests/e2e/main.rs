@@ -2,6 +2,8 @@
 
 mod abuse;
 mod baileys;
+#[path = "../client/mod.rs"]
+mod client;
 mod codes;
 mod command_line;
 mod contract;
@@ -10,12 +12,15 @@ mod encryption;
 mod events;
 mod fleet;
 mod harness;
+mod kinds;
 mod log;
+mod media;
 mod metrics;
 mod migration;
 mod network;
 #[path = "../node/mod.rs"]
 mod node;
+mod numbers;
 mod outbox;
 mod outbox_faults;
 mod pairing;

@@ -1,12 +1,18 @@
 //! The server: which path leads where, and what every request has to pass.
 
+mod attachment;
 mod caller;
+mod content;
 mod docs;
+mod emoji;
 mod events;
 mod health;
 mod messages;
 mod metrics;
+mod multipart;
+mod numbers;
 mod openapi;
+mod presence;
 mod problem;
 pub mod qr;
 mod send;
@@ -77,6 +83,9 @@ fn routes() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(send::bulk))
         .routes(routes!(messages::list))
         .routes(routes!(messages::get, messages::cancel))
+        .routes(routes!(presence::read))
+        .routes(routes!(presence::post))
+        .routes(routes!(numbers::check))
         .routes(routes!(events::list))
         .routes(routes!(events::stream))
         .routes(routes!(webhook::put, webhook::get, webhook::delete))

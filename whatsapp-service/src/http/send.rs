@@ -1,6 +1,6 @@
 //! `POST /send` and `POST /send/bulk`.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use axum::{
     Json,
@@ -10,24 +10,28 @@ use axum::{
 };
 use chrono::TimeDelta;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use utoipa::{IntoParams, ToSchema};
 
 use super::{
     App,
+    attachment::{Attachment, Wanted},
     caller::{Body, Tenant},
+    content::{Parts, Said},
+    multipart::{Form, SendBody},
     problem::Problem,
 };
 use crate::{
     clock::timestamp,
+    media,
     sessions::{NotTaken, Recipient, Submission, Taken},
-    store::{Accepted, Content, Idempotency, Message, MessageStatus},
+    store::{
+        Accepted, Contact, Content, ContentKind, Edit, Idempotency, Location, Message, MessageStatus, Reaction, Revoke,
+    },
     tenant::TenantId,
 };
 
-/// The longest text that WhatsApp takes, in characters.
-const MAX_MESSAGE: usize = 65_536;
 /// The longest reference, in characters.
 const MAX_REFERENCE: usize = 256;
 /// The longest idempotency key, in characters.
@@ -49,9 +53,33 @@ pub struct Send {
     /// The recipient's number with the country code; only its digits count, 8 to 15 of them.
     #[schema(example = "5511888888888", pattern = "^[^0-9]*([0-9][^0-9]*){8,15}$")]
     to: String,
-    /// The text.
+    /// A text, or what stands below the media.
     #[schema(min_length = 1, max_length = 65536)]
-    message: String,
+    message: Option<String>,
+    /// A picture, a film, a sound, a document or a sticker.
+    media: Option<Attachment>,
+    /// Whether `media` is a voice note: Opus in Ogg.
+    voice: Option<bool>,
+    /// Whether it is a sticker: WebP.
+    sticker: Option<bool>,
+    /// Whether it is a document, whatever else it could be.
+    document: Option<bool>,
+    /// The bytes of `media`, where they came in with the call.
+    #[serde(skip)]
+    bytes: Option<media::Taken>,
+    /// A place.
+    location: Option<Location>,
+    /// Somebody's name and number.
+    contact: Option<Contact>,
+    /// An emoji at another message.
+    reaction: Option<Reaction>,
+    /// Another text for an earlier message.
+    edit: Option<Edit>,
+    /// An earlier message, to be taken back.
+    revoke: Option<Revoke>,
+    /// The id of the message that this one answers.
+    #[schema(pattern = "^[!-~]{1,64}$")]
+    reply_to: Option<String>,
     /// The caller's own name for the message.
     #[schema(max_length = 256)]
     reference: Option<String>,
@@ -61,6 +89,13 @@ pub struct Send {
     /// A single message has a header for it.
     #[schema(pattern = "^[!-~]{1,255}$")]
     idempotency_key: Option<String>,
+}
+
+impl Send {
+    /// With media that came in with the call.
+    pub fn with_bytes(self, bytes: media::Taken) -> Self {
+        Self { bytes: Some(bytes), ..self }
+    }
 }
 
 /// `POST /send`'s query.
@@ -89,7 +124,7 @@ pub struct Answer {
     reference: Option<String>,
 }
 
-/// `POST /send`: writes a text down, sends it, and answers when WhatsApp has acknowledged it, or has taken too long.
+/// `POST /send`: writes a message down, sends it, and answers when WhatsApp has acknowledged it, or has taken too long.
 #[utoipa::path(
     post, path = "/send", tag = "Messages",
     params(
@@ -98,7 +133,7 @@ pub struct Answer {
          description = "The same call again is the same message."),
         ("Prefer" = Option<String>, Header, description = "`respond-async` is the same as `wait=0`."),
     ),
-    request_body = Send,
+    request_body(content((Send = "application/json"), (Form = "multipart/form-data"))),
     responses(
         (status = 200, description = "The message is sent.", body = Answer),
         (status = 202, description = "It is accepted, and not settled yet.", body = Answer),
@@ -109,7 +144,7 @@ pub async fn post(
     Tenant(tenant): Tenant,
     options: Result<Query<Options>, QueryRejection>,
     headers: HeaderMap,
-    Body(body): Body<Send>,
+    SendBody(body): SendBody,
 ) -> Result<Response, Problem> {
     let Query(options) = options.map_err(|error| Problem::bad_request("invalid_query", error.body_text()))?;
     let waits = match options.wait {
@@ -120,9 +155,8 @@ pub async fn post(
     };
     let idempotency_key = key(&headers, body.idempotency_key.clone())?;
     let reference = body.reference.clone();
-    let submission = submission(Send { idempotency_key, ..body })?;
-    let taken =
-        take(&app, &tenant, vec![submission], waits).await.map_err(|problem| problem.about(reference.clone()))?;
+    let wish = wish(Send { idempotency_key, ..body })?;
+    let taken = take(&app, &tenant, vec![wish], waits).await.map_err(|problem| problem.about(reference.clone()))?;
     let taken = taken.into_iter().next().ok_or_else(unforeseen)?.map_err(|problem| problem.about(reference))?;
     let Taken { message, waiting } = taken;
     let Some(waiting) = waiting.filter(|_| !message.is_settled()) else { return answer(message, waits) };
@@ -150,19 +184,25 @@ pub async fn post(
 async fn take(
     app: &App,
     tenant: &TenantId,
-    submissions: Vec<Submission>,
+    wishes: Vec<Wish>,
     wait: bool,
 ) -> Result<Vec<Result<Taken, Problem>>, Problem> {
-    let calls = submissions.iter().map(|submission| submission.idempotency.clone()).collect();
-    let (mut taken, mut new) = (Vec::with_capacity(submissions.len()), Vec::new());
-    for (known, submission) in app.manager.known(tenant, calls).await?.into_iter().zip(submissions) {
+    let calls = wishes.iter().map(|wish| wish.idempotency.clone()).collect();
+    let (mut taken, mut new) = (Vec::with_capacity(wishes.len()), Vec::new());
+    // Their files stay until the messages are written down.
+    let (mut held, mut fetched) = (Vec::new(), HashMap::new());
+    for (known, wish) in app.manager.known(tenant, calls).await?.into_iter().zip(wishes) {
         taken.push(match known {
             Some(Accepted::Known(message)) => Some(Ok(app.manager.taken(tenant, *message, wait).await)),
             Some(_) => Some(Err(NotTaken::Conflict.into())),
-            None => {
-                new.push(submission);
-                None
-            }
+            None => match wish.fulfil(app, tenant, &mut fetched).await {
+                Ok((submission, media)) => {
+                    new.push(submission);
+                    held.extend(media);
+                    None
+                }
+                Err(problem) => Some(Err(problem)),
+            },
         });
     }
     let all_new = new.len() == taken.len();
@@ -171,7 +211,11 @@ async fn take(
         None => Some(Problem::session_not_found(StatusCode::CONFLICT)),
         Some(session) => {
             // On a task of its own: a caller that hangs up must not stop a message halfway.
-            let submitting = app.manager.see_through(async move { session.submit(new, wait).await });
+            let submitting = app.manager.see_through(async move {
+                let submitted = session.submit(new, wait).await;
+                drop((held, fetched));
+                submitted
+            });
             match submitting.await.map_err(|_| unforeseen())? {
                 Ok(submitted) => {
                     let mut submitted = submitted.into_iter().map(|one| one.map_err(Problem::from));
@@ -235,7 +279,7 @@ enum Entry {
     },
 }
 
-/// `POST /send/bulk`: writes many texts down in one commit, and answers at once.
+/// `POST /send/bulk`: writes many messages down in one commit, and answers at once.
 #[utoipa::path(
     post, path = "/send/bulk", tag = "Messages",
     request_body = Bulk,
@@ -250,22 +294,22 @@ pub async fn bulk(
         let why = format!("messages: needs 1 to {MAX_BULK} of them");
         return Err(Problem::bad_request("invalid_messages", why));
     }
-    let (mut entries, mut submissions) = (Vec::with_capacity(messages.len()), Vec::new());
+    let (mut entries, mut wishes) = (Vec::with_capacity(messages.len()), Vec::new());
     for message in messages {
         let reference = message.get("reference").cloned();
-        entries.push(match entry(message).and_then(submission) {
-            Ok(submission) => {
-                submissions.push(submission);
+        entries.push(match entry(message).and_then(wish) {
+            Ok(wish) => {
+                wishes.push(wish);
                 Ok(reference)
             }
             Err(problem) => Err((problem, reference)),
         });
     }
-    if submissions.is_empty() {
+    if wishes.is_empty() {
         let session = app.manager.get(&tenant).ok_or_else(|| Problem::session_not_found(StatusCode::CONFLICT))?;
         session.accepts()?;
     }
-    let mut taken = take(&app, &tenant, submissions, false).await?.into_iter();
+    let mut taken = take(&app, &tenant, wishes, false).await?.into_iter();
     let refused = |problem: Problem, reference| {
         problem.count();
         Entry::Refused { problem: problem.into(), reference }
@@ -291,14 +335,47 @@ fn entry(message: Value) -> Result<Send, Problem> {
     })
 }
 
-/// Checks what a caller wants sent.
-fn submission(body: Send) -> Result<Submission, Problem> {
-    let Send { to, message, reference, expires_in, idempotency_key } = body;
-    let recipient = Recipient::parse(&to)?;
-    if !(1..=MAX_MESSAGE).contains(&message.chars().count()) {
-        let why = format!("`message` needs 1 to {MAX_MESSAGE} characters");
-        return Err(Problem::bad_request("invalid_message", why));
+/// What a caller wants sent, checked as far as it is known.
+struct Wish {
+    to: Recipient,
+    said: Said,
+    reference: Option<String>,
+    expires_in: TimeDelta,
+    idempotency: Option<Idempotency>,
+}
+
+impl Wish {
+    /// Has the bytes of its media on the disk, if it has media.
+    async fn fulfil(
+        self,
+        app: &App,
+        tenant: &TenantId,
+        fetched: &mut HashMap<String, media::Taken>,
+    ) -> Result<(Submission, Option<media::Taken>), Problem> {
+        let Self { to, said, reference, expires_in, idempotency } = self;
+        let (content, media) = match said {
+            Said::Content(content) => (content, None),
+            Said::Media(wanted) => {
+                // Nothing is fetched for nobody.
+                let session = app.manager.get(tenant);
+                session.ok_or_else(|| Problem::session_not_found(StatusCode::CONFLICT))?.accepts()?;
+                let (content, media) = wanted.content(app, tenant, fetched).await?;
+                (content, Some(media))
+            }
+        };
+        Ok((Submission { to, content, reference, expires_in, idempotency }, media))
     }
+}
+
+/// Checks what a caller wants sent.
+fn wish(body: Send) -> Result<Wish, Problem> {
+    let Send { to, reference, expires_in, idempotency_key, .. } = body;
+    let recipient = Recipient::parse(&to)?;
+    let Send { message, media, voice, sticker, document, bytes, .. } = body;
+    let Send { location, contact, reaction, edit, revoke, reply_to, .. } = body;
+    let parts =
+        Parts { message, media, bytes, voice, sticker, document, location, contact, reaction, edit, revoke, reply_to };
+    let said = parts.content()?;
     if reference.as_ref().is_some_and(|reference| reference.chars().count() > MAX_REFERENCE) {
         let why = format!("`reference` has at most {MAX_REFERENCE} characters");
         return Err(Problem::bad_request("invalid_reference", why));
@@ -310,14 +387,24 @@ fn submission(body: Send) -> Result<Submission, Problem> {
     }
     let idempotency = match idempotency_key {
         Some(key) if !is_key(&key) => return Err(invalid_key()),
-        Some(key) => {
-            let call = serde_json::json!([to, message, reference, expires_in]);
-            Some(Idempotency { key, fingerprint: Sha256::digest(call.to_string()).into() })
-        }
+        Some(key) => Some(Idempotency { key, fingerprint: fingerprint(&to, &said, &reference, expires_in) }),
         None => None,
     };
     let expires_in = TimeDelta::seconds(seconds.cast_signed());
-    Ok(Submission { to: recipient, content: Content { text: message }, reference, expires_in, idempotency })
+    Ok(Wish { to: recipient, said, reference, expires_in, idempotency })
+}
+
+/// A digest of all that a call says.
+fn fingerprint(to: &str, said: &Said, reference: &Option<String>, expires_in: Option<u64>) -> [u8; 32] {
+    let call = match said {
+        // The fingerprints of the time when there were only texts are in databases. No other content is a plain text here.
+        Said::Content(Content { kind: ContentKind::Text(text), reply_to: None }) => {
+            json!([to, text, reference, expires_in])
+        }
+        Said::Content(content) => json!([to, content, reference, expires_in]),
+        Said::Media(wanted) => json!([to, Wanted::identity(wanted), reference, expires_in]),
+    };
+    Sha256::digest(call.to_string()).into()
 }
 
 fn is_key(key: &str) -> bool {
@@ -355,5 +442,122 @@ fn accepted(message: Message) -> Answer {
         // The same answer to the same call, also when the message has come further since.
         status: if is_sent { MessageStatus::Sent } else { message.status }.as_str(),
         reference: message.reference,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn called(body: Value) -> Result<Wish, String> {
+        let refused = |problem: Problem| {
+            let said = serde_json::to_value(problem).unwrap();
+            format!("{} {}", said["code"].as_str().unwrap(), said["message"].as_str().unwrap())
+        };
+        entry(body).and_then(wish).map_err(refused)
+    }
+
+    fn fingerprint_of(body: Value) -> String {
+        let fingerprint = called(body).unwrap().idempotency.unwrap().fingerprint;
+        fingerprint.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    #[test]
+    fn a_text_has_the_fingerprint_that_is_in_databases() {
+        let plain = json!({"to": "+55 11 88888-8888", "message": "Hello", "idempotencyKey": "k"});
+        // printf '["+55 11 88888-8888","Hello",null,null]' | sha256sum
+        let known = "96440b51a3fdd7138393e9f40355bef32d5964572bc57356d7ba6640edf8ca95";
+        assert_eq!(fingerprint_of(plain.clone()), known);
+        let reply = json!({"to": "+55 11 88888-8888", "message": "Hello", "replyTo": "3EB0", "idempotencyKey": "k"});
+        assert_ne!(fingerprint_of(reply), known);
+    }
+
+    #[test]
+    fn every_part_of_the_content_is_in_the_fingerprint() {
+        let with = |content: Value| {
+            let mut body = json!({"to": "5511888888888", "idempotencyKey": "k"});
+            body.as_object_mut().unwrap().extend(content.as_object().unwrap().clone());
+            fingerprint_of(body)
+        };
+        let calls = [
+            json!({"message": "3EB0"}),
+            json!({"message": "3EB0", "replyTo": "3EB0"}),
+            json!({"message": "3EB0", "replyTo": "3EB1"}),
+            json!({"location": {"latitude": 1, "longitude": 2}}),
+            json!({"location": {"latitude": 1, "longitude": 2.5}}),
+            json!({"location": {"latitude": 1, "longitude": 2, "name": "A"}}),
+            json!({"location": {"latitude": 1, "longitude": 2, "address": "A"}}),
+            json!({"contact": {"name": "Ana", "phone": "5511999999999"}}),
+            json!({"contact": {"name": "Ana", "phone": "5511999999998"}}),
+            json!({"reaction": {"messageId": "3EB0", "emoji": ""}}),
+            json!({"reaction": {"messageId": "3EB0", "emoji": "👍"}}),
+            json!({"edit": {"messageId": "3EB0", "message": "A"}}),
+            json!({"edit": {"messageId": "3EB0", "message": "B"}}),
+            json!({"revoke": {"messageId": "3EB0"}}),
+        ];
+        let all: std::collections::BTreeSet<_> = calls.iter().cloned().map(with).collect();
+        assert_eq!(all.len(), calls.len());
+    }
+
+    #[test]
+    fn what_can_not_be_sent_is_refused_with_the_field_that_is_wrong() {
+        let long = |length| "x".repeat(length);
+        for (content, why) in [
+            (json!({}), "exactly one of `message`"),
+            (json!({"message": "A", "revoke": {"messageId": "3EB0"}}), "`message` and `revoke` don't"),
+            (
+                json!({"location": {"latitude": 1, "longitude": 2}, "contact": {"name": "A", "phone": "5511999999999"},
+                       "edit": {"messageId": "3EB0", "message": "A"}}),
+                "`location`, `contact` and `edit` don't",
+            ),
+            (json!({"reaction": {"messageId": "A", "emoji": "👍"}, "replyTo": "B"}), "`replyTo` and `reaction`"),
+            (json!({"edit": {"messageId": "A", "message": "A"}, "replyTo": "B"}), "`replyTo` and `edit`"),
+            (json!({"revoke": {"messageId": "A"}, "replyTo": "B"}), "`replyTo` and `revoke`"),
+            (json!({"message": "A", "replyTo": ""}), "`replyTo`"),
+            (json!({"message": "A", "replyTo": "a b"}), "`replyTo`"),
+            (json!({"message": "A", "replyTo": long(65)}), "`replyTo`"),
+            (json!({"location": {"latitude": 90.1, "longitude": 2}}), "`location.latitude`"),
+            (json!({"location": {"latitude": -91, "longitude": 2}}), "`location.latitude`"),
+            (json!({"location": {"latitude": 1, "longitude": 180.5}}), "`location.longitude`"),
+            (json!({"location": {"latitude": 1, "longitude": 2, "name": ""}}), "`location.name`"),
+            (json!({"location": {"latitude": 1, "longitude": 2, "name": long(257)}}), "`location.name`"),
+            (json!({"location": {"latitude": 1, "longitude": 2, "address": " "}}), "`location.address`"),
+            (json!({"location": {"latitude": 1, "longitude": 2, "address": long(1025)}}), "`location.address`"),
+            (json!({"contact": {"name": "A\r\nTEL:1", "phone": "5511999999999"}}), "`contact.name`"),
+            (json!({"contact": {"name": long(257), "phone": "5511999999999"}}), "`contact.name`"),
+            (json!({"contact": {"name": "A", "phone": "+55 11"}}), "`contact.phone` needs 8 to 15 digits"),
+            (json!({"reaction": {"messageId": "A", "emoji": "👍👍"}}), "`reaction.emoji`"),
+            (json!({"reaction": {"messageId": "A", "emoji": "ok"}}), "`reaction.emoji`"),
+            (json!({"reaction": {"messageId": "", "emoji": "👍"}}), "`reaction.messageId`"),
+            (json!({"edit": {"messageId": "é", "message": "A"}}), "`edit.messageId`"),
+            (json!({"edit": {"messageId": "A", "message": ""}}), "`edit.message`"),
+            (json!({"edit": {"messageId": "A", "message": long(65_537)}}), "`edit.message`"),
+            (json!({"revoke": {"messageId": "A\n"}}), "`revoke.messageId`"),
+        ] {
+            let mut body = json!({"to": "5511888888888"});
+            body.as_object_mut().unwrap().extend(content.as_object().unwrap().clone());
+            let refused = called(body).err().unwrap_or_else(|| panic!("{content} is taken"));
+            assert!(refused.starts_with("invalid_content ") && refused.contains(why), "{content}: {refused}");
+        }
+    }
+
+    #[test]
+    fn what_can_be_sent_is_taken() {
+        for content in [
+            json!({"message": "A"}),
+            json!({"message": "A", "replyTo": "3EB0", "location": null, "edit": null}),
+            json!({"location": {"latitude": -90, "longitude": 180.0}, "replyTo": "3EB0"}),
+            json!({"location": {"latitude": 0, "longitude": 0, "name": "x".repeat(256), "address": null}}),
+            json!({"contact": {"name": "Ana; Bruno, \\ & Co", "phone": "+55 (11) 99999-9999", "email": "unknown"}}),
+            json!({"reaction": {"messageId": "3EB0", "emoji": ""}}),
+            json!({"edit": {"messageId": "!~", "message": "A\nB"}}),
+            json!({"revoke": {"messageId": "x".repeat(64)}}),
+        ] {
+            let mut body = json!({"to": "5511888888888"});
+            body.as_object_mut().unwrap().extend(content.as_object().unwrap().clone());
+            if let Err(refused) = called(body) {
+                panic!("{content}: {refused}");
+            }
+        }
     }
 }

@@ -39,7 +39,7 @@ use super::{
     transport::{ClientCell, Dial, WatchedTransport},
     version::{Version, VersionSource},
 };
-use crate::{config::Config, store::Store};
+use crate::{config::Config, media::Shelf, store::Store};
 
 /// How long a client may take to say goodbye and write down what it holds.
 const STOP_LIMIT: Duration = Duration::from_secs(15);
@@ -64,6 +64,8 @@ pub struct Surroundings {
     pub version: VersionSource,
     /// Messages, their fates, and the event log.
     pub store: Arc<Store>,
+    /// Media that is to be sent.
+    pub media: Arc<Shelf>,
     /// Attempts to send that are under way. They go on when their caller hangs up, and are waited for at the end.
     pub sends: TaskTracker,
     /// Cancelled when the process is about to end: nothing new is begun.
@@ -85,13 +87,20 @@ pub struct Surroundings {
 
 impl Surroundings {
     /// Shared by all sessions of a process.
-    pub fn new(config: &Config, dialler: Dialler, version: VersionSource, store: Arc<Store>) -> Self {
+    pub fn new(
+        config: &Config,
+        dialler: Dialler,
+        version: VersionSource,
+        store: Arc<Store>,
+        media: Arc<Shelf>,
+    ) -> Self {
         Self {
             dialler: dialler.into(),
             device_name: config.device_name.clone(),
             http: http_client(None),
             version,
             store,
+            media,
             sends: TaskTracker::new(),
             stopping: CancellationToken::new(),
             blocking_receipts: Arc::new(Semaphore::new(BLOCKING_RECEIPTS)),

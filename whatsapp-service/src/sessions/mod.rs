@@ -2,9 +2,11 @@
 
 mod breaker;
 mod codes;
+mod content;
 mod dial;
 mod dials;
 mod events;
+mod gestures;
 mod inbound;
 mod lane;
 mod link;
@@ -16,6 +18,7 @@ mod passkey;
 mod proxy;
 mod recall;
 mod recipient;
+mod references;
 mod restoring;
 mod session;
 mod state;
@@ -38,6 +41,7 @@ use tokio::task::JoinSet;
 pub use self::{
     dial::{Dialler, InvalidUrl},
     dials::DialFigures,
+    gestures::{Doing, NotDone},
     inbound::ReceivedMessage,
     memory::MemoryReport,
     outbox::{NotTaken, ReachoutTimelock, Refused, Submission, Taken},
@@ -53,6 +57,7 @@ use self::{link::Surroundings, restoring::Restoring, upkeep::Retention, version:
 use crate::{
     Trust,
     config::Config,
+    media::Shelf,
     store::{Accepted, DamagedFolder, DataDir, Idempotency, Message, Rules, Seal, Store, StoreError},
     tenant::TenantId,
 };
@@ -81,9 +86,10 @@ impl Manager {
             tracing::warn!(folder = %folder.display(), "what an earlier version has left here is not encrypted");
         }
         let store = Arc::new(Store::open(&data.database(), rules, seal)?);
+        let media = Arc::new(Shelf::open(data.media(), config)?);
         Ok(Self {
             _data: data,
-            around: Arc::new(Surroundings::new(config, dialler, version, store)),
+            around: Arc::new(Surroundings::new(config, dialler, version, store, media)),
             sessions: RwLock::default(),
             closing: AtomicBool::new(false),
             damaged: RwLock::default(),
@@ -98,6 +104,11 @@ impl Manager {
     /// Messages, their fates, and the event log.
     pub fn store(&self) -> &Arc<Store> {
         &self.around.store
+    }
+
+    /// Media that is to be sent.
+    pub fn media(&self) -> &Arc<Shelf> {
+        &self.around.media
     }
 
     /// Brings every linked session back, and what waits to be sent. All are known at once; they connect as the gate for

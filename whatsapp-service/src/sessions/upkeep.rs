@@ -10,6 +10,8 @@ use crate::store::StoreError;
 
 /// How often deadlines are looked at.
 const DEADLINES: Duration = Duration::from_secs(1);
+/// How often media that is no longer needed is looked for.
+const CLEARING: Duration = Duration::from_secs(5);
 /// How often old rows are looked for.
 const FORGETTING: Duration = Duration::from_secs(60);
 /// The pause between two steps of forgetting, so that those who send don't have to wait for it.
@@ -44,7 +46,15 @@ impl Manager {
                 report(self.forget_old().await);
             }
         };
-        tokio::join!(expiring, forgetting);
+        let clearing = async {
+            let mut clearing = interval(CLEARING);
+            clearing.set_missed_tick_behavior(MissedTickBehavior::Delay);
+            loop {
+                clearing.tick().await;
+                report(self.clear_media().await);
+            }
+        };
+        tokio::join!(expiring, forgetting, clearing);
     }
 
     async fn expire(&self) -> Result<(), StoreError> {
@@ -61,6 +71,17 @@ impl Manager {
                 }
             }
         }
+    }
+
+    /// Removes the files that no message needs any more.
+    async fn clear_media(&self) -> Result<(), StoreError> {
+        let idle = self.media().idle().await;
+        if idle.is_empty() {
+            return Ok(());
+        }
+        let needed = self.store().needed_media(idle.iter().map(|file| file.name.clone()).collect()).await?;
+        self.media().discard(idle, &needed).await;
+        Ok(())
     }
 
     async fn forget_old(&self) -> Result<(), StoreError> {

@@ -4,6 +4,7 @@
 //! DATA_DIR/lock              held by the one process that uses this folder
 //! DATA_DIR/sandbox           there only if the sandbox has used this folder
 //! DATA_DIR/service.db        everything else: see the schema beside this file
+//! DATA_DIR/media/…           media that is to be sent, encrypted as WhatsApp wants it
 //! DATA_DIR/whatsapp-version  the last good version of WhatsApp Web
 //! DATA_DIR/tenants/…         what an earlier version has left there, if it could not be taken over
 //! DATA_DIR/migrated/…        what was taken over
@@ -60,6 +61,11 @@ impl DataDir {
         let folders = ["tenants", "migrated", "quarantine"].map(|name| self.root.join(name));
         let is_full = |folder: &PathBuf| fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_some());
         folders.into_iter().filter(is_full).collect()
+    }
+
+    /// Where media stands until it was sent.
+    pub fn media(&self) -> PathBuf {
+        self.root.join("media")
     }
 
     /// The file that remembers WhatsApp Web's version.

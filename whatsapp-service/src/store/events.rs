@@ -88,7 +88,9 @@ impl Store {
                            ON CONFLICT DO UPDATE SET asked = NULL WHERE asked IS NOT NULL";
                 let is_new = tx.execute(sql, params![key, digest(&identity), millis(now)])? == 1;
                 if let Some(data) = data.filter(|_| is_new) {
-                    tx.append(&tenant, EventKind::MessageReceived, &data)?;
+                    let sequence = tx.append(&tenant, EventKind::MessageReceived, &data)?;
+                    let sql = "UPDATE received SET id = ?, sequence = ? WHERE tenant = ? AND message = ?";
+                    tx.execute(sql, params![identity[2], sequence, key, digest(&identity)])?;
                 }
             }
             Ok(())
@@ -115,7 +117,7 @@ impl Store {
         data: serde_json::Value,
     ) -> impl Future<Output = Result<(), StoreError>> + Send + use<> {
         let tenant = tenant.clone();
-        self.write(move |tx| tx.append(&tenant, EventKind::SessionState, &data))
+        self.write(move |tx| tx.append(&tenant, EventKind::SessionState, &data).map(drop))
     }
 
     /// A tenant's events after this number, in order.
@@ -155,8 +157,8 @@ impl Store {
 }
 
 impl Tx<'_> {
-    /// Adds an event to the log, and to what the tenant's webhook is to get.
-    pub fn append(&mut self, tenant: &TenantId, kind: EventKind, data: &impl Serialize) -> rusqlite::Result<()> {
+    /// Adds an event to the log, and to what the tenant's webhook is to get. Returns its number.
+    pub fn append(&mut self, tenant: &TenantId, kind: EventKind, data: &impl Serialize) -> rusqlite::Result<i64> {
         let data = to_raw_value(data).map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))?;
         let key = self.tenant(tenant)?;
         let delivery = self.delivery(key, kind)?;
@@ -169,7 +171,7 @@ impl Tx<'_> {
             params![key, sequence, kind.as_str(), millis(Utc::now()), data, delivery],
         )?;
         self.tell(Told::Event { tenant: tenant.clone(), sequence, due: delivery == Some(0) });
-        Ok(())
+        Ok(sequence)
     }
 }
 

@@ -1,13 +1,15 @@
 //! Messages that are to be sent, and what became of them.
 
+use std::collections::HashSet;
+
 use chrono::{DateTime, TimeDelta, Utc};
-use rusqlite::{Row, params};
-use serde::{Deserialize, Serialize};
+use rusqlite::{Connection, Row, params};
+use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
 use utoipa::ToSchema;
 
 use super::{
-    EventKind, Store, StoreError,
+    Content, EventKind, Store, StoreError, content,
     news::Told,
     seal::{CONTENT, FINGERPRINT, Seal},
     tx::{Tx, maybe_time, millis, tenant_name, time},
@@ -53,13 +55,6 @@ impl MessageStatus {
     pub fn parse(word: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|status| status.as_str() == word)
     }
-}
-
-/// What a message says. It is kept as JSON, so that other kinds can follow.
-#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
-pub struct Content {
-    /// The text.
-    pub text: String,
 }
 
 /// Why a message failed, or why nothing more is done for one whose outcome is unknown.
@@ -111,6 +106,9 @@ pub struct Message {
     pub row: i64,
     /// WhatsApp's id of it.
     pub id: String,
+    /// What it is, as [`ContentKind::as_str`](super::ContentKind::as_str) says it.
+    #[serde(skip)]
+    pub kind: String,
     /// The digits that the caller gave.
     #[serde(skip)]
     pub recipient: String,
@@ -177,6 +175,11 @@ impl Message {
     fn next_time(&self) -> DateTime<Utc> {
         let times = [self.unknown_at, self.sent_at, self.delivered_at, self.read_at, self.failed_at];
         times.into_iter().flatten().fold(Utc::now().max(self.accepted_at), DateTime::max)
+    }
+
+    /// The message with what it says, where that is kept on purpose.
+    fn shown(self) -> Self {
+        Self { content: self.content.and_then(content::shown), ..self }
     }
 
     /// The message as it is told: what it says is nobody's business but the recipient's, unless it is kept on purpose.
@@ -248,7 +251,7 @@ pub struct Filter {
     pub limit: usize,
 }
 
-const COLUMNS: &str = "row, id, recipient, number, account, content, reference, status, pending, tried, attempts, accepted_at, \
+const COLUMNS: &str = "row, id, kind, recipient, number, account, content, reference, status, pending, tried, attempts, accepted_at, \
                        expires_at, unknown_at, sent_at, server_at, delivered_at, read_at, failed_at, code, reason, \
                        retryable, whatsapp_code";
 
@@ -490,14 +493,26 @@ impl Store {
     /// A tenant's message.
     pub async fn message(&self, tenant: &TenantId, id: &str) -> Result<Option<Message>, StoreError> {
         let (tenant, id, keep, seal) = (tenant.clone(), id.to_owned(), self.rules.keep_bodies, self.seal.clone());
-        let sql = format!(
-            "SELECT {COLUMNS} FROM messages WHERE tenant = (SELECT key FROM tenants WHERE name = ?) AND id = ?"
-        );
         self.read(move |connection| {
-            let mut statement = connection.prepare_cached(&sql)?;
-            let read = |row: &Row<'_>| read(row, &tenant, &seal);
-            let found = statement.query_map([tenant.as_str(), &id], read)?.next().transpose()?;
-            Ok(found.map(|message| if keep { message } else { message.without_content() }))
+            let found = with_content(connection, &tenant, &id, &seal)?;
+            Ok(found.map(|message| if keep { message.shown() } else { message.without_content() }))
+        })
+        .await
+    }
+
+    /// Which of these files of media are still needed.
+    pub async fn needed_media(&self, files: Vec<String>) -> Result<HashSet<String>, StoreError> {
+        self.read(move |connection| {
+            let sql = "SELECT 1 FROM messages INDEXED BY messages_by_media \
+                       WHERE media = ? AND media IS NOT NULL AND pending = 1 LIMIT 1";
+            let mut statement = connection.prepare_cached(sql)?;
+            let mut needed = HashSet::new();
+            for file in files {
+                if statement.exists([&file])? {
+                    needed.insert(file);
+                }
+            }
+            Ok(needed)
         })
         .await
     }
@@ -521,7 +536,7 @@ impl Store {
             // They come by their age, so that the first that is too old ends the search.
             let recent = |message: &Message| filter.since.is_none_or(|since| message.accepted_at >= since);
             let found = found.take_while(|message| message.as_ref().map_or(true, recent));
-            found.map(|message| message.map(|m| if keep { m } else { m.without_content() })).collect()
+            found.map(|message| message.map(|m| if keep { m.shown() } else { m.without_content() })).collect()
         })
         .await
     }
@@ -580,10 +595,10 @@ impl Tx<'_> {
         }
         let content =
             to_raw_value(&draft.content).map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))?;
-        let place = [name.as_str().as_bytes(), draft.id.as_bytes()];
+        let (kind, place) = (draft.content.kind.as_str(), [name.as_str().as_bytes(), draft.id.as_bytes()]);
         self.execute(
             "INSERT INTO messages (tenant, id, recipient, account, content, reference, status, pending, tried, attempts, \
-             accepted_at, expires_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, 'queued', 1, ?7, ?7, ?8, ?9)",
+             accepted_at, expires_at, kind, media) VALUES (?1, ?2, ?3, ?4, ?5, ?6, 'queued', 1, ?7, ?7, ?8, ?9, ?10, ?11)",
             params![
                 tenant,
                 draft.id,
@@ -593,7 +608,9 @@ impl Tx<'_> {
                 draft.reference,
                 draft.tried,
                 millis(now),
-                millis(draft.expires_at)
+                millis(draft.expires_at),
+                kind,
+                draft.content.file(),
             ],
         )?;
         let row = self.last_row();
@@ -608,6 +625,7 @@ impl Tx<'_> {
         Ok(Accepted::New(Box::new(Message {
             row,
             id: draft.id,
+            kind: kind.into(),
             number: draft.recipient.clone(),
             recipient: draft.recipient,
             reference: draft.reference,
@@ -736,6 +754,19 @@ impl Tx<'_> {
     }
 }
 
+/// A tenant's message, with what it says for as long as that is known.
+pub fn with_content(
+    connection: &Connection,
+    tenant: &TenantId,
+    id: &str,
+    seal: &Seal,
+) -> rusqlite::Result<Option<Message>> {
+    let sql =
+        format!("SELECT {COLUMNS} FROM messages WHERE tenant = (SELECT key FROM tenants WHERE name = ?) AND id = ?");
+    let mut statement = connection.prepare_cached(&sql)?;
+    statement.query_map([tenant.as_str(), id], |row| read(row, tenant, seal))?.next().transpose()
+}
+
 /// A message that was accepted with a key, and the digest of that call.
 fn keyed(row: &Row<'_>, tenant: &TenantId, key: &str, seal: &Seal) -> rusqlite::Result<(Vec<u8>, Message)> {
     let place = [tenant.as_str().as_bytes(), key.as_bytes()];
@@ -771,6 +802,7 @@ fn read(row: &Row<'_>, tenant: &TenantId, seal: &Seal) -> rusqlite::Result<Messa
     Ok(Message {
         row: row.get("row")?,
         id,
+        kind: row.get::<_, Option<String>>("kind")?.unwrap_or_else(|| "text".into()),
         number: row.get::<_, Option<String>>("number")?.unwrap_or_else(|| recipient.clone()),
         recipient,
         reference: row.get("reference")?,

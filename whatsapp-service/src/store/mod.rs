@@ -5,6 +5,7 @@
 
 mod backend;
 mod cells;
+mod content;
 mod data_dir;
 mod devices;
 mod events;
@@ -13,6 +14,7 @@ mod legacy;
 mod messages;
 mod news;
 mod read;
+mod referred;
 mod rekey;
 mod schema;
 mod seal;
@@ -32,13 +34,15 @@ use tokio::sync::oneshot;
 pub use self::tx::Rules;
 pub use self::{
     backend::Owner,
-    data_dir::DataDir,
+    content::{Contact, Content, ContentKind, Edit, Location, Media, Reaction, Revoke},
+    data_dir::{DataDir, create_private_dir, io_error},
     devices::{Hold, Linked, Record},
     events::{Event, EventKind, Received},
     figures::Figures,
     legacy::DamagedFolder,
-    messages::{Accepted, Content, Draft, Failure, Filter, Idempotency, Message, MessageStatus, Pending},
+    messages::{Accepted, Draft, Failure, Filter, Idempotency, Message, MessageStatus, Pending},
     news::{Waiting, Watch},
+    referred::{Logged, Referred},
     rekey::rekey,
     seal::{InvalidKey, Seal, WrongKey},
     webhooks::{Delivery, DeliveryState, Webhook, WebhookSummary},

@@ -3,7 +3,6 @@
 //! Each tenant with something to deliver has a task of its own, so that a receiver that is slow, dead or hostile delays
 //! nobody else. What is to be delivered is on the disk; the task only remembers where to look.
 
-mod egress;
 mod signature;
 
 use std::{
@@ -17,12 +16,10 @@ use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
 use tokio::sync::Notify;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-pub use self::{
-    egress::{Egress, RefusedTarget, Target},
-    signature::{InvalidSecret, SigningKey},
-};
+pub use self::signature::{InvalidSecret, SigningKey};
 use crate::{
     config::{Config, UnreadableSecret},
+    egress::{Egress, RefusedTarget, Target},
     metrics::{self, Delivered},
     store::{Delivery, Event, EventKind, Store, StoreError, Webhook, WebhookSummary},
     tenant::TenantId,

@@ -11,7 +11,7 @@ use std::{
 };
 
 use reqwest::{
-    Body, Client, Url,
+    Body, Client, Response, Url,
     dns::{Addrs, Name, Resolve, Resolving},
     header::HeaderMap,
     redirect, retry,
@@ -145,6 +145,30 @@ impl Egress {
             None if !url.host_str().is_some_and(is_name) => Err(RefusedTarget::Invalid),
             _ => Ok(Target(url)),
         }
+    }
+
+    /// The target that a redirect from `target` leads to, checked like any other.
+    ///
+    /// # Errors
+    /// The first thing that is wrong with it.
+    pub fn redirected(&self, target: &Target, location: &str) -> Result<Target, RefusedTarget> {
+        let mut url = target.0.join(location).map_err(|_| RefusedTarget::Invalid)?;
+        // It is for whoever shows the page, and is never sent.
+        url.set_fragment(None);
+        self.target(url.as_str())
+    }
+
+    /// Sends one GET request and gives the answer, whatever it is, without its body: redirects are not followed. Who
+    /// reads the body limits its length and the time that it takes.
+    ///
+    /// # Errors
+    /// See [`PostError`].
+    pub async fn get(&self, target: &Target) -> Result<Response, PostError> {
+        if literal(&target.0).is_some_and(|ip| !self.policy.allows(ip)) {
+            return Err(PostError::NotAllowed);
+        }
+        let answer = self.client.get(target.0.clone()).send();
+        Ok(timeout_at(Instant::now() + self.timeout, answer).await.map_err(|_| PostError::TimedOut)??)
     }
 
     /// Sends one POST request and gives the status of the answer, whatever it is: redirects are not followed. An
@@ -770,6 +794,58 @@ mod tests {
             answer = send(&lenient, &url) => panic!("{answer:?}"),
             connection = listener.accept() => drop(connection.unwrap()),
         }
+    }
+
+    #[test]
+    fn a_redirect_is_checked_like_any_other_target() {
+        let egress = Egress::new(false);
+        let target = egress.target("https://example.com/a/b?c").unwrap();
+        let redirected = |location| egress.redirected(&target, location).map(|target| target.as_str().to_owned());
+        for (location, leads_to) in [
+            ("/x", "https://example.com/x"),
+            ("d#part", "https://example.com/a/d"),
+            ("//other.example/", "https://other.example/"),
+            ("http://1.1.1.1", "http://1.1.1.1/"),
+        ] {
+            assert_eq!(redirected(location).as_deref(), Ok(leads_to));
+        }
+        for (location, refused) in [
+            ("//127.0.0.1/", RefusedTarget::Address),
+            ("http://2130706433/", RefusedTarget::Address),
+            ("http://[::ffff:169.254.169.254]/", RefusedTarget::Address),
+            ("file:///etc/passwd", RefusedTarget::Scheme),
+            ("https://user:pw@example.com/", RefusedTarget::Credentials),
+            ("https://", RefusedTarget::Invalid),
+        ] {
+            assert_eq!(redirected(location), Err(refused), "{location}");
+        }
+    }
+
+    #[tokio::test]
+    async fn an_answer_is_fetched_from_an_address_that_was_checked_for_it() {
+        static LOOKED_UP: AtomicUsize = AtomicUsize::new(0);
+        /// At first the server that the test runs, and from then on one that must not be reached.
+        fn changing(name: String) -> Looking {
+            match LOOKED_UP.fetch_add(1, Ordering::SeqCst) {
+                0 => loopback(name),
+                _ => Box::pin(async { Ok(vec![SocketAddr::from(([0, 0, 0, 0], 0))]) }),
+            }
+        }
+        let (url, _server) = server(async |mut stream: TcpStream| {
+            stream.write_all(b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 2\r\n\r\nok").await.unwrap();
+        })
+        .await;
+        let egress = Egress::build(PRIVATE, roots(), FOREVER, changing);
+        let target = egress.target(&url.replace("127.0.0.1", "name.test")).unwrap();
+        assert_eq!(egress.get(&target).await.unwrap().bytes().await.unwrap(), "ok");
+        assert_eq!(egress.get(&target).await.unwrap_err(), PostError::NotAllowed);
+        let (listener, host) = nobody();
+        let strict = Egress::build(PUBLIC, roots(), FOREVER, loopback);
+        for url in [format!("http://{host}/"), format!("http://name.test:{}/", listener.local_addr().unwrap().port())] {
+            let target = Egress::new(true).target(&url).unwrap();
+            assert_eq!(strict.get(&target).await.unwrap_err(), PostError::NotAllowed, "{url}");
+        }
+        assert_nobody_came(&listener);
     }
 
     #[tokio::test]

@@ -1,0 +1,138 @@
+//! Media, as a call names it: by its URL, as base64, or as a part of a form.
+
+use std::collections::HashMap;
+
+use axum::body::Bytes;
+use base64::{Engine, prelude::BASE64_STANDARD};
+use futures_util::stream;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+use utoipa::ToSchema;
+
+use super::{App, problem::Problem};
+use crate::{
+    media::{Claim, NotTaken, Taken},
+    store::{Content, ContentKind, Media},
+    tenant::TenantId,
+};
+
+/// How much base64 is decoded at a time: whole groups of four characters.
+const PIECE: usize = 64 * 1024;
+
+/// Media by its URL or as base64: one of both.
+#[derive(Default, Deserialize, ToSchema)]
+#[schema(as = SendMedia)]
+pub struct Attachment {
+    /// Where the bytes are fetched from, with http or https. It must lead to a public address.
+    #[schema(max_length = 2048)]
+    pub url: Option<String>,
+    /// The bytes themselves; the whole call is limited by `BODY_LIMIT`.
+    #[schema(min_length = 1, content_encoding = "base64")]
+    pub base64: Option<String>,
+    /// What they are; without it, the bytes tell.
+    #[schema(max_length = 128)]
+    pub mimetype: Option<String>,
+    /// What they are called.
+    #[schema(min_length = 1, max_length = 255)]
+    pub filename: Option<String>,
+}
+
+/// Where the bytes are.
+pub enum Source {
+    /// Somewhere else.
+    Url(String),
+    /// In the call, as base64.
+    Base64(String),
+    /// On the disk already.
+    Here(Box<Taken>),
+}
+
+/// A message with media whose bytes may not be here yet.
+pub struct Wanted {
+    /// The bytes.
+    pub source: Source,
+    /// What they are said to be.
+    pub claim: Claim,
+    /// What they are called.
+    pub filename: Option<String>,
+    /// The text below them.
+    pub caption: Option<String>,
+    /// The id of the message that they answer.
+    pub reply_to: Option<String>,
+}
+
+impl Wanted {
+    /// What makes the same call again the same: never what was found where a URL leads.
+    pub fn identity(&self) -> Value {
+        let source = match &self.source {
+            Source::Url(url) => json!({ "url": url }),
+            Source::Base64(text) => json!({"base64": hexadecimal(&Sha256::digest(text))}),
+            Source::Here(taken) => json!({"sha256": hexadecimal(&taken.parcel.sha256)}),
+        };
+        let Claim { mimetype, voice, sticker, document, .. } = &self.claim;
+        json!({
+            "media": [source, mimetype, self.filename, voice, sticker, document], "caption": self.caption,
+            "replyTo": self.reply_to,
+        })
+    }
+
+    /// Has the bytes on the disk, and says what the message says. What is already in `known`, by its URL, is not
+    /// fetched again.
+    pub async fn content(
+        self,
+        app: &App,
+        tenant: &TenantId,
+        known: &mut HashMap<String, Taken>,
+    ) -> Result<(Content, Taken), Problem> {
+        let Self { source, claim, filename, caption, reply_to } = self;
+        let shelf = app.manager.media();
+        let taken = match source {
+            Source::Here(taken) => *taken,
+            Source::Base64(text) => shelf.take(tenant, &claim, decoded(&text)).await?,
+            Source::Url(url) => {
+                let name = format!("{url} {claim:?}");
+                match known.get(&name) {
+                    Some(taken) => taken.again(),
+                    None => {
+                        let fetched = shelf.fetch(tenant, &url).await?;
+                        let claim = Claim { hint: fetched.hint.clone(), ..claim };
+                        let taken = shelf.take(tenant, &claim, fetched.bytes()).await?;
+                        known.insert(name, taken.again());
+                        taken
+                    }
+                }
+            }
+        };
+        if caption.is_some() && !taken.kind.takes_caption() {
+            let kind = taken.kind.as_str();
+            let why = format!("`message` and `media` of the kind {kind} don't go together: it has no text below it");
+            return Err(Problem::bad_request("invalid_content", why));
+        }
+        let parcel = taken.parcel.clone();
+        let media = Media {
+            kind: taken.kind,
+            mimetype: taken.mimetype.clone(),
+            filename,
+            size: parcel.size,
+            sha256: hexadecimal(&parcel.sha256),
+            width: parcel.width,
+            height: parcel.height,
+            seconds: parcel.seconds,
+            caption,
+            parcel,
+        };
+        Ok((Content { kind: ContentKind::Media(media.into()), reply_to }, taken))
+    }
+}
+
+fn decoded(text: &str) -> impl futures_util::Stream<Item = Result<Bytes, NotTaken>> + Send {
+    let wrong = |_| NotTaken::Invalid("`media.base64` is not base64 (RFC 4648, with padding)".into());
+    let pieces =
+        text.as_bytes().chunks(PIECE).map(move |piece| BASE64_STANDARD.decode(piece).map(Bytes::from).map_err(wrong));
+    stream::iter(pieces)
+}
+
+fn hexadecimal(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
