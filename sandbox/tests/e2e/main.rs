@@ -2,6 +2,8 @@
 
 mod abuse;
 mod baileys;
+#[path = "../client/mod.rs"]
+mod client;
 mod codes;
 mod command_line;
 mod contract;
@@ -19,6 +21,7 @@ mod node;
 mod outbox;
 mod outbox_faults;
 mod pairing;
+mod received;
 mod receiver;
 mod relay;
 mod restarts;

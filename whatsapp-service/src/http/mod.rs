@@ -4,6 +4,7 @@ mod caller;
 mod docs;
 mod events;
 mod health;
+mod media;
 mod messages;
 mod metrics;
 mod openapi;
@@ -77,6 +78,7 @@ fn routes() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(send::bulk))
         .routes(routes!(messages::list))
         .routes(routes!(messages::get, messages::cancel))
+        .routes(routes!(media::get))
         .routes(routes!(events::list))
         .routes(routes!(events::stream))
         .routes(routes!(webhook::put, webhook::get, webhook::delete))

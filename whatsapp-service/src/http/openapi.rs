@@ -16,11 +16,16 @@ pub const OPEN: [&str; 4] = ["/docs", "/livez", "/openapi.json", "/readyz"];
 const NO_TENANT: [&str; 3] = ["/health", "/metrics", "/sessions"];
 
 /// What can go wrong: the table of `docs/api.md`, with the words that answers really have.
-pub const ERRORS: [Error; 48] = {
+pub const ERRORS: [Error; 54] = {
     use On::{Body, Every, Nothing, Query, Tenant, These};
     [
         Error(401, "Unauthorized", None, Every),
-        Error(404, "Not found", None, These(&["GET /messages/{id}", "DELETE /messages/{id}"])),
+        Error(
+            404,
+            "Not found",
+            None,
+            These(&["GET /messages/{id}", "DELETE /messages/{id}", "GET /messages/{id}/media"]),
+        ),
         Error(405, "Method not allowed", Some("method_not_allowed"), Nothing),
         Error(400, "Tenant ID required", None, Tenant),
         Error(400, "Bad request", Some("invalid_tenant_id"), Tenant),
@@ -38,7 +43,7 @@ pub const ERRORS: [Error; 48] = {
             503,
             "Service stopping",
             Some("stopping"),
-            These(&["POST /session", "DELETE /session", "POST /send", "POST /send/bulk"]),
+            These(&["POST /session", "DELETE /session", "POST /send", "POST /send/bulk", "GET /messages/{id}/media"]),
         ),
         Error(503, "Storage failed", Some("storage_failed"), These(&STORED)),
         Error(404, "Session not found", Some("session_not_found"), These(&["GET /session/qr", "DELETE /session"])),
@@ -48,7 +53,7 @@ pub const ERRORS: [Error; 48] = {
             409,
             "Session not found",
             Some("session_not_found"),
-            These(&["POST /send", "POST /send/bulk", "POST /session/passkey"]),
+            These(&["POST /send", "POST /send/bulk", "POST /session/passkey", "GET /messages/{id}/media"]),
         ),
         Error(400, "Bad request", Some("invalid_passkey_assertion"), These(&["POST /session/passkey"])),
         Error(409, "No passkey asked for", Some("passkey_not_asked_for"), These(&["POST /session/passkey"])),
@@ -59,7 +64,12 @@ pub const ERRORS: [Error; 48] = {
         Error(400, "Bad request", Some("invalid_expires_in"), These(&["POST /send"])),
         Error(400, "Bad request", Some("invalid_idempotency_key"), These(&["POST /send"])),
         Error(400, "Bad request", Some("invalid_messages"), These(&["POST /send/bulk"])),
-        Error(409, "Session not ready", Some("session_not_ready"), These(&["POST /send", "POST /send/bulk"])),
+        Error(
+            409,
+            "Session not ready",
+            Some("session_not_ready"),
+            These(&["POST /send", "POST /send/bulk", "GET /messages/{id}/media"]),
+        ),
         Error(409, "Idempotency conflict", Some("idempotency_conflict"), These(&["POST /send"])),
         Error(429, "Queue full", Some("queue_full"), These(&["POST /send"])),
         Error(422, "Recipient not on WhatsApp", Some("recipient_not_on_whatsapp"), These(&["POST /send"])),
@@ -77,6 +87,12 @@ pub const ERRORS: [Error; 48] = {
             These(&["GET /messages/{id}", "DELETE /messages/{id}"]),
         ),
         Error(409, "Not cancellable", Some("not_cancellable"), These(&["DELETE /messages/{id}"])),
+        Error(404, "Media not found", Some("media_not_found"), These(&["GET /messages/{id}/media"])),
+        Error(410, "Media expired", Some("media_expired"), These(&["GET /messages/{id}/media"])),
+        Error(416, "Range not satisfiable", Some("range_not_satisfiable"), These(&["GET /messages/{id}/media"])),
+        Error(502, "Media unavailable", Some("media_unavailable"), These(&["GET /messages/{id}/media"])),
+        Error(502, "Media damaged", Some("media_damaged"), These(&["GET /messages/{id}/media"])),
+        Error(503, "Media busy", Some("media_busy"), These(&["GET /messages/{id}/media"])),
         Error(400, "Bad request", Some("invalid_last_event_id"), These(&["GET /events/stream"])),
         Error(400, "Bad request", Some("invalid_url"), These(&["PUT /webhook"])),
         Error(400, "Bad request", Some("invalid_secret"), These(&["PUT /webhook"])),
@@ -91,7 +107,7 @@ pub const ERRORS: [Error; 48] = {
 };
 
 /// What reads or writes the database.
-const STORED: [&str; 14] = [
+const STORED: [&str; 15] = [
     "POST /session",
     "DELETE /session",
     "POST /send",
@@ -99,6 +115,7 @@ const STORED: [&str; 14] = [
     "GET /messages",
     "GET /messages/{id}",
     "DELETE /messages/{id}",
+    "GET /messages/{id}/media",
     "GET /events",
     "GET /events/stream",
     "PUT /webhook",
@@ -260,7 +277,7 @@ fn problem(status: &str, words: &Value) -> Value {
             {"$ref": "#/components/schemas/Problem"}, {"type": "object", "properties": fields},
         ]}}},
     });
-    if ["409", "429", "502"].contains(&status) {
+    if ["409", "429", "502", "503"].contains(&status) {
         let why = "Seconds to wait before the next attempt, where known.";
         response["headers"]["Retry-After"] = json!({"description": why, "schema": {"type": "integer", "minimum": 0}});
     }

@@ -5,6 +5,7 @@ use std::{error::Error, sync::Arc, time::Duration};
 use hyper::{
     Uri,
     header::{HeaderValue, ORIGIN},
+    http::uri::Authority,
 };
 use hyper_util::{client::legacy::connect::HttpConnector, rt::TokioIo};
 use rustls::{
@@ -36,11 +37,14 @@ const UNACKNOWLEDGED_LIMIT: Duration = Duration::from_secs(30);
 const MAX_MESSAGE: usize = 16 * 1024 * 1024 + 64 * 1024;
 /// What each connection holds to read into. Most frames are shorter, and thousands of connections hold one each.
 pub const READ_BUFFER: usize = 2 * 1024;
-/// How many servers' session tickets are kept. There is one server; the media hosts are not reached from here.
+/// How many servers' session tickets are kept: there is one server, and a few media hosts.
 const REMEMBERED_SERVERS: usize = 8;
 
 /// An open connection.
-pub type WebSocket = WebSocketStream<Either<TcpStream, TlsStream<TcpStream>>>;
+pub type WebSocket = WebSocketStream<Stream>;
+
+/// A connection, with TLS or without.
+pub type Stream = Either<TcpStream, TlsStream<TcpStream>>;
 
 /// WhatsApp's address is none.
 #[derive(Debug, thiserror::Error)]
@@ -89,17 +93,7 @@ impl Dialler {
 
     /// Opens a connection, through `proxy` if there is one. The proxy looks up the server's name.
     pub async fn dial(&self, proxy: Option<&Proxy>) -> Result<WebSocket, DialError> {
-        let tcp = match proxy {
-            Some(proxy) => {
-                let opened = proxy.connect(self.tcp.clone(), self.address.clone());
-                let opened = tokio::time::timeout(CONNECT_LIMIT, opened).await;
-                opened
-                    .unwrap_or_else(|_| Err(format!("no answer within {CONNECT_LIMIT:?}")))
-                    .map_err(|why| DialError::Proxy(format!("The proxy {proxy} leads nowhere: {why}")))?
-            }
-            None => through(self.tcp.clone(), self.address.clone()).await.map_err(failed)?,
-        };
-        let tcp = TokioIo::into_inner(tcp);
+        let tcp = self.connect(self.address.clone(), proxy).await?;
         let stream = match &self.tls {
             Some((tls, name)) => Either::Right(tls.connect(name.clone(), tcp).await.map_err(failed)?),
             None => Either::Left(tcp),
@@ -113,6 +107,31 @@ impl Dialler {
             .max_frame_size(Some(MAX_MESSAGE));
         let upgraded = tokio_tungstenite::client_async_with_config(request, stream, Some(settings)).await;
         Ok(upgraded.map_err(failed)?.0)
+    }
+
+    /// Opens a connection to a media host of WhatsApp's, on the same terms: through the tenant's proxy, and with TLS if
+    /// WhatsApp itself is reached with it.
+    pub async fn reach(&self, host: &Authority, proxy: Option<&Proxy>) -> Result<Stream, DialError> {
+        let port = host.port_u16().unwrap_or(if self.tls.is_some() { 443 } else { 80 });
+        let address = format!("http://{}:{port}", host.host()).parse().map_err(failed)?;
+        let tcp = self.connect(address, proxy).await?;
+        let Some((tls, _)) = &self.tls else { return Ok(Either::Left(tcp)) };
+        let name = host.host().trim_start_matches('[').trim_end_matches(']').to_owned();
+        let name = ServerName::try_from(name).map_err(failed)?;
+        Ok(Either::Right(tls.connect(name, tcp).await.map_err(failed)?))
+    }
+
+    async fn connect(&self, address: Uri, proxy: Option<&Proxy>) -> Result<TcpStream, DialError> {
+        let opened = match proxy {
+            Some(proxy) => {
+                let opened = tokio::time::timeout(CONNECT_LIMIT, proxy.connect(self.tcp.clone(), address)).await;
+                opened
+                    .unwrap_or_else(|_| Err(format!("no answer within {CONNECT_LIMIT:?}")))
+                    .map_err(|why| DialError::Proxy(format!("The proxy {proxy} leads nowhere: {why}")))?
+            }
+            None => through(self.tcp.clone(), address).await.map_err(failed)?,
+        };
+        Ok(TokioIo::into_inner(opened))
     }
 }
 

@@ -4,10 +4,13 @@ mod breaker;
 mod codes;
 mod dial;
 mod dials;
+mod download;
 mod events;
 mod inbound;
 mod lane;
 mod link;
+mod media_file;
+mod media_host;
 mod memory;
 mod numbers;
 mod outbound;
@@ -38,7 +41,9 @@ use tokio::task::JoinSet;
 pub use self::{
     dial::{Dialler, InvalidUrl},
     dials::DialFigures,
-    inbound::ReceivedMessage,
+    download::NotFetched,
+    inbound::{ReceivedMessage, hexadecimal},
+    media_file::MediaFile,
     memory::MemoryReport,
     outbox::{NotTaken, ReachoutTimelock, Refused, Submission, Taken},
     passkey::AssertionRefused,

@@ -9,6 +9,7 @@ mod data_dir;
 mod devices;
 mod events;
 mod figures;
+mod kept;
 mod legacy;
 mod messages;
 mod news;
@@ -32,10 +33,11 @@ use tokio::sync::oneshot;
 pub use self::tx::Rules;
 pub use self::{
     backend::Owner,
-    data_dir::DataDir,
+    data_dir::{DataDir, create_private_dir},
     devices::{Hold, Linked, Record},
     events::{Event, EventKind, Received},
     figures::Figures,
+    kept::{Kept, KeptFor, MediaKind, MediaSource, PollKey},
     legacy::DamagedFolder,
     messages::{Accepted, Content, Draft, Failure, Filter, Idempotency, Message, MessageStatus, Pending},
     news::{Waiting, Watch},

@@ -265,6 +265,7 @@ async fn an_incoming_message_is_in_the_log_once() {
     let message = |chat: &str, id: &str| Received {
         identity: [chat.into(), "sender".into(), id.into()],
         data: Some(serde_json::json!({"id": id})),
+        ..Received::default()
     };
     store.received(&acme, vec![message("a", "1"), message("a", "2")]).await.unwrap();
     store.received(&acme, vec![message("a", "2"), message("b", "2"), message("a", "3")]).await.unwrap();
@@ -278,7 +279,8 @@ async fn a_message_that_was_lost_is_asked_for_a_few_times_and_then_given_up() {
     let folder = TempDir::new().unwrap();
     let (store, acme) = (open(&folder), tenant("acme"));
     let identity = |id: &str| ["chat".to_owned(), "sender".to_owned(), id.to_owned()];
-    let message = |id: &str| Received { identity: identity(id), data: Some(serde_json::json!({"id": id})) };
+    let data = |id: &str| Some(serde_json::json!({"id": id}));
+    let message = |id: &str| Received { identity: identity(id), data: data(id), ..Received::default() };
     store.received(&acme, vec![message("known")]).await.unwrap();
     assert!(!store.is_lost(&acme, identity("known")).await.unwrap());
     assert!(store.is_lost(&acme, identity("lost")).await.unwrap());
