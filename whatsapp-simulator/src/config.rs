@@ -30,6 +30,9 @@ pub struct Config {
     pub restart_delay: Duration,
     /// How long the backlog waits for a client's `offline_batch` before it is delivered unasked (default 1 s).
     pub offline_batch_timeout: Duration,
+    /// The host that clients are told to upload to and download from (default: the one under which they reached the
+    /// simulator).
+    pub media_host: Option<String>,
     /// Which of an account's two addresses its phone writes from (default [`Addressing::Lid`]).
     pub phone_addressing: Addressing,
     /// The keys behind the Noise certificate chain (default: fresh ones). Give the same to two simulators, one after
@@ -49,6 +52,7 @@ impl Default for Config {
             pair_code_ttl: Duration::from_secs(180),
             restart_delay: Duration::from_millis(150),
             offline_batch_timeout: Duration::from_secs(1),
+            media_host: None,
             phone_addressing: Addressing::Lid,
             identity: None,
         }

@@ -15,6 +15,7 @@
 
 mod config;
 mod control;
+mod media_host;
 mod tls;
 mod wire;
 mod world;
@@ -35,9 +36,9 @@ pub use crate::config::Config;
 pub use crate::tls::TlsError;
 pub use crate::wire::{ServerIdentity, TrustError};
 pub use crate::world::{
-    AccountError, AccountSnapshot, AccountView, Addressing, ChatMessage, CodeError, DeviceView, Fault, FaultKind,
-    InvalidPhone, Linked, LoginFailure, PairError, Phone, ReachoutTimelock, Snapshot, Status, Totals, WaitingCode,
-    WaitingQr, World, WriteError,
+    AccountError, AccountSnapshot, AccountView, Addressing, ChatMessage, CodeError, Contact, DeviceView, Draft, Fault,
+    FaultKind, InvalidPhone, Kind, Linked, Location, LoginFailure, MediaDraft, More, PairError, Phone, Poll,
+    ReachoutTimelock, Reaction, Snapshot, Status, Totals, Vote, WaitingCode, WaitingQr, World, WriteError,
 };
 
 /// The path at which clients find the WebSocket.
@@ -89,6 +90,7 @@ impl Simulator {
         };
         let identity = Arc::new(identity);
         let world = Arc::new(World::new(config));
+        world.media.listens_at(addr.to_string());
         let stop = CancellationToken::new();
         let router = control::router(Arc::clone(&world), Arc::clone(&identity), stop.clone());
         let mut serving = JoinSet::new();
@@ -163,6 +165,7 @@ impl Simulator {
         };
         // Someone may hold an HTTP connection open in the middle of a request: it ends with the tasks.
         let _ = tokio::time::timeout(SHUTDOWN_PATIENCE, ended).await;
+        self.world.media.clear();
     }
 }
 

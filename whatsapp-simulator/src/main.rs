@@ -31,6 +31,10 @@ struct Args {
     /// How many QR refs a companion gets. The first is good for 60 seconds, each further one for 20.
     #[arg(long, value_name = "N", default_value_t = 6)]
     qr_refs: usize,
+    /// The host, maybe with a port, that clients are told to upload files to and download them from. They reach it by
+    /// https. By default it is the host under which they reached the simulator.
+    #[arg(long, env = "SIMULATOR_MEDIA_HOST", value_name = "HOST")]
+    media_host: Option<String>,
 }
 
 fn account(text: &str) -> Result<(Phone, String), String> {
@@ -57,6 +61,7 @@ async fn run(args: Args) -> anyhow::Result<()> {
         tls: args.tls_listen,
         link_delay: Duration::from_millis(args.link_delay_ms),
         qr_refs: args.qr_refs,
+        media_host: args.media_host,
         ..Config::default()
     };
     let simulator = Simulator::bind(args.listen, config).await?;

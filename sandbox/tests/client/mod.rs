@@ -6,10 +6,14 @@ use std::fmt::Debug;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use whatsapp_rust::buffa::Message as _;
+use whatsapp_rust::http::{HttpClient, HttpRequest, HttpResponse, UreqHttpClient};
 use whatsapp_rust::pair_code::PairCodeOptions;
 use whatsapp_rust::prelude::*;
+use whatsapp_rust::wacore::net::{StreamingHttpResponse, UploadBody};
 use whatsapp_rust::wacore::store::InMemoryBackend;
 use whatsapp_rust::wacore::types::events::{Event, EventHandler};
+use whatsapp_rust::waproto::whatsapp as wa;
 use whatsapp_simulator::{Linked, Phone, Simulator};
 
 /// How long a test waits for anything; all of it happens within a second or so.
@@ -24,12 +28,33 @@ pub enum Seen {
     Connected,
     Disconnected,
     Replaced,
-    LoggedOut { on_connect: bool },
-    Banned { seconds: i64 },
-    Text { id: String, from: String, text: String, from_me: bool },
+    LoggedOut {
+        on_connect: bool,
+    },
+    Banned {
+        seconds: i64,
+    },
+    Text {
+        id: String,
+        from: String,
+        text: String,
+        from_me: bool,
+    },
+    /// Any message, encoded; a text is a `Text` too.
+    Message {
+        id: String,
+        from_me: bool,
+        encoded: Vec<u8>,
+    },
     Unreadable(String),
-    Ack { id: String, error: Option<String> },
-    Receipt { ids: Vec<String>, kind: String },
+    Ack {
+        id: String,
+        error: Option<String>,
+    },
+    Receipt {
+        ids: Vec<String>,
+        kind: String,
+    },
     PushName(String),
     Other(String),
 }
@@ -54,13 +79,19 @@ impl EventHandler for Recorder {
             Event::StreamReplaced(_) => seen.push(Seen::Replaced),
             Event::LoggedOut(out) => seen.push(Seen::LoggedOut { on_connect: out.on_connect }),
             Event::TemporaryBan(ban) => seen.push(Seen::Banned { seconds: ban.expire.num_seconds() }),
-            Event::Messages(batch) => seen.extend(batch.iter().filter_map(|m| {
-                Some(Seen::Text {
+            Event::Messages(batch) => seen.extend(batch.iter().flat_map(|m| {
+                let text = m.message.text_content().map(|text| Seen::Text {
                     id: m.info.id.clone(),
                     from: m.info.source.sender.user.to_string(),
-                    text: m.message.text_content()?.to_owned(),
+                    text: text.to_owned(),
                     from_me: m.info.source.is_from_me,
-                })
+                });
+                let any = Seen::Message {
+                    id: m.info.id.clone(),
+                    from_me: m.info.source.is_from_me,
+                    encoded: m.message.encode_to_vec(),
+                };
+                text.into_iter().chain([any])
             })),
             Event::UndecryptableMessage(m) => seen.push(Seen::Unreadable(m.info.id.clone())),
             Event::ServerAck(ack) if ack.class.as_deref() == Some("message") => {
@@ -74,6 +105,42 @@ impl EventHandler for Recorder {
         }
         drop(seen);
         self.0.news.notify_waiters();
+    }
+}
+
+/// Clients go to media hosts by https, whatever the WebSocket was; the simulator here speaks plain HTTP.
+struct PlainHttp(UreqHttpClient);
+
+fn plain(mut request: HttpRequest) -> HttpRequest {
+    request.url = request.url.replacen("https://127.0.0.1:", "http://127.0.0.1:", 1);
+    request
+}
+
+#[whatsapp_rust::async_trait]
+impl HttpClient for PlainHttp {
+    async fn execute(&self, request: HttpRequest) -> whatsapp_rust::anyhow::Result<HttpResponse> {
+        self.0.execute(plain(request)).await
+    }
+
+    fn supports_streaming(&self) -> bool {
+        self.0.supports_streaming()
+    }
+
+    fn execute_streaming(&self, request: HttpRequest) -> whatsapp_rust::anyhow::Result<StreamingHttpResponse> {
+        self.0.execute_streaming(plain(request))
+    }
+
+    fn supports_upload_streaming(&self) -> bool {
+        self.0.supports_upload_streaming()
+    }
+
+    fn execute_upload(
+        &self,
+        request: HttpRequest,
+        body: UploadBody,
+        length: u64,
+    ) -> whatsapp_rust::anyhow::Result<HttpResponse> {
+        self.0.execute_upload(plain(request), body, length)
     }
 }
 
@@ -110,7 +177,7 @@ impl TestClient {
         let mut builder = Bot::builder()
             .with_backend_arc(options.store.clone())
             .with_transport_factory(whatsapp_rust::transport::TokioWebSocketTransportFactory::new().with_url(url))
-            .with_http_client(whatsapp_rust::http::UreqHttpClient::new())
+            .with_http_client(PlainHttp(UreqHttpClient::new()))
             .with_runtime(whatsapp_rust::TokioRuntime)
             .with_version((2, 3000, 1))
             .with_wanted_pre_key_count(40)
@@ -176,6 +243,17 @@ impl TestClient {
         .await
     }
 
+    /// The message with this id, once it is there.
+    pub async fn message(&self, expected: &str) -> wa::Message {
+        let encoded = self
+            .wait(&format!("message {expected}"), |seen| match seen {
+                Seen::Message { id, encoded, .. } if id == expected => Some(encoded.clone()),
+                _ => None,
+            })
+            .await;
+        wa::Message::decode_from_slice(&encoded).expect("a message")
+    }
+
     pub async fn acked(&self, id: &str) -> Option<String> {
         self.wait("acknowledgement", |seen| match seen {
             Seen::Ack { id: acked, error } if acked == id => Some(error.clone()),
@@ -195,6 +273,12 @@ impl TestClient {
     /// Sends a text to a phone number and returns its id.
     pub async fn send(&self, to: &Phone, text: &str) -> String {
         let sent = self.client.send_text(Jid::pn(to.as_str()), text).await;
+        sent.unwrap_or_else(|error| panic!("cannot send: {error:?}; {:#?}", self.history())).message_id
+    }
+
+    /// Sends any message to a phone number and returns its id.
+    pub async fn send_any(&self, to: &Phone, message: wa::Message) -> String {
+        let sent = self.client.send_message(Jid::pn(to.as_str()), message).await;
         sent.unwrap_or_else(|error| panic!("cannot send: {error:?}; {:#?}", self.history())).message_id
     }
 

@@ -56,6 +56,12 @@ pub(crate) struct FaultSpec {
     edge_routing: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
     cut_after_frames: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    media_expired: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cut_upload_after: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    media_latency_ms: Option<u64>,
 }
 
 /// The body asks for nothing that can be done.
@@ -127,6 +133,12 @@ impl FaultSpec {
         if let Some(frames) = self.cut_after_frames {
             kinds.push(FaultKind::CutAfterFrames(frames));
         }
+        if let Some(bytes) = self.cut_upload_after {
+            kinds.push(FaultKind::CutUploadAfter(bytes));
+        }
+        if let Some(ms) = self.media_latency_ms {
+            kinds.push(FaultKind::MediaLatency(delay(ms)?));
+        }
         let switches = [
             ("dropAcks", self.drop_acks, FaultKind::DropAcks),
             ("duplicateAcks", self.duplicate_acks, FaultKind::DuplicateAcks),
@@ -140,6 +152,7 @@ impl FaultSpec {
             ("dropReceipts", self.drop_receipts, FaultKind::DropReceipts),
             ("silentSuccess", self.silent_success, FaultKind::SilentSuccess),
             ("edgeRouting", self.edge_routing, FaultKind::EdgeRouting),
+            ("mediaExpired", self.media_expired, FaultKind::MediaExpired),
         ];
         for (name, value, kind) in switches {
             match value {
@@ -182,6 +195,9 @@ impl From<&Fault> for FaultSpec {
             FaultKind::SilentSuccess => spec.silent_success = Some(true),
             FaultKind::EdgeRouting => spec.edge_routing = Some(true),
             FaultKind::CutAfterFrames(frames) => spec.cut_after_frames = Some(*frames),
+            FaultKind::MediaExpired => spec.media_expired = Some(true),
+            FaultKind::CutUploadAfter(bytes) => spec.cut_upload_after = Some(*bytes),
+            FaultKind::MediaLatency(d) => spec.media_latency_ms = ms(d),
         }
         spec
     }
@@ -201,10 +217,10 @@ mod tests {
         let faults = parse(
             r#"{"phone":"5511999999999","times":3,"dropAcks":true,"latencyMs":50,
                 "loginFailure":{"reason":402,"expire":60},"streamError":"515","streamConflict":"replaced",
-                "dropMessages":true,"forgetConfirmations":true,"unreadable":true,"reachoutTimelock":{"until":1770000000,"type":"RATE_LIMIT"}}"#,
+                "dropMessages":true,"forgetConfirmations":true,"unreadable":true,"mediaExpired":true,"cutUploadAfter":1000,"mediaLatencyMs":5,"reachoutTimelock":{"until":1770000000,"type":"RATE_LIMIT"}}"#,
         )
         .unwrap();
-        assert_eq!(faults.len(), 9);
+        assert_eq!(faults.len(), 12);
         for fault in faults {
             let again = FaultSpec::from(&fault).into_faults().unwrap();
             assert_eq!(again, [fault]);

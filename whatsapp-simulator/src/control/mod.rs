@@ -1,9 +1,10 @@
-//! The one HTTP port: the WebSocket for clients, the control API, and the page.
+//! The one HTTP port: the WebSocket for clients, the media host, the control API, and the page.
 
 mod accounts;
 mod events;
 mod fault_spec;
 mod faults;
+mod messages;
 mod phones;
 mod problem;
 mod socket;
@@ -20,6 +21,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
+use crate::media_host;
 use crate::wire::ServerIdentity;
 use crate::world::World;
 
@@ -29,7 +31,7 @@ const MAX_BODY: usize = 1024 * 1024;
 /// What every handler can reach.
 #[derive(Clone)]
 pub(crate) struct App {
-    world: Arc<World>,
+    pub(crate) world: Arc<World>,
     server: Arc<ServerIdentity>,
     stop: CancellationToken,
 }
@@ -42,7 +44,11 @@ pub(crate) fn router(world: Arc<World>, server: Arc<ServerIdentity>, stop: Cance
         .route("/admin/accounts", get(accounts::list).post(accounts::create))
         .route("/admin/accounts/{phone}", get(accounts::show))
         .route("/admin/accounts/{phone}/devices/{device}", delete(accounts::unlink))
-        .route("/admin/accounts/{phone}/messages", get(phones::messages).post(phones::write))
+        .route(
+            "/admin/accounts/{phone}/messages",
+            get(messages::list).post(messages::send).layer(DefaultBodyLimit::max(messages::MAX_BODY)),
+        )
+        .route("/admin/accounts/{phone}/messages/{id}/media", get(messages::media))
         .route("/admin/accounts/{phone}/read", post(phones::read))
         .route("/admin/mock-phone/scan-qr", post(phones::scan_qr))
         .route("/admin/mock-phone/enter-code", post(phones::enter_code))
@@ -52,6 +58,7 @@ pub(crate) fn router(world: Arc<World>, server: Arc<ServerIdentity>, stop: Cance
         .route("/admin/root-key", get(root_key))
         .route("/admin/state", get(events::state))
         .route("/admin/events", get(events::stream))
+        .merge(media_host::routes())
         .fallback(problem::no_such_path)
         .method_not_allowed_fallback(problem::no_such_method)
         .layer(DefaultBodyLimit::max(MAX_BODY))

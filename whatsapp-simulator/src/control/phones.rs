@@ -1,4 +1,4 @@
-//! What one does with a phone: scan, type a code, write, read.
+//! What one does with a phone beside writing: scan, type a code, read.
 
 use axum::Json;
 use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
@@ -9,10 +9,7 @@ use serde_json::{Value, json};
 
 use super::App;
 use super::problem::Problem;
-use crate::world::{ChatMessage, Linked, Phone};
-
-/// The longest text that a phone writes, as in the app.
-const MAX_TEXT: usize = 65_536;
+use crate::world::{Linked, Phone};
 
 /// Whose phone does something; anyone's, if absent.
 #[derive(Debug, Deserialize)]
@@ -26,14 +23,6 @@ pub(super) struct OfPhone {
 pub(super) struct TypedCode {
     phone: String,
     code: String,
-}
-
-/// The body of `POST /admin/accounts/{phone}/messages`.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct NewMessage {
-    to: String,
-    text: String,
 }
 
 pub(super) async fn scan_qr(
@@ -56,27 +45,6 @@ pub(super) async fn enter_code(
 pub(super) async fn hold_up_qr(State(app): State<App>, text: String) -> Result<StatusCode, Problem> {
     app.world.hold_up_qr(&text)?;
     Ok(StatusCode::NO_CONTENT)
-}
-
-pub(super) async fn messages(
-    State(app): State<App>,
-    path: Result<Path<String>, PathRejection>,
-) -> Result<Json<Vec<ChatMessage>>, Problem> {
-    app.world.messages(&Phone::parse(&path?.0)?).map(Json).ok_or_else(Problem::no_account)
-}
-
-pub(super) async fn write(
-    State(app): State<App>,
-    path: Result<Path<String>, PathRejection>,
-    body: Result<Json<NewMessage>, JsonRejection>,
-) -> Result<(StatusCode, Json<Value>), Problem> {
-    let phone = Phone::parse(&path?.0)?;
-    let Json(new) = body?;
-    if new.text.is_empty() || new.text.chars().count() > MAX_TEXT {
-        return Err(Problem::new(StatusCode::BAD_REQUEST, "a text has 1 to 65536 characters"));
-    }
-    let id = app.world.write(&phone, &Phone::parse(&new.to)?, &new.text)?;
-    Ok((StatusCode::CREATED, Json(json!({ "id": id }))))
 }
 
 pub(super) async fn read(

@@ -54,7 +54,9 @@ problem_from! {
         WriteError::NoAccount => StatusCode::NOT_FOUND,
         WriteError::NoRecipient => StatusCode::UNPROCESSABLE_ENTITY,
         WriteError::PhoneOff => StatusCode::CONFLICT,
-        WriteError::Encrypting => StatusCode::INTERNAL_SERVER_ERROR,
+        WriteError::NoMessage | WriteError::NotOwn | WriteError::NoOption => StatusCode::UNPROCESSABLE_ENTITY,
+        WriteError::NoFile | WriteError::NoContent => StatusCode::BAD_REQUEST,
+        WriteError::Encrypting | WriteError::Storage => StatusCode::INTERNAL_SERVER_ERROR,
     },
     PairError => |error| match error {
         PairError::NotAQr | PairError::Code(CodeError::Malformed) => StatusCode::BAD_REQUEST,

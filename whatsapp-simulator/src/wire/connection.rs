@@ -60,11 +60,12 @@ enum Ended {
     Fault,
 }
 
-/// Serves a connection until it ends. `shutdown` ends it too.
+/// Serves a connection until it ends; the client dialled `host`. `shutdown` ends it too.
 pub(crate) async fn serve(
     socket: WebSocket,
     world: Arc<World>,
     server: Arc<ServerIdentity>,
+    host: Option<Arc<str>>,
     shutdown: CancellationToken,
 ) {
     bump(&world.counters.connections);
@@ -72,7 +73,7 @@ pub(crate) async fn serve(
     let guard = shutdown.child_token();
     let ended = tokio::select! {
         () = guard.cancelled() => Ended::Cut,
-        ended = run(socket, &world, &server, &link, rx) => ended,
+        ended = run(socket, &world, &server, host, &link, rx) => ended,
     };
     link.cut.cancel();
     drop_one(&world.counters.connections);
@@ -88,6 +89,7 @@ async fn run(
     socket: WebSocket,
     world: &Arc<World>,
     server: &ServerIdentity,
+    host: Option<Arc<str>>,
     link: &Link,
     rx: mpsc::Receiver<Outgoing>,
 ) -> Ended {
@@ -110,7 +112,7 @@ async fn run(
     }
     let client = match payload {
         Payload::Login { username, device } => {
-            match log_in(world, link, username, device, established.client, established.ik) {
+            match log_in(world, link, host, username, device, established.client, established.ik) {
                 Some(logged_in) => Client::LoggedIn(logged_in),
                 None => Client::TurnedDown,
             }

@@ -8,6 +8,7 @@ use super::fields::{attr, bytes, child_bytes, children, jid};
 use super::{iq, retry};
 use crate::world::World;
 use crate::world::address::Address;
+use crate::world::media::retry::Reupload;
 use crate::world::now;
 use crate::world::queue::Link;
 use crate::world::receipts::OutReceipt;
@@ -33,6 +34,8 @@ pub(crate) struct Session<'a> {
     pub(crate) world: &'a World,
     pub(crate) at: Address,
     pub(crate) link: &'a Link,
+    /// The host under which the client reached the simulator.
+    pub(crate) host: Option<&'a str>,
 }
 
 impl Session<'_> {
@@ -164,7 +167,18 @@ fn parse_receipt(node: &NodeRef<'_>) -> Option<OutReceipt> {
         recipient: jid(node, "recipient"),
         extras: children(node).iter().filter(of_a_retry).map(NodeRef::to_owned).collect(),
         retry: if is_retry { Some(retry::parse(node).unwrap_or((1, None))) } else { None },
+        reupload: if kind.as_deref() == Some("server-error") { parse_reupload(node).map(Box::new) } else { None },
         kind,
+    })
+}
+
+/// Reads what a companion says about a file that it found expired.
+fn parse_reupload(node: &NodeRef<'_>) -> Option<Reupload> {
+    let sealed = node.get_optional_child("encrypt")?;
+    Some(Reupload {
+        ciphertext: child_bytes(sealed, "enc_p")?,
+        iv: child_bytes(sealed, "enc_iv")?,
+        about: node.get_optional_child("rmr")?.to_owned(),
     })
 }
 
@@ -257,7 +271,7 @@ mod tests {
             world.add_account(&phone, "Ana").unwrap();
             let (link, _rx) = Link::new(1);
             let at = Address::new(crate::world::address::AccountId(0), 1);
-            let session = Session { world: &world, at, link: &link };
+            let session = Session { world: &world, at, link: &link, host: None };
             session.handle(&node.as_node_ref());
             let _ = (parse_message(&node.as_node_ref()), parse_receipt(&node.as_node_ref()));
             let _ = super::super::pairing::parse(&node.as_node_ref());

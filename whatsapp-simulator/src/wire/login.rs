@@ -22,12 +22,14 @@ pub(crate) struct LoggedIn {
     pub(crate) at: Address,
     pub(crate) phone: Phone,
     link: Link,
+    host: Option<Arc<str>>,
 }
 
 /// Logs in. `None` means that the client was turned down and told so, if it is told at all.
 pub(crate) fn log_in(
     world: &Arc<World>,
     link: &Link,
+    host: Option<Arc<str>>,
     username: u64,
     device: u16,
     noise_key: [u8; 32],
@@ -44,7 +46,7 @@ pub(crate) fn log_in(
                 link.silence();
             }
             tracing::info!(link = link.id, phone = phone.masked(), device, ik, "logged in");
-            Some(LoggedIn { world: Arc::clone(world), at, phone, link: link.clone() })
+            Some(LoggedIn { world: Arc::clone(world), at, phone, link: link.clone(), host })
         }
         Login::Refused(reason) => {
             tracing::info!(link = link.id, reason = reason.reason, "login refused");
@@ -65,7 +67,7 @@ impl LoggedIn {
         if self.link.is_silent() {
             return;
         }
-        let session = Session { world: &self.world, at: self.at, link: &self.link };
+        let session = Session { world: &self.world, at: self.at, link: &self.link, host: self.host.as_deref() };
         if session.handle(node) == Then::WatchBacklog {
             tokio::spawn(watch_backlog(Arc::clone(&self.world), self.at, self.link.clone()));
         }

@@ -266,7 +266,15 @@ async fn a_backlog_longer_than_a_connection_may_be_behind_gets_through_unasked()
     let count = 9_000;
     for n in 0..count {
         let ids = vec![n.to_string()];
-        let receipt = OutReceipt { ids, to: to.clone(), recipient: None, kind: None, extras: Vec::new(), retry: None };
+        let receipt = OutReceipt {
+            ids,
+            to: to.clone(),
+            recipient: None,
+            kind: None,
+            extras: Vec::new(),
+            retry: None,
+            reupload: None,
+        };
         simulator.world().accept_receipt(from, receipt);
     }
     let (_connection, missed) = companion.come_back(&simulator).await;

@@ -287,6 +287,11 @@ impl World {
         lock(&self.state).accounts.iter().map(Account::view).collect()
     }
 
+    /// The number of an account.
+    pub(crate) fn number_of(&self, account: AccountId) -> Option<Phone> {
+        lock(&self.state).account(account).map(|account| account.number.clone())
+    }
+
     /// The account that a number leads to.
     pub fn account(&self, phone: &Phone) -> Option<AccountView> {
         let state = lock(&self.state);

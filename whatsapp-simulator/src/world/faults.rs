@@ -86,6 +86,12 @@ pub enum FaultKind {
     EdgeRouting,
     /// A connection is cut when it has sent this many frames, handshake included.
     CutAfterFrames(u64),
+    /// Files that are on the media host by now can no longer be downloaded; those that come later can.
+    MediaExpired,
+    /// The connection of an upload is cut when it has brought this many bytes.
+    CutUploadAfter(u64),
+    /// The media host answers this much later.
+    MediaLatency(Duration),
 }
 
 /// A fault, its scope, and how often it still applies.

@@ -9,13 +9,16 @@ pub(crate) mod app_state;
 pub(crate) mod faults;
 pub(crate) mod keys;
 pub(crate) mod lookup;
+pub(crate) mod media;
 mod numbers;
 pub(crate) mod pairing;
 pub(crate) mod phone;
 mod presence;
 mod qr;
 pub(crate) mod queue;
+mod reading;
 pub(crate) mod receipts;
+mod reupload;
 pub(crate) mod routing;
 mod sessions;
 mod snapshot;
@@ -24,9 +27,10 @@ pub(crate) mod stats;
 mod tasks;
 #[cfg(test)]
 mod testing;
+mod writing;
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use tokio::sync::watch;
@@ -36,17 +40,19 @@ pub use self::address::Addressing;
 pub use self::faults::{Fault, FaultKind, LoginFailure, ReachoutTimelock};
 pub use self::numbers::{InvalidPhone, Phone};
 pub use self::pairing::{Linked, PairError};
-pub use self::phone::chat::{ChatMessage, Status};
 pub use self::phone::code::CodeError;
+pub use self::phone::compose::{Draft, MediaDraft};
+pub use self::phone::message::{ChatMessage, Contact, Kind, Location, More, Poll, Reaction, Status, Vote};
 pub(crate) use self::sessions::{Login, Sent};
 pub use self::snapshot::{AccountSnapshot, Snapshot, WaitingCode, WaitingQr};
 pub use self::stats::Totals;
-pub use self::tasks::WriteError;
+pub use self::writing::WriteError;
 
 use self::accounts::State;
 use self::faults::Faults;
+use self::media::MediaStore;
 use self::pairing::Waiting;
-use self::stats::Counters;
+pub(crate) use self::stats::Counters;
 use crate::config::Config;
 
 /// Everything that the simulated WhatsApp knows.
@@ -59,12 +65,14 @@ pub struct World {
     sessions: Mutex<sessions::Sessions>,
     pub(crate) faults: Faults,
     pub(crate) counters: Counters,
+    pub(crate) media: Arc<MediaStore>,
     ids: AtomicU64,
     changes: watch::Sender<u64>,
 }
 
 impl World {
     pub(crate) fn new(config: Config) -> Self {
+        let changes = watch::Sender::new(0);
         Self {
             config,
             state: Mutex::default(),
@@ -72,8 +80,9 @@ impl World {
             sessions: Mutex::default(),
             faults: Faults::default(),
             counters: Counters::default(),
+            media: Arc::new(MediaStore::new(changes.clone())),
             ids: AtomicU64::new(1),
-            changes: watch::Sender::new(0),
+            changes,
         }
     }
 

@@ -5,8 +5,9 @@ use wacore_binary::{Jid, Node};
 use super::address::Address;
 use super::faults::FaultKind;
 use super::keys::Bundle;
+use super::media::retry::Reupload;
 use super::phone::Task;
-use super::phone::chat::Status;
+use super::phone::message::Status;
 use super::stanza::{Receipt, Stanza};
 use super::{World, lock, now};
 
@@ -21,6 +22,8 @@ pub(crate) struct OutReceipt {
     pub(crate) extras: Vec<Node>,
     /// How often the message was asked for, and the asker's keys, if it is a retry.
     pub(crate) retry: Option<(u8, Option<Box<Bundle>>)>,
+    /// What a companion says to its phone when it found a file expired.
+    pub(crate) reupload: Option<Box<Reupload>>,
 }
 
 /// Who gets a receipt.
@@ -82,7 +85,10 @@ impl World {
                 ticked = lock(&handset.chat).tick(&receipt.ids, status);
             }
             Audience::Addressee if receipt.to.device == 0 => {
-                if let Some((attempt, bundle)) = receipt.retry {
+                if let Some(request) = receipt.reupload.filter(|_| account == from.account) {
+                    let id = receipt.ids.into_iter().next().unwrap_or_default();
+                    handset.give(Task::Reupload { device: from.device, id, request });
+                } else if let Some((attempt, bundle)) = receipt.retry {
                     handset.give(Task::Resend { ids: receipt.ids, to: from, attempt, bundle });
                 }
             }

@@ -157,6 +157,9 @@ impl World {
                 | FaultKind::CloseAfter(_)
                 | FaultKind::EdgeRouting
         );
+        if fault.kind == FaultKind::MediaExpired {
+            self.media.age();
+        }
         self.faults.set(fault.clone());
         if immediate {
             let live: Vec<(Phone, Link)> = lock(&self.sessions)

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::accounts::AccountView;
 use super::numbers::Phone;
-use super::phone::chat::ChatMessage;
+use super::phone::message::ChatMessage;
 use super::stats::Totals;
 use super::{World, lock};
 

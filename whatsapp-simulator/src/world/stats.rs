@@ -20,6 +20,8 @@ pub(crate) struct Counters {
     pub(crate) repeated_ids: AtomicU64,
     pub(crate) reused_counters: AtomicU64,
     pub(crate) shown: AtomicU64,
+    pub(crate) uploads: AtomicU64,
+    pub(crate) downloads: AtomicU64,
 }
 
 /// A reading of the counters: of one phone, or of everything.
@@ -53,6 +55,11 @@ pub struct Totals {
     pub reused_counters: u64,
     /// Messages that a phone has put on its screen, its own included; also those that it has forgotten since.
     pub shown: u64,
+    /// Files that were uploaded to the end, and those that a phone brought again when it was asked to. What a phone sends
+    /// by itself does not count.
+    pub uploads: u64,
+    /// Downloads of files, or of parts of them, that came to their end. Of a phone: of what its account has uploaded.
+    pub downloads: u64,
 }
 
 impl Counters {
@@ -72,6 +79,8 @@ impl Counters {
             repeated_ids: get(&self.repeated_ids),
             reused_counters: get(&self.reused_counters),
             shown: get(&self.shown),
+            uploads: get(&self.uploads),
+            downloads: get(&self.downloads),
         }
     }
 }

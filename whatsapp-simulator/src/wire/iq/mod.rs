@@ -3,6 +3,7 @@
 mod app_state;
 mod encrypt;
 mod md;
+mod media;
 mod mex;
 mod settings;
 mod usync;
@@ -68,6 +69,7 @@ pub(crate) fn handle(session: &Session<'_>, node: &NodeRef<'_>) -> Then {
         "usync" => usync::answer(session, node),
         "w:sync:app:state" => app_state::answer(session, node),
         "md" => md::answer(session, node),
+        "w:m" => media::answer(session),
         "passive" => {
             session.reply(reply(&id, Answer::empty()));
             if node.get_optional_child("active").is_some() && session.world.activate(session.at) {

@@ -1,4 +1,4 @@
-//! Everything that clients like to have answered at login: pings, properties, privacy, media hosts, and so on. The
+//! Everything that clients like to have answered at login: pings, properties, privacy, and so on. The
 //! answers say as little as the clients accept.
 
 use wacore_binary::NodeRef;
@@ -19,9 +19,6 @@ const PRIVACY: [(&str, &str); 9] = [
     ("messages", "all"),
     ("defense", "off"),
 ];
-
-/// A host that resolves to nothing: media is not simulated.
-const MEDIA_HOST: &str = "media.invalid";
 
 /// The answer in one of these namespaces; `None` for others.
 pub(crate) fn answer(namespace: &str, node: &NodeRef<'_>, set: bool) -> Option<Answer> {
@@ -47,15 +44,6 @@ pub(crate) fn answer(namespace: &str, node: &NodeRef<'_>, set: bool) -> Option<A
                     .build(),
             )
         }
-        "w:m" => Answer::one(
-            NodeBuilder::new("media_conn")
-                .attr("auth", "simulator")
-                .attr("ttl", 3600)
-                .attr("auth_ttl", 3600)
-                .attr("max_buckets", 12)
-                .children([NodeBuilder::new("host").attr("hostname", MEDIA_HOST).attr("type", "primary").build()])
-                .build(),
-        ),
         // Without a picture in a set, it is a removal.
         "w:profile:picture" if set => match child_bytes(node, "picture") {
             Some(_) => Answer::one(NodeBuilder::new("picture").attr("id", 1).build()),

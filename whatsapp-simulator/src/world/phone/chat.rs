@@ -2,47 +2,14 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 
-use chrono::{DateTime, SecondsFormat, Utc};
-use serde::Serialize;
-use waproto::whatsapp as wa;
-
+use super::message::{ChatMessage, Reaction, Status, Vote};
 use crate::world::address::{AccountId, Addressing};
 
 /// How many messages a phone remembers; the oldest go first.
 const MEMORY: usize = 5_000;
 
-/// How far an own message got.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Status {
-    /// The server has it.
-    Sent,
-    /// One of the recipient's devices has it.
-    Delivered,
-    /// The recipient has read it.
-    Read,
-}
-
-/// A message on a phone's screen.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct ChatMessage {
-    /// The id that its sender gave it.
-    pub id: String,
-    /// The sender's phone number.
-    pub from: String,
-    /// The recipient's phone number.
-    pub to: String,
-    /// The text; of anything but text, its kind in brackets.
-    pub text: String,
-    /// RFC 3339, UTC.
-    pub timestamp: String,
-    /// Whether this account wrote it, on whatever device.
-    pub from_me: bool,
-    /// How far it got; only of own messages.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub status: Option<Status>,
-}
+/// How much of what it wrote and does not show as a plain text it can send again.
+const WRITTEN: usize = 1_000;
 
 /// A message that arrived and that its owner has not looked at.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -93,6 +60,8 @@ pub(crate) struct Chat {
     unread: Vec<Unread>,
     /// How often each unreadable message was asked for again.
     retries: HashMap<(AccountId, String), u8>,
+    /// What it wrote and could not make again from what it shows: who it went to, and the message.
+    written: VecDeque<(String, String, Vec<u8>)>,
     /// How far messages got that this phone has yet to hear of: a companion wrote them, and the receipt was faster.
     early_ticks: HashMap<String, Status>,
 }
@@ -174,40 +143,81 @@ impl Chat {
     pub(crate) fn own(&self, id: &str) -> Option<&ChatMessage> {
         self.messages.iter().rev().find(|m| m.from_me && m.id == id)
     }
-}
 
-/// Seconds since 1970 as RFC 3339.
-pub(crate) fn rfc3339(seconds: i64) -> String {
-    DateTime::<Utc>::from_timestamp(seconds, 0).unwrap_or_default().to_rfc3339_opts(SecondsFormat::Secs, true)
-}
-
-/// A text message.
-pub(crate) fn text_message(text: &str) -> wa::Message {
-    wa::Message { conversation: Some(text.to_owned()), ..Default::default() }
-}
-
-/// What the screen shows of a message; `None` for what is not shown at all.
-pub(crate) fn shown_text(message: &wa::Message) -> Option<String> {
-    if let Some(text) = &message.conversation {
-        return Some(text.clone());
+    /// Keeps a message of its own that is no plain text, in case someone can't read it.
+    pub(crate) fn keep(&mut self, id: &str, to: &str, message: Vec<u8>) {
+        if self.written.len() >= WRITTEN {
+            self.written.pop_front();
+        }
+        self.written.push_back((id.to_owned(), to.to_owned(), message));
     }
-    if let Some(extended) = message.extended_text_message.as_option() {
-        return extended.text.clone();
+
+    /// What was kept under an id: who it went to, and the message.
+    pub(crate) fn kept(&self, id: &str) -> Option<(&str, &[u8])> {
+        let (_, to, message) = self.written.iter().rev().find(|(kept, ..)| kept == id)?;
+        Some((to, message))
     }
-    let kinds = [
-        (message.image_message.is_set(), "[image]"),
-        (message.video_message.is_set(), "[video]"),
-        (message.audio_message.is_set(), "[audio]"),
-        (message.document_message.is_set(), "[document]"),
-        (message.sticker_message.is_set(), "[sticker]"),
-        (message.location_message.is_set(), "[location]"),
-        (message.contact_message.is_set(), "[contact]"),
-    ];
-    kinds.into_iter().find(|(set, _)| *set).map(|(_, name)| name.to_owned())
+
+    /// A message by its id.
+    pub(crate) fn find(&self, id: &str) -> Option<&ChatMessage> {
+        self.messages.iter().rev().find(|m| m.id == id)
+    }
+
+    /// A message of the chat of these two.
+    fn between(&mut self, id: &str, one: &str, other: &str) -> Option<&mut ChatMessage> {
+        self.messages.iter_mut().rev().find(|m| m.id == id && m.is_between(one, other))
+    }
+
+    /// Puts someone's reaction at a message; an empty one takes it away. `false` if there is no such message.
+    pub(crate) fn react(&mut self, id: &str, from: &str, to: &str, emoji: &str) -> bool {
+        let Some(message) = self.between(id, from, to) else { return false };
+        message.reactions.retain(|reaction| reaction.from != from);
+        if !emoji.is_empty() {
+            message.reactions.push(Reaction { from: from.to_owned(), emoji: emoji.to_owned() });
+        }
+        true
+    }
+
+    /// The author writes something else. `false` if there is no such message of theirs.
+    pub(crate) fn edit(&mut self, id: &str, from: &str, to: &str, text: &str) -> bool {
+        let message = self.between(id, from, to).filter(|m| m.from == from && !m.revoked);
+        message.is_some_and(|message| {
+            text.clone_into(&mut message.text);
+            message.edited = true;
+            true
+        })
+    }
+
+    /// The author takes a message back. `false` if there is no such message of theirs.
+    pub(crate) fn revoke(&mut self, id: &str, from: &str, to: &str) -> bool {
+        let found = self.between(id, from, to).filter(|m| m.from == from);
+        let found = found.is_some_and(|message| {
+            message.revoked = true;
+            message.text = String::new();
+            message.reactions = Vec::new();
+            message.more = None;
+            true
+        });
+        self.written.retain(|(written, ..)| !found || written != id);
+        found
+    }
+
+    /// Counts someone's vote. What they had chosen before is forgotten.
+    pub(crate) fn vote(&mut self, id: &str, from: &str, to: &str, options: Vec<String>) -> bool {
+        let poll = self.between(id, from, to).and_then(|m| m.more.as_deref_mut()).and_then(|more| more.poll.as_mut());
+        poll.is_some_and(|poll| {
+            poll.votes.retain(|vote| vote.from != from);
+            if !options.is_empty() {
+                poll.votes.push(Vote { from: from.to_owned(), options });
+            }
+            true
+        })
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::message::{Kind, More, Poll, rfc3339};
     use super::*;
 
     const BRUNO: AccountId = AccountId(2);
@@ -217,10 +227,15 @@ mod tests {
             id: id.to_owned(),
             from: "1".to_owned(),
             to: "2".to_owned(),
+            kind: Kind::Text,
             text: "hi".to_owned(),
             timestamp: rfc3339(0),
             from_me: true,
             status: Some(Status::Sent),
+            edited: false,
+            revoked: false,
+            reactions: Vec::new(),
+            more: None,
         }
     }
 
@@ -290,12 +305,46 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_text_shows_its_kind() {
-        assert_eq!(shown_text(&text_message("hi")).as_deref(), Some("hi"));
-        let image =
-            wa::Message { image_message: Some(wa::message::ImageMessage::default()).into(), ..Default::default() };
-        assert_eq!(shown_text(&image).as_deref(), Some("[image]"));
-        assert_eq!(shown_text(&wa::Message::default()), None);
-        assert_eq!(rfc3339(0), "1970-01-01T00:00:00Z");
+    fn a_message_changes_with_what_people_do_to_it() {
+        let mut chat = Chat::default();
+        chat.show(own("A"), None);
+        assert!(chat.react("A", "2", "1", "👍") && chat.react("A", "1", "2", "🙈") && chat.react("A", "2", "1", "❤️"));
+        let reactions =
+            chat.messages()[0].reactions.iter().map(|r| format!("{} {}", r.from, r.emoji)).collect::<Vec<_>>();
+        assert_eq!(reactions, ["1 🙈", "2 ❤️"]);
+        assert!(chat.react("A", "1", "2", ""));
+        assert_eq!(chat.messages()[0].reactions.len(), 1);
+        assert!(!chat.react("A", "3", "1", "👍"), "someone else's chat");
+        assert!(!chat.edit("A", "2", "1", "not mine"), "only the author edits");
+        assert!(chat.edit("A", "1", "2", "hello"));
+        assert_eq!((chat.messages()[0].text.as_str(), chat.messages()[0].edited), ("hello", true));
+        assert!(!chat.revoke("A", "2", "1"));
+        assert!(chat.revoke("A", "1", "2"));
+        assert_eq!((chat.messages()[0].text.as_str(), chat.messages()[0].revoked), ("", true));
+        assert!(!chat.edit("A", "1", "2", "too late"));
+    }
+
+    #[test]
+    fn a_later_vote_replaces_the_one_before() {
+        let mut chat = Chat::default();
+        let options = vec!["tea".to_owned(), "coffee".to_owned()];
+        let poll = Poll { name: "?".to_owned(), options, votes: Vec::new(), secret: vec![0; 32] };
+        chat.show(ChatMessage { more: More { poll: Some(poll), ..More::default() }.boxed(), ..own("A") }, None);
+        for chosen in ["tea", "coffee"] {
+            assert!(chat.vote("A", "2", "1", vec![chosen.to_owned()]));
+        }
+        let votes = chat.find("A").unwrap().more.as_ref().unwrap().poll.as_ref().unwrap().votes.clone();
+        assert_eq!(votes, [Vote { from: "2".to_owned(), options: vec!["coffee".to_owned()] }]);
+        assert!(!chat.vote("B", "2", "1", Vec::new()));
+    }
+
+    #[test]
+    fn what_was_written_is_kept_for_a_while() {
+        let mut chat = Chat::default();
+        for n in 0..=WRITTEN {
+            chat.keep(&n.to_string(), "2", vec![1]);
+        }
+        assert!(chat.kept("0").is_none());
+        assert_eq!(chat.kept("1"), Some(("2", [1].as_slice())));
     }
 }

@@ -5,8 +5,12 @@
 
 pub(crate) mod chat;
 pub(crate) mod code;
+pub(crate) mod compose;
+pub(crate) mod content;
 pub(crate) mod linking;
+pub(crate) mod message;
 pub(crate) mod signal;
+mod type_names;
 
 use std::collections::VecDeque;
 use std::sync::Mutex;
@@ -19,6 +23,7 @@ use self::signal::{Signal, SignalError, new_key_pair, raw};
 use super::address::{AccountId, Address, Addressing};
 use super::keys::{Bundle, Key};
 use super::lock;
+use super::media::retry::Reupload;
 use super::stanza::Enc;
 
 /// Something for the phone to do.
@@ -35,6 +40,12 @@ pub(crate) enum Task {
         to: Address,
         attempt: u8,
         bundle: Option<Box<Bundle>>,
+    },
+    /// A companion found a file expired.
+    Reupload {
+        device: u16,
+        id: String,
+        request: Box<Reupload>,
     },
 }
 
