@@ -22,6 +22,7 @@ mod outbox;
 mod outbox_faults;
 mod pairing;
 mod received;
+mod received_media;
 mod receiver;
 mod relay;
 mod restarts;

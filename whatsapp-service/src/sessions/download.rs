@@ -1,7 +1,8 @@
 //! Fetching the files that came with messages, when somebody asks for them.
 //!
-//! WhatsApp keeps a file for some weeks. After that its sender is asked once to upload it again. What was fetched stays
-//! for a minute or so, for the next part of it that is asked for.
+//! WhatsApp keeps a file for some weeks. After that the account's phone, which has it too, is asked once to upload it
+//! again: that is what WhatsApp's own clients do. What was fetched stays for a minute or so, for the next part of it that
+//! is asked for.
 
 use std::{
     collections::HashMap,
@@ -39,16 +40,17 @@ const TURN_LIMIT: Duration = Duration::from_secs(30);
 const FETCH_LIMIT: Duration = Duration::from_secs(300);
 /// How long WhatsApp may take to name its media hosts.
 const HOSTS_LIMIT: Duration = Duration::from_secs(20);
-/// How long the sender's phone may take. The library has a limit of its own, which is shorter.
-const SENDER_LIMIT: Duration = Duration::from_secs(40);
+/// How long the account's phone may take. The library has a limit of its own, which is shorter.
+const PHONE_LIMIT: Duration = Duration::from_secs(40);
 /// How long a session that is connecting is waited for.
 const READY_LIMIT: Duration = Duration::from_secs(10);
 /// How long a file stays that nobody reads.
 const IDLE: Duration = Duration::from_secs(60);
-/// How many files stay.
+/// How many files stay, and how long they may be together.
 const STAYING: usize = 16;
-/// How long a sender who did not help is not asked again.
-const SENDER_PAUSE: Duration = Duration::from_secs(30);
+const BYTES: u64 = 1024 * 1024 * 1024;
+/// How long a phone that did not help is not asked again.
+const PHONE_PAUSE: Duration = Duration::from_secs(30);
 
 /// Files on their way, and those that are here just now.
 pub struct Downloads {
@@ -63,7 +65,7 @@ type Key = (TenantId, String, String);
 struct Recent {
     file: OnceCell<Arc<MediaFile>>,
     used: Mutex<Instant>,
-    /// Until when its sender is not asked again.
+    /// Until when the phone is not asked again.
     in_vain_until: Mutex<Option<Instant>>,
 }
 
@@ -76,8 +78,8 @@ pub enum NotFetched {
     /// Too many are on their way.
     #[error("too many files are being fetched just now")]
     Busy,
-    /// WhatsApp has it no longer, and its sender did not upload it again.
-    #[error("WhatsApp has the file no longer, and its sender did not upload it again")]
+    /// WhatsApp has it no longer, and the account's phone did not upload it again.
+    #[error("WhatsApp has the file no longer, and the account's phone did not upload it again")]
     Expired,
     /// No media host gives it now.
     #[error("the file can't be fetched just now: {0}")]
@@ -104,20 +106,24 @@ impl Downloads {
 
     fn recent(&self, key: Key) -> Arc<Recent> {
         let (mut recent, now) = (lock(&self.recent), Instant::now());
-        let entry = recent.entry(key.clone()).or_insert_with(|| {
+        let entry = recent.entry(key).or_insert_with(|| {
             Arc::new(Recent { file: OnceCell::new(), used: Mutex::new(now), in_vain_until: Mutex::default() })
         });
         let entry = entry.clone();
         *lock(&entry.used) = now;
-        // Those who read the oldest one go on with it.
-        if recent.len() > STAYING
-            && let Some(oldest) =
-                recent.iter().min_by_key(|(_, recent)| *lock(&recent.used)).map(|(key, _)| key.clone())
-            && oldest != key
+        entry
+    }
+
+    /// Lets go of what was used longest ago until the others fit. Those who read it go on with it.
+    fn make_room(&self) {
+        let mut recent = lock(&self.recent);
+        let size = |recent: &Recent| recent.file.get().map_or(0, |file| file.size());
+        while recent.len() > STAYING || (recent.len() > 1 && recent.values().map(|one| size(one)).sum::<u64>() > BYTES)
         {
+            let oldest = recent.iter().min_by_key(|(_, recent)| *lock(&recent.used)).map(|(key, _)| key.clone());
+            let Some(oldest) = oldest else { return };
             recent.remove(&oldest);
         }
-        entry
     }
 
     /// Lets go of the files that nobody has asked for in a while.
@@ -130,35 +136,37 @@ impl Session {
     /// The file that came with a message. Those who ask for the same one at the same time share one download.
     pub async fn file(&self, kept: &Kept, source: &MediaSource) -> Result<Arc<MediaFile>, NotFetched> {
         let recent = self.around.downloads.recent((self.tenant.clone(), kept.id.clone(), kept.digest()));
-        let file = recent.file.get_or_try_init(|| self.fetch(kept, source, &recent)).await?.clone();
+        let file = recent.file.get_or_try_init(|| self.fetch(kept, source, &recent)).await.cloned();
         *lock(&recent.used) = Instant::now();
-        Ok(file)
+        self.around.downloads.make_room();
+        file
     }
 
     async fn fetch(&self, kept: &Kept, source: &MediaSource, recent: &Recent) -> Result<Arc<MediaFile>, NotFetched> {
-        let downloads = &self.around.downloads;
-        let turn = tokio::time::timeout(TURN_LIMIT, downloads.turns.acquire()).await;
-        let Ok(Ok(_turn)) = turn else { return Err(NotFetched::Busy) };
         let client = self.client_for_file().await?;
-        let fetched = async {
-            match self.ask_hosts(&client, source).await {
-                Err(NotFetched::Expired) => {}
-                fetched => return fetched,
+        match self.take_turn(&client, source).await {
+            Err(NotFetched::Expired) => {}
+            fetched => return fetched,
+        }
+        if lock(&recent.in_vain_until).is_some_and(|until| Instant::now() < until) {
+            return Err(NotFetched::Expired);
+        }
+        // Nobody has to wait for this phone who waits for his turn.
+        let path = match self.ask_phone(&client, kept, source).await {
+            Ok(path) => path,
+            Err(why) => {
+                *lock(&recent.in_vain_until) = Some(Instant::now() + PHONE_PAUSE);
+                return Err(why);
             }
-            if lock(&recent.in_vain_until).is_some_and(|until| Instant::now() < until) {
-                return Err(NotFetched::Expired);
-            }
-            let path = match self.ask_sender(&client, kept, source).await {
-                Ok(path) => path,
-                Err(why) => {
-                    *lock(&recent.in_vain_until) = Some(Instant::now() + SENDER_PAUSE);
-                    return Err(why);
-                }
-            };
-            self.around.store.moved(&self.tenant, kept, path.clone()).await?;
-            self.ask_hosts(&client, &MediaSource { path, ..source.clone() }).await
         };
-        let fetched = tokio::time::timeout(FETCH_LIMIT, fetched).await;
+        self.around.store.moved(&self.tenant, kept, path.clone()).await?;
+        self.take_turn(&client, &MediaSource { path, ..source.clone() }).await
+    }
+
+    async fn take_turn(&self, client: &Client, source: &MediaSource) -> Result<Arc<MediaFile>, NotFetched> {
+        let turn = tokio::time::timeout(TURN_LIMIT, self.around.downloads.turns.acquire()).await;
+        let Ok(Ok(_turn)) = turn else { return Err(NotFetched::Busy) };
+        let fetched = tokio::time::timeout(FETCH_LIMIT, self.ask_hosts(client, source)).await;
         fetched.unwrap_or_else(|_| Err(NotFetched::Unavailable(format!("it took longer than {FETCH_LIMIT:?}"))))
     }
 
@@ -221,8 +229,8 @@ impl Session {
         Ok(Arc::new(coming.finish(source).await?))
     }
 
-    /// Asks the sender's phone to upload a file again, and says where it is then.
-    async fn ask_sender(&self, client: &Client, kept: &Kept, source: &MediaSource) -> Result<String, NotFetched> {
+    /// Asks the account's phone to upload a file again, and says where it is then.
+    async fn ask_phone(&self, client: &Client, kept: &Kept, source: &MediaSource) -> Result<String, NotFetched> {
         let (Ok(chat), Ok(sender)) = (kept.chat.parse::<Jid>(), kept.sender.parse::<Jid>()) else {
             return Err(NotFetched::Expired);
         };
@@ -235,8 +243,8 @@ impl Session {
             is_from_me: kept.from_me,
             participant,
         };
-        tracing::info!(tenant = %self.tenant, "a file is no longer at WhatsApp; its sender is asked for it");
-        let asked = tokio::time::timeout(SENDER_LIMIT, client.media_reupload().request(&request)).await;
+        tracing::info!(tenant = %self.tenant, "a file is no longer at WhatsApp; the phone is asked for it");
+        let asked = tokio::time::timeout(PHONE_LIMIT, client.media_reupload().request(&request)).await;
         match asked {
             Ok(Ok(MediaRetryResult::Success { direct_path })) if direct_path.starts_with('/') => Ok(direct_path),
             _ => Err(NotFetched::Expired),

@@ -132,7 +132,7 @@ impl Store {
         .await
     }
 
-    /// Writes down another path for a file, if it is still kept: its sender has uploaded it again.
+    /// Writes down another path for a file, if it is still kept: the phone has uploaded it again.
     pub async fn moved(&self, tenant: &TenantId, kept: &Kept, path: String) -> Result<(), StoreError> {
         let (tenant, name) = (tenant.clone(), kept.name());
         self.write(move |tx| {
