@@ -122,9 +122,10 @@ async fn what_is_wrong_with_a_message_is_said() {
     let long = "x".repeat(65_537);
     for (body, code, mention) in [
         (json!({"message": "hi"}), "invalid_body", "`to`"),
-        (json!({"to": ANA}), "invalid_body", "`message`"),
+        (json!({"to": ANA}), "invalid_content", "`message`"),
         (json!({"to": 5511999999999u64, "message": "hi"}), "invalid_body", "to: "),
-        (json!({"to": ANA, "message": null}), "invalid_body", "message: "),
+        (json!({"to": ANA, "message": null}), "invalid_content", "`message`"),
+        (json!({"to": ANA, "message": 1}), "invalid_body", "message: "),
         (json!({"to": "1234567", "message": "hi"}), "invalid_recipient", "8 to 15 digits"),
         (json!({"to": "1234567890123456", "message": "hi"}), "invalid_recipient", "8 to 15 digits"),
         (json!({"to": "nobody", "message": "hi"}), "invalid_recipient", "8 to 15 digits"),

@@ -12,12 +12,14 @@ mod encryption;
 mod events;
 mod fleet;
 mod harness;
+mod kinds;
 mod log;
 mod metrics;
 mod migration;
 mod network;
 #[path = "../node/mod.rs"]
 mod node;
+mod numbers;
 mod outbox;
 mod outbox_faults;
 mod pairing;

@@ -353,7 +353,7 @@ async fn a_bad_entry_of_many_refuses_no_other() {
     let entries = [
         (good("first", "a"), None),
         (json!({"to": "12", "message": "x", "reference": "bad number"}), Some("invalid_recipient")),
-        (json!({"to": BRUNO, "reference": "no message"}), Some("invalid_body")),
+        (json!({"to": BRUNO, "reference": "no message"}), Some("invalid_content")),
         (json!({"to": BRUNO, "message": ""}), Some("invalid_message")),
         (json!({"to": BRUNO, "message": 7, "reference": "not a text"}), Some("invalid_body")),
         (json!({"to": BRUNO, "message": "x", "expiresIn": 0}), Some("invalid_expires_in")),

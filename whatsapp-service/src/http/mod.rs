@@ -1,13 +1,17 @@
 //! The server: which path leads where, and what every request has to pass.
 
 mod caller;
+mod content;
 mod docs;
+mod emoji;
 mod events;
 mod health;
 mod media;
 mod messages;
 mod metrics;
+mod numbers;
 mod openapi;
+mod presence;
 mod problem;
 pub mod qr;
 mod send;
@@ -79,6 +83,9 @@ fn routes() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(messages::list))
         .routes(routes!(messages::get, messages::cancel))
         .routes(routes!(media::get))
+        .routes(routes!(presence::read))
+        .routes(routes!(presence::post))
+        .routes(routes!(numbers::check))
         .routes(routes!(events::list))
         .routes(routes!(events::stream))
         .routes(routes!(webhook::put, webhook::get, webhook::delete))

@@ -16,7 +16,7 @@ pub const OPEN: [&str; 4] = ["/docs", "/livez", "/openapi.json", "/readyz"];
 const NO_TENANT: [&str; 3] = ["/health", "/metrics", "/sessions"];
 
 /// What can go wrong: the table of `docs/api.md`, with the words that answers really have.
-pub const ERRORS: [Error; 54] = {
+pub const ERRORS: [Error; 62] = {
     use On::{Body, Every, Nothing, Query, Tenant, These};
     [
         Error(401, "Unauthorized", None, Every),
@@ -24,7 +24,12 @@ pub const ERRORS: [Error; 54] = {
             404,
             "Not found",
             None,
-            These(&["GET /messages/{id}", "DELETE /messages/{id}", "GET /messages/{id}/media"]),
+            These(&[
+                "GET /messages/{id}",
+                "DELETE /messages/{id}",
+                "POST /messages/{id}/read",
+                "GET /messages/{id}/media",
+            ]),
         ),
         Error(405, "Method not allowed", Some("method_not_allowed"), Nothing),
         Error(400, "Tenant ID required", None, Tenant),
@@ -53,26 +58,59 @@ pub const ERRORS: [Error; 54] = {
             409,
             "Session not found",
             Some("session_not_found"),
-            These(&["POST /send", "POST /send/bulk", "POST /session/passkey", "GET /messages/{id}/media"]),
+            These(&[
+                "POST /send",
+                "POST /send/bulk",
+                "POST /session/passkey",
+                "POST /numbers/check",
+                "POST /presence",
+                "POST /messages/{id}/read",
+                "GET /messages/{id}/media",
+            ]),
         ),
         Error(400, "Bad request", Some("invalid_passkey_assertion"), These(&["POST /session/passkey"])),
         Error(409, "No passkey asked for", Some("passkey_not_asked_for"), These(&["POST /session/passkey"])),
         Error(502, "Passkey refused", Some("passkey_refused"), These(&["POST /session/passkey"])),
-        Error(400, "Bad request", Some("invalid_recipient"), These(&["POST /send"])),
+        Error(400, "Bad request", Some("invalid_recipient"), These(&["POST /send", "POST /presence"])),
+        Error(400, "Bad request", Some("invalid_content"), These(&["POST /send"])),
         Error(400, "Bad request", Some("invalid_message"), These(&["POST /send"])),
         Error(400, "Bad request", Some("invalid_reference"), These(&["POST /send"])),
         Error(400, "Bad request", Some("invalid_expires_in"), These(&["POST /send"])),
         Error(400, "Bad request", Some("invalid_idempotency_key"), These(&["POST /send"])),
         Error(400, "Bad request", Some("invalid_messages"), These(&["POST /send/bulk"])),
+        Error(400, "Bad request", Some("invalid_numbers"), These(&["POST /numbers/check"])),
         Error(
             409,
             "Session not ready",
             Some("session_not_ready"),
-            These(&["POST /send", "POST /send/bulk", "GET /messages/{id}/media"]),
+            These(&[
+                "POST /send",
+                "POST /send/bulk",
+                "POST /numbers/check",
+                "POST /presence",
+                "POST /messages/{id}/read",
+                "GET /messages/{id}/media",
+            ]),
         ),
         Error(409, "Idempotency conflict", Some("idempotency_conflict"), These(&["POST /send"])),
         Error(429, "Queue full", Some("queue_full"), These(&["POST /send"])),
-        Error(422, "Recipient not on WhatsApp", Some("recipient_not_on_whatsapp"), These(&["POST /send"])),
+        Error(409, "Other recipient", Some("other_recipient"), These(&["POST /send"])),
+        Error(409, "Not sent", Some("message_not_sent"), These(&["POST /send"])),
+        Error(422, "Wrong kind", Some("wrong_kind"), These(&["POST /send"])),
+        Error(422, "Too old", Some("message_too_old"), These(&["POST /send"])),
+        Error(429, "Too many look-ups", Some("too_many_lookups"), These(&["POST /numbers/check", "POST /presence"])),
+        Error(
+            502,
+            "No answer",
+            Some("no_answer"),
+            These(&["POST /numbers/check", "POST /presence", "POST /messages/{id}/read"]),
+        ),
+        Error(
+            422,
+            "Recipient not on WhatsApp",
+            Some("recipient_not_on_whatsapp"),
+            These(&["POST /send", "POST /presence"]),
+        ),
         Error(502, "Recipient unreachable", Some("recipient_unreachable"), These(&["POST /send"])),
         Error(502, "Message rejected", Some("message_rejected"), These(&["POST /send"])),
         Error(504, "Message expired", Some("expired"), These(&["POST /send"])),
@@ -84,7 +122,7 @@ pub const ERRORS: [Error; 54] = {
             404,
             "Message not found",
             Some("message_not_found"),
-            These(&["GET /messages/{id}", "DELETE /messages/{id}"]),
+            These(&["GET /messages/{id}", "DELETE /messages/{id}", "POST /messages/{id}/read", "POST /send"]),
         ),
         Error(409, "Not cancellable", Some("not_cancellable"), These(&["DELETE /messages/{id}"])),
         Error(404, "Media not found", Some("media_not_found"), These(&["GET /messages/{id}/media"])),
@@ -107,7 +145,7 @@ pub const ERRORS: [Error; 54] = {
 };
 
 /// What reads or writes the database.
-const STORED: [&str; 15] = [
+const STORED: [&str; 16] = [
     "POST /session",
     "DELETE /session",
     "POST /send",
@@ -116,6 +154,7 @@ const STORED: [&str; 15] = [
     "GET /messages/{id}",
     "DELETE /messages/{id}",
     "GET /messages/{id}/media",
+    "POST /messages/{id}/read",
     "GET /events",
     "GET /events/stream",
     "PUT /webhook",
@@ -203,6 +242,8 @@ fn document(generated: utoipa::openapi::OpenApi) -> Value {
          "properties": {"state": {"const": "deleted"}, "status": {"const": "not_found"},
                         "since": {"type": "string", "format": "date-time"}}},
     ]});
+    // What the types can't say: a message is exactly one of these.
+    schemas["SendRequest"]["oneOf"] = KINDS.map(|kind| json!({"required": [kind]})).into_iter().collect();
     // What was not accepted is told with the caller's own name for it, whatever that is.
     let mut refused = schemas["Problem"].clone();
     refused["description"] = json!("A message that was not accepted.");
@@ -215,7 +256,11 @@ fn document(generated: utoipa::openapi::OpenApi) -> Value {
 }
 
 /// The schemas of bodies that callers send.
-const REQUESTS: [&str; 4] = ["OpenRequest", "SendRequest", "BulkRequest", "WebhookRequest"];
+const REQUESTS: [&str; 6] =
+    ["OpenRequest", "SendRequest", "BulkRequest", "WebhookRequest", "NumbersRequest", "PresenceRequest"];
+
+/// What a message can be, as fields of a body that is sent.
+const KINDS: [&str; 6] = ["message", "location", "contact", "reaction", "edit", "revoke"];
 
 /// Adds to an operation what it has in common with others.
 fn complete(name: &str, path: &str, operation: &mut Value) {

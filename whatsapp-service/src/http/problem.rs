@@ -13,7 +13,7 @@ use utoipa::ToSchema;
 use super::openapi;
 use crate::{
     metrics,
-    sessions::{AssertionRefused, InvalidRecipient, NotTaken, OpenRefused, PasskeyRefused, Refused, State},
+    sessions::{AssertionRefused, InvalidRecipient, NotDone, NotTaken, OpenRefused, PasskeyRefused, Refused, State},
     store::{Message, StoreError},
     tenant::InvalidTenantId,
     webhooks::PutRefused,
@@ -254,6 +254,45 @@ impl From<NotTaken> for Problem {
                 Self::new(StatusCode::CONFLICT, "Idempotency conflict", "idempotency_conflict", message)
                     .retryable(false)
             }
+            NotTaken::UnknownMessage => {
+                Self::new(StatusCode::NOT_FOUND, "Message not found", "message_not_found", message).retryable(false)
+            }
+            NotTaken::OtherRecipient => {
+                Self::new(StatusCode::CONFLICT, "Other recipient", "other_recipient", message).retryable(false)
+            }
+            NotTaken::MessageNotSent => {
+                // It may be sent before long.
+                Self::new(StatusCode::CONFLICT, "Not sent", "message_not_sent", message).retryable(true)
+            }
+            NotTaken::WrongKind => {
+                Self::new(StatusCode::UNPROCESSABLE_ENTITY, "Wrong kind", "wrong_kind", message).retryable(false)
+            }
+            NotTaken::TooOld => {
+                Self::new(StatusCode::UNPROCESSABLE_ENTITY, "Too old", "message_too_old", message).retryable(false)
+            }
+        }
+    }
+}
+
+impl From<NotDone> for Problem {
+    fn from(not_done: NotDone) -> Self {
+        let message = not_done.to_string();
+        match not_done {
+            NotDone::Refused(refused) => refused.into(),
+            NotDone::TooMany { wait } => {
+                // Rounded up: before it, the answer would be the same.
+                let seconds = wait.as_millis().div_ceil(1000);
+                let (status, code) = (StatusCode::TOO_MANY_REQUESTS, "too_many_lookups");
+                Self::new(status, "Too many look-ups", code, message).retry_after(u64::try_from(seconds).ok())
+            }
+            NotDone::NotOnWhatsApp => {
+                let (status, code) = (StatusCode::UNPROCESSABLE_ENTITY, "recipient_not_on_whatsapp");
+                Self::new(status, "Recipient not on WhatsApp", code, message).retryable(false)
+            }
+            NotDone::UnknownMessage => {
+                Self::new(StatusCode::NOT_FOUND, "Message not found", "message_not_found", message)
+            }
+            NotDone::NoAnswer => Self::new(StatusCode::BAD_GATEWAY, "No answer", "no_answer", message).retryable(true),
         }
     }
 }

@@ -10,24 +10,25 @@ use axum::{
 };
 use chrono::TimeDelta;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use utoipa::{IntoParams, ToSchema};
 
 use super::{
     App,
     caller::{Body, Tenant},
+    content::Parts,
     problem::Problem,
 };
 use crate::{
     clock::timestamp,
     sessions::{NotTaken, Recipient, Submission, Taken},
-    store::{Accepted, Content, Idempotency, Message, MessageStatus},
+    store::{
+        Accepted, Contact, Content, ContentKind, Edit, Idempotency, Location, Message, MessageStatus, Reaction, Revoke,
+    },
     tenant::TenantId,
 };
 
-/// The longest text that WhatsApp takes, in characters.
-const MAX_MESSAGE: usize = 65_536;
 /// The longest reference, in characters.
 const MAX_REFERENCE: usize = 256;
 /// The longest idempotency key, in characters.
@@ -49,9 +50,22 @@ pub struct Send {
     /// The recipient's number with the country code; only its digits count, 8 to 15 of them.
     #[schema(example = "5511888888888", pattern = "^[^0-9]*([0-9][^0-9]*){8,15}$")]
     to: String,
-    /// The text.
+    /// A text.
     #[schema(min_length = 1, max_length = 65536)]
-    message: String,
+    message: Option<String>,
+    /// A place.
+    location: Option<Location>,
+    /// Somebody's name and number.
+    contact: Option<Contact>,
+    /// An emoji at another message.
+    reaction: Option<Reaction>,
+    /// Another text for an earlier message.
+    edit: Option<Edit>,
+    /// An earlier message, to be taken back.
+    revoke: Option<Revoke>,
+    /// The id of the message that this one answers.
+    #[schema(pattern = "^[!-~]{1,64}$")]
+    reply_to: Option<String>,
     /// The caller's own name for the message.
     #[schema(max_length = 256)]
     reference: Option<String>,
@@ -89,7 +103,7 @@ pub struct Answer {
     reference: Option<String>,
 }
 
-/// `POST /send`: writes a text down, sends it, and answers when WhatsApp has acknowledged it, or has taken too long.
+/// `POST /send`: writes a message down, sends it, and answers when WhatsApp has acknowledged it, or has taken too long.
 #[utoipa::path(
     post, path = "/send", tag = "Messages",
     params(
@@ -235,7 +249,7 @@ enum Entry {
     },
 }
 
-/// `POST /send/bulk`: writes many texts down in one commit, and answers at once.
+/// `POST /send/bulk`: writes many messages down in one commit, and answers at once.
 #[utoipa::path(
     post, path = "/send/bulk", tag = "Messages",
     request_body = Bulk,
@@ -293,12 +307,10 @@ fn entry(message: Value) -> Result<Send, Problem> {
 
 /// Checks what a caller wants sent.
 fn submission(body: Send) -> Result<Submission, Problem> {
-    let Send { to, message, reference, expires_in, idempotency_key } = body;
+    let Send { to, reference, expires_in, idempotency_key, .. } = body;
     let recipient = Recipient::parse(&to)?;
-    if !(1..=MAX_MESSAGE).contains(&message.chars().count()) {
-        let why = format!("`message` needs 1 to {MAX_MESSAGE} characters");
-        return Err(Problem::bad_request("invalid_message", why));
-    }
+    let Send { message, location, contact, reaction, edit, revoke, reply_to, .. } = body;
+    let content = Parts { message, location, contact, reaction, edit, revoke, reply_to }.content()?;
     if reference.as_ref().is_some_and(|reference| reference.chars().count() > MAX_REFERENCE) {
         let why = format!("`reference` has at most {MAX_REFERENCE} characters");
         return Err(Problem::bad_request("invalid_reference", why));
@@ -310,14 +322,21 @@ fn submission(body: Send) -> Result<Submission, Problem> {
     }
     let idempotency = match idempotency_key {
         Some(key) if !is_key(&key) => return Err(invalid_key()),
-        Some(key) => {
-            let call = serde_json::json!([to, message, reference, expires_in]);
-            Some(Idempotency { key, fingerprint: Sha256::digest(call.to_string()).into() })
-        }
+        Some(key) => Some(Idempotency { key, fingerprint: fingerprint(&to, &content, &reference, expires_in) }),
         None => None,
     };
     let expires_in = TimeDelta::seconds(seconds.cast_signed());
-    Ok(Submission { to: recipient, content: Content { text: message }, reference, expires_in, idempotency })
+    Ok(Submission { to: recipient, content, reference, expires_in, idempotency })
+}
+
+/// A digest of all that a call says.
+fn fingerprint(to: &str, content: &Content, reference: &Option<String>, expires_in: Option<u64>) -> [u8; 32] {
+    let call = match content {
+        // The fingerprints of the time when there were only texts are in databases. No other content is a plain text here.
+        Content { kind: ContentKind::Text(text), reply_to: None } => json!([to, text, reference, expires_in]),
+        content => json!([to, content, reference, expires_in]),
+    };
+    Sha256::digest(call.to_string()).into()
 }
 
 fn is_key(key: &str) -> bool {
@@ -355,5 +374,122 @@ fn accepted(message: Message) -> Answer {
         // The same answer to the same call, also when the message has come further since.
         status: if is_sent { MessageStatus::Sent } else { message.status }.as_str(),
         reference: message.reference,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn called(body: Value) -> Result<Submission, String> {
+        let refused = |problem: Problem| {
+            let said = serde_json::to_value(problem).unwrap();
+            format!("{} {}", said["code"].as_str().unwrap(), said["message"].as_str().unwrap())
+        };
+        entry(body).and_then(submission).map_err(refused)
+    }
+
+    fn fingerprint_of(body: Value) -> String {
+        let fingerprint = called(body).unwrap().idempotency.unwrap().fingerprint;
+        fingerprint.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    #[test]
+    fn a_text_has_the_fingerprint_that_is_in_databases() {
+        let plain = json!({"to": "+55 11 88888-8888", "message": "Hello", "idempotencyKey": "k"});
+        // printf '["+55 11 88888-8888","Hello",null,null]' | sha256sum
+        let known = "96440b51a3fdd7138393e9f40355bef32d5964572bc57356d7ba6640edf8ca95";
+        assert_eq!(fingerprint_of(plain.clone()), known);
+        let reply = json!({"to": "+55 11 88888-8888", "message": "Hello", "replyTo": "3EB0", "idempotencyKey": "k"});
+        assert_ne!(fingerprint_of(reply), known);
+    }
+
+    #[test]
+    fn every_part_of_the_content_is_in_the_fingerprint() {
+        let with = |content: Value| {
+            let mut body = json!({"to": "5511888888888", "idempotencyKey": "k"});
+            body.as_object_mut().unwrap().extend(content.as_object().unwrap().clone());
+            fingerprint_of(body)
+        };
+        let calls = [
+            json!({"message": "3EB0"}),
+            json!({"message": "3EB0", "replyTo": "3EB0"}),
+            json!({"message": "3EB0", "replyTo": "3EB1"}),
+            json!({"location": {"latitude": 1, "longitude": 2}}),
+            json!({"location": {"latitude": 1, "longitude": 2.5}}),
+            json!({"location": {"latitude": 1, "longitude": 2, "name": "A"}}),
+            json!({"location": {"latitude": 1, "longitude": 2, "address": "A"}}),
+            json!({"contact": {"name": "Ana", "phone": "5511999999999"}}),
+            json!({"contact": {"name": "Ana", "phone": "5511999999998"}}),
+            json!({"reaction": {"messageId": "3EB0", "emoji": ""}}),
+            json!({"reaction": {"messageId": "3EB0", "emoji": "👍"}}),
+            json!({"edit": {"messageId": "3EB0", "message": "A"}}),
+            json!({"edit": {"messageId": "3EB0", "message": "B"}}),
+            json!({"revoke": {"messageId": "3EB0"}}),
+        ];
+        let all: std::collections::BTreeSet<_> = calls.iter().cloned().map(with).collect();
+        assert_eq!(all.len(), calls.len());
+    }
+
+    #[test]
+    fn what_can_not_be_sent_is_refused_with_the_field_that_is_wrong() {
+        let long = |length| "x".repeat(length);
+        for (content, why) in [
+            (json!({}), "exactly one of `message`"),
+            (json!({"message": "A", "revoke": {"messageId": "3EB0"}}), "`message` and `revoke` don't"),
+            (
+                json!({"location": {"latitude": 1, "longitude": 2}, "contact": {"name": "A", "phone": "5511999999999"},
+                       "edit": {"messageId": "3EB0", "message": "A"}}),
+                "`location`, `contact` and `edit` don't",
+            ),
+            (json!({"reaction": {"messageId": "A", "emoji": "👍"}, "replyTo": "B"}), "`replyTo` and `reaction`"),
+            (json!({"edit": {"messageId": "A", "message": "A"}, "replyTo": "B"}), "`replyTo` and `edit`"),
+            (json!({"revoke": {"messageId": "A"}, "replyTo": "B"}), "`replyTo` and `revoke`"),
+            (json!({"message": "A", "replyTo": ""}), "`replyTo`"),
+            (json!({"message": "A", "replyTo": "a b"}), "`replyTo`"),
+            (json!({"message": "A", "replyTo": long(65)}), "`replyTo`"),
+            (json!({"location": {"latitude": 90.1, "longitude": 2}}), "`location.latitude`"),
+            (json!({"location": {"latitude": -91, "longitude": 2}}), "`location.latitude`"),
+            (json!({"location": {"latitude": 1, "longitude": 180.5}}), "`location.longitude`"),
+            (json!({"location": {"latitude": 1, "longitude": 2, "name": ""}}), "`location.name`"),
+            (json!({"location": {"latitude": 1, "longitude": 2, "name": long(257)}}), "`location.name`"),
+            (json!({"location": {"latitude": 1, "longitude": 2, "address": " "}}), "`location.address`"),
+            (json!({"location": {"latitude": 1, "longitude": 2, "address": long(1025)}}), "`location.address`"),
+            (json!({"contact": {"name": "A\r\nTEL:1", "phone": "5511999999999"}}), "`contact.name`"),
+            (json!({"contact": {"name": long(257), "phone": "5511999999999"}}), "`contact.name`"),
+            (json!({"contact": {"name": "A", "phone": "+55 11"}}), "`contact.phone` needs 8 to 15 digits"),
+            (json!({"reaction": {"messageId": "A", "emoji": "👍👍"}}), "`reaction.emoji`"),
+            (json!({"reaction": {"messageId": "A", "emoji": "ok"}}), "`reaction.emoji`"),
+            (json!({"reaction": {"messageId": "", "emoji": "👍"}}), "`reaction.messageId`"),
+            (json!({"edit": {"messageId": "é", "message": "A"}}), "`edit.messageId`"),
+            (json!({"edit": {"messageId": "A", "message": ""}}), "`edit.message`"),
+            (json!({"edit": {"messageId": "A", "message": long(65_537)}}), "`edit.message`"),
+            (json!({"revoke": {"messageId": "A\n"}}), "`revoke.messageId`"),
+        ] {
+            let mut body = json!({"to": "5511888888888"});
+            body.as_object_mut().unwrap().extend(content.as_object().unwrap().clone());
+            let refused = called(body).err().unwrap_or_else(|| panic!("{content} is taken"));
+            assert!(refused.starts_with("invalid_content ") && refused.contains(why), "{content}: {refused}");
+        }
+    }
+
+    #[test]
+    fn what_can_be_sent_is_taken() {
+        for content in [
+            json!({"message": "A"}),
+            json!({"message": "A", "replyTo": "3EB0", "location": null, "edit": null}),
+            json!({"location": {"latitude": -90, "longitude": 180.0}, "replyTo": "3EB0"}),
+            json!({"location": {"latitude": 0, "longitude": 0, "name": "x".repeat(256), "address": null}}),
+            json!({"contact": {"name": "Ana; Bruno, \\ & Co", "phone": "+55 (11) 99999-9999", "email": "unknown"}}),
+            json!({"reaction": {"messageId": "3EB0", "emoji": ""}}),
+            json!({"edit": {"messageId": "!~", "message": "A\nB"}}),
+            json!({"revoke": {"messageId": "x".repeat(64)}}),
+        ] {
+            let mut body = json!({"to": "5511888888888"});
+            body.as_object_mut().unwrap().extend(content.as_object().unwrap().clone());
+            if let Err(refused) = called(body) {
+                panic!("{content}: {refused}");
+            }
+        }
     }
 }

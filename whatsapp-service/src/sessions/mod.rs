@@ -2,10 +2,12 @@
 
 mod breaker;
 mod codes;
+mod content;
 mod dial;
 mod dials;
 mod download;
 mod events;
+mod gestures;
 mod inbound;
 mod lane;
 mod link;
@@ -19,6 +21,7 @@ mod passkey;
 mod proxy;
 mod recall;
 mod recipient;
+mod references;
 mod restoring;
 mod session;
 mod state;
@@ -42,6 +45,7 @@ pub use self::{
     dial::{Dialler, InvalidUrl},
     dials::DialFigures,
     download::NotFetched,
+    gestures::{Doing, NotDone},
     inbound::{ReceivedMessage, hexadecimal},
     media_file::MediaFile,
     memory::MemoryReport,

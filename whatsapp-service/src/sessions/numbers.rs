@@ -1,17 +1,18 @@
 //! Which numbers are on WhatsApp, and under which form: always the server's word, remembered for a while.
 //!
-//! Looking numbers up in bulk can get an account banned, so no number is asked for twice in a short time.
+//! Looking numbers up in bulk can get an account banned, so no number is asked for twice in a short time, and look-ups that
+//! no message follows are counted.
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
 
 use tokio::sync::OnceCell;
 use whatsapp_rust::{Client, IsOnWhatsAppResult, Jid};
 
-use super::recipient::Recipient;
+use super::{recipient::Recipient, session::lock};
 
 /// How long a number that is registered stays so, as far as we care.
 const REGISTERED_FOR: Duration = Duration::from_secs(24 * 3600);
@@ -20,10 +21,25 @@ const UNREGISTERED_FOR: Duration = Duration::from_secs(5 * 60);
 /// How many numbers a session remembers.
 const CAPACITY: usize = 10_000;
 
+/// How many numbers may be looked up at once, if none were before.
+const AT_ONCE: u32 = 50;
+/// How long it takes until one more may be.
+const REFILL: Duration = Duration::from_secs(2);
+
 /// What one session knows of numbers.
 #[derive(Default)]
 pub struct Numbers {
     known: Mutex<HashMap<Recipient, Arc<OnceCell<Known>>>>,
+    budget: Mutex<Budget>,
+}
+
+/// Why numbers could not be looked up.
+#[derive(Debug, PartialEq, Eq)]
+pub enum NotLookedUp {
+    /// Too many were lately. So many may be after this time.
+    TooMany(Duration),
+    /// WhatsApp did not say.
+    NoAnswer,
 }
 
 #[derive(Clone)]
@@ -50,8 +66,48 @@ impl Numbers {
         Ok(found.await?.jid.clone())
     }
 
+    /// The address of one number that no message goes to now.
+    pub async fn look_up_one(&self, client: &Client, to: &Recipient) -> Result<Option<Jid>, NotLookedUp> {
+        let mut found = self.look_up(client, std::slice::from_ref(to)).await?;
+        Ok(found.pop().flatten())
+    }
+
+    /// The addresses of many numbers, in order. WhatsApp is asked for all that are not known in one query, and in another
+    /// one for the other forms of those that it does not know.
+    pub async fn look_up(&self, client: &Client, numbers: &[Recipient]) -> Result<Vec<Option<Jid>>, NotLookedUp> {
+        let mut found: HashMap<&Recipient, Option<Jid>> = HashMap::new();
+        let mut unknown: Vec<&Recipient> = Vec::new();
+        for number in numbers {
+            match self.entry(number).get() {
+                Some(known) => drop(found.insert(number, known.jid.clone())),
+                None if unknown.contains(&number) => {}
+                None => unknown.push(number),
+            }
+        }
+        if !unknown.is_empty() {
+            lock(&self.budget).take(unknown.len(), Instant::now()).map_err(NotLookedUp::TooMany)?;
+            let asked: Vec<_> = unknown.iter().map(|number| number.digits().to_owned()).collect();
+            let mut answers = ask(client, &asked).await?;
+            let others = unknown.iter().zip(&answers).enumerate().filter(|(_, (_, jid))| jid.is_none());
+            let others = others.filter_map(|(at, (number, _))| Some((at, number.other_form()?)));
+            let (places, others): (Vec<usize>, Vec<String>) = others.unzip();
+            if !others.is_empty() {
+                lock(&self.budget).charge(others.len(), Instant::now());
+                for (at, jid) in places.into_iter().zip(ask(client, &others).await?) {
+                    answers[at] = jid;
+                }
+            }
+            for (number, jid) in unknown.into_iter().zip(answers) {
+                // Somebody may have learned the same meanwhile.
+                let _ = self.entry(number).set(Known { jid: jid.clone(), since: Instant::now() });
+                found.insert(number, jid);
+            }
+        }
+        Ok(numbers.iter().map(|number| found.get(number).cloned().flatten()).collect())
+    }
+
     fn entry(&self, to: &Recipient) -> Arc<OnceCell<Known>> {
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = lock(&self.known);
         if known.len() >= CAPACITY {
             // Rare enough that forgetting everything costs less than keeping order.
             known.clear();
@@ -76,7 +132,146 @@ async fn look_up(client: &Client, digits: &str) -> Result<Option<Jid>, String> {
     match answers.into_iter().next() {
         None => Err("the server did not answer for this number".into()),
         Some(IsOnWhatsAppResult { contact_error: Some(error), .. }) => Err(format!("{error:?}")),
-        Some(answer) if !answer.is_registered => Ok(None),
-        Some(answer) => Ok(Some(if answer.jid.is_lid() { answer.pn_jid.unwrap_or(answer.jid) } else { answer.jid })),
+        Some(answer) => Ok(Answer::from(answer).address()),
+    }
+}
+
+/// What WhatsApp says of one number.
+struct Answer {
+    jid: Jid,
+    /// The number, where `jid` is another name.
+    number: Option<Jid>,
+    registered: bool,
+    failed: bool,
+}
+
+impl From<IsOnWhatsAppResult> for Answer {
+    fn from(result: IsOnWhatsAppResult) -> Self {
+        let (registered, failed) = (result.is_registered, result.contact_error.is_some());
+        Self { jid: result.jid, number: result.pn_jid, registered, failed }
+    }
+}
+
+impl Answer {
+    fn is_for(&self, digits: &str) -> bool {
+        self.jid.user == digits || self.number.as_ref().is_some_and(|number| number.user == digits)
+    }
+
+    fn address(self) -> Option<Jid> {
+        let Self { jid, number, registered, .. } = self;
+        registered.then(|| if jid.is_lid() { number.unwrap_or(jid) } else { jid })
+    }
+}
+
+/// Asks for all of these at once. The answers are in the order of the questions.
+async fn ask(client: &Client, numbers: &[String]) -> Result<Vec<Option<Jid>>, NotLookedUp> {
+    let asked: Vec<_> = numbers.iter().map(|digits| Jid::pn(digits.as_str())).collect();
+    // What the library says of a failure is not repeated: it may name people.
+    let answers = client.contacts().is_on_whatsapp(&asked).await.map_err(|_| NotLookedUp::NoAnswer)?;
+    let mut addresses = Vec::with_capacity(numbers.len());
+    let answers = in_order(numbers, answers.into_iter().map(Answer::from).collect());
+    for (digits, answer) in numbers.iter().zip(answers) {
+        addresses.push(match answer {
+            Some(answer) if answer.failed => return Err(NotLookedUp::NoAnswer),
+            Some(answer) => answer.address(),
+            // The answers don't say to which question they are, and this one is known by a number of quite another form.
+            None => look_up(client, digits).await.map_err(|_| NotLookedUp::NoAnswer)?,
+        });
+    }
+    Ok(addresses)
+}
+
+/// The answer to each question: the one for this number, or for another form of it.
+fn in_order(numbers: &[String], answers: Vec<Answer>) -> Vec<Option<Answer>> {
+    let mut answers: Vec<_> = answers.into_iter().map(Some).collect();
+    let mut take = |digits: &str| {
+        let is_for = |answer: &&mut Option<Answer>| answer.as_ref().is_some_and(|answer| answer.is_for(digits));
+        answers.iter_mut().find(is_for).and_then(Option::take)
+    };
+    // All that are answered as they were asked come first: two forms of one number may have been asked for.
+    let mut ordered: Vec<_> = numbers.iter().map(|digits| take(digits)).collect();
+    for (place, digits) in ordered.iter_mut().zip(numbers).filter(|(place, _)| place.is_none()) {
+        let other = Recipient::parse(digits).ok().and_then(|number| number.other_form());
+        *place = other.and_then(|other| take(&other));
+    }
+    ordered
+}
+
+/// How many look-ups a session may make now.
+struct Budget {
+    /// When it is full again: what was taken is put off to then.
+    full_at: Instant,
+}
+
+impl Default for Budget {
+    fn default() -> Self {
+        Self { full_at: Instant::now() }
+    }
+}
+
+impl Budget {
+    /// Takes so many, or says how long it takes until there are so many.
+    fn take(&mut self, wanted: usize, now: Instant) -> Result<(), Duration> {
+        let wanted = u32::try_from(wanted).unwrap_or(u32::MAX).min(AT_ONCE);
+        let missing = self.full_at.saturating_duration_since(now);
+        // What may be missing at most, so that there is enough.
+        match missing.checked_sub(REFILL * (AT_ONCE - wanted)) {
+            Some(wait) if !wait.is_zero() => Err(wait),
+            _ => {
+                self.charge(wanted as usize, now);
+                Ok(())
+            }
+        }
+    }
+
+    /// Takes so many, though they may not be there yet: the next ones wait longer.
+    fn charge(&mut self, count: usize, now: Instant) {
+        let count = u32::try_from(count).unwrap_or(u32::MAX).min(AT_ONCE);
+        self.full_at = self.full_at.max(now) + REFILL * count;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answer(digits: &str, registered: bool) -> Answer {
+        Answer { jid: Jid::pn(digits), number: None, registered, failed: false }
+    }
+
+    #[test]
+    fn fifty_at_once_and_one_every_two_seconds() {
+        let start = Instant::now();
+        let mut budget = Budget { full_at: start };
+        let after = |seconds| start + Duration::from_secs(seconds);
+        assert_eq!(budget.take(30, start), Ok(()));
+        assert_eq!(budget.take(20, start), Ok(()));
+        assert_eq!(budget.take(1, start), Err(Duration::from_secs(2)));
+        assert_eq!(budget.take(1, after(1)), Err(Duration::from_secs(1)), "who was refused has taken nothing");
+        assert_eq!(budget.take(1, after(2)), Ok(()));
+        assert_eq!(budget.take(50, after(2)), Err(Duration::from_secs(100)));
+        assert_eq!(budget.take(50, after(1000)), Ok(()), "it fills, and does not overflow");
+        assert_eq!(budget.take(1, after(1000)), Err(Duration::from_secs(2)));
+        budget.charge(10, after(1000));
+        assert_eq!(budget.take(1, after(1000)), Err(Duration::from_secs(22)), "what was not there is owed");
+    }
+
+    #[test]
+    fn every_question_gets_its_own_answer() {
+        // Two forms of one number, one that is known by its other form, one without an account, one without an answer.
+        let numbers = ["5511988888888", "551188888888", "5215512345678", "4915112345678", "4915100000000"];
+        let numbers = numbers.map(str::to_owned);
+        let answers = vec![
+            answer("4915112345678", false),
+            answer("525512345678", true),
+            answer("551188888888", true),
+            answer("5511988888888", true),
+        ];
+        let ordered = in_order(&numbers, answers);
+        let users: Vec<_> = ordered.iter().map(|one| one.as_ref().map(|one| one.jid.user.to_string())).collect();
+        let user = |digits: &str| Some(digits.to_owned());
+        let expected = [user("5511988888888"), user("551188888888"), user("525512345678"), user("4915112345678"), None];
+        assert_eq!(users, expected);
+        assert_eq!(ordered.into_iter().flatten().filter_map(Answer::address).count(), 3);
     }
 }

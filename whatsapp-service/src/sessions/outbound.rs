@@ -1,15 +1,18 @@
-//! One attempt to send one message, and what came of it. The only file that builds WhatsApp's messages.
+//! One attempt to send one message, and what came of it.
 
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use tokio::time::{Instant, timeout_at};
-use whatsapp_rust::{
-    Client, Jid, NodeFilter, cache::Freshness, send::SendOptions, wacore::proto_helpers::MessageBuilderExt,
-    wacore_binary::Node, waproto::whatsapp as wa,
-};
+use whatsapp_rust::{Client, Jid, NodeFilter, cache::Freshness, send::SendOptions, wacore_binary::Node};
 
-use super::{events::Ack, recipient::Recipient, session::Session};
+use super::{
+    content::{self, Way},
+    events::Ack,
+    recipient::Recipient,
+    session::Session,
+};
+use crate::store::{Content, Message, Referred};
 
 /// A message that the server acknowledged.
 #[derive(Clone, Debug)]
@@ -40,22 +43,21 @@ pub enum Unsent {
 }
 
 impl Session {
-    /// Sends a text under this id, from this account if one is named, and waits for the server to acknowledge it: at most for `limit`, and no longer than
-    /// the connection lasts. `fresh` asks the server for the recipient's devices anew.
+    /// Sends what a message says under its id, from its account if one is named, and waits for the server to acknowledge
+    /// it: at most for `limit`, and no longer than the connection lasts. `fresh` asks the server for the recipient's
+    /// devices anew.
     pub(super) async fn attempt(
         &self,
-        id: &str,
-        account: Option<&str>,
+        Message { id, account, accepted_at, .. }: &Message,
         to: &Recipient,
-        text: &str,
+        said: &Content,
         fresh: bool,
         limit: Duration,
     ) -> Result<Sent, Unsent> {
         let deadline = Instant::now() + limit;
         let client = self.ready_client().ok_or(Unsent::NotReady)?;
-        if client.pn().is_none_or(|own| account.is_some_and(|account| own.user != account)) {
-            return Err(Unsent::OtherAccount);
-        }
+        let own = client.pn().filter(|own| account.as_deref().is_none_or(|account| own.user == account));
+        let own = own.ok_or(Unsent::OtherAccount)?;
         let lost = self.connection_lost();
         tokio::pin!(lost);
         let found = tokio::select! {
@@ -68,13 +70,22 @@ impl Session {
             // Before any receipt can be, as writes keep their order.
             drop(self.around.store.number(&self.tenant, id, &number()));
         }
+        let referred = self.referred(said, to).await.map_err(|_| Unsent::NotSent)?;
+        // Their name for us is of the same sort as ours for them.
+        let own = client.lid().filter(|_| jid.is_lid()).unwrap_or(own);
+        let said_before = match (&said.reply_to, &referred) {
+            (Some(id), Some(Referred::Own(_))) => self.said_before(&client, &jid, id).await,
+            _ => None,
+        };
+        let (accepted_at, referred) = (*accepted_at, referred.as_ref());
+        let way = Way { chat: &jid, own: &own, accepted_at, referred, said_before };
+        let message = content::message(said, &way);
         // Both are asked for before the message goes, because the answers may come at once.
         let ack = self.mailbox.expect_ack(id);
-        let mut written = client.wait_for_sent_node(NodeFilter::tag("message").attr("id", id));
+        let mut written = client.wait_for_sent_node(NodeFilter::tag("message").attr("id", id.as_str()));
         let freshness = if fresh { Freshness::Refresh } else { Freshness::CachePreferred };
-        let options = SendOptions::default().with_message_id(id).with_device_freshness(freshness);
+        let options = SendOptions::default().with_message_id(id.as_str()).with_device_freshness(freshness);
         let sending = async {
-            let message = wa::Message::text(text);
             // What the library says of a failure is not repeated: it may name people.
             client.send_message_with_options(jid.clone(), message, options).await.map_err(drop)?;
             Ok::<_, ()>(ack.await.ok())

@@ -13,7 +13,7 @@ use super::{
     outbound::{Sent, Unsent},
     recipient::Recipient,
     session::{Session, lock},
-    state::State,
+    state::{Snapshot, State},
 };
 use crate::metrics::{self, Attempted};
 use crate::store::{Accepted, Content, Draft, Failure, Idempotency, Message, MessageStatus, StoreError, Waiting};
@@ -80,6 +80,17 @@ pub enum Refused {
     Store(#[from] StoreError),
 }
 
+impl Refused {
+    /// The session is this, and can't do what is asked of it.
+    pub(super) fn not_ready(snapshot: Snapshot) -> Self {
+        Self::NotReady {
+            state: snapshot.state,
+            reason: snapshot.reason.map(|reason| reason.code),
+            retry_at: snapshot.retry_at.filter(|_| snapshot.state == State::Failed && snapshot.phone.is_some()),
+        }
+    }
+}
+
 /// Why one message is not accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NotTaken {
@@ -89,6 +100,21 @@ pub enum NotTaken {
     /// The key was used for something else.
     #[error("this Idempotency-Key was used with another body")]
     Conflict,
+    /// What it is about is not there.
+    #[error("this tenant has sent no message of this id, or it was forgotten since")]
+    UnknownMessage,
+    /// What it is about is in another chat.
+    #[error("the message that it is about is not in the chat with this recipient")]
+    OtherRecipient,
+    /// What it is about is nowhere to be seen, as far as anybody knows.
+    #[error("the message that it is about is not sent")]
+    MessageNotSent,
+    /// What it is about is of a kind that it does not go with.
+    #[error("only texts are edited, and reactions, edits and revocations are no messages to refer to")]
+    WrongKind,
+    /// What it is about was sent too long ago.
+    #[error("WhatsApp takes an edit for 15 minutes after the message was sent, and a revocation for 48 hours")]
+    TooOld,
 }
 
 /// A restriction that WhatsApp put on an account: no messages to people who have not written first.
@@ -118,6 +144,25 @@ impl Session {
         wait: bool,
     ) -> Result<Vec<Result<Taken, NotTaken>>, Refused> {
         self.accepts()?;
+        let (mut answers, mut good) = (Vec::with_capacity(submissions.len()), Vec::new());
+        for mut submission in submissions {
+            answers.push(match self.check_reference(&mut submission).await? {
+                Ok(()) => {
+                    good.push(submission);
+                    None
+                }
+                Err(refused) => Some(Err(refused)),
+            });
+        }
+        let mut accepted = self.accept(good, wait).await?.into_iter();
+        Ok(answers.into_iter().filter_map(|answer| answer.or_else(|| accepted.next())).collect())
+    }
+
+    async fn accept(
+        self: &Arc<Self>,
+        submissions: Vec<Submission>,
+        wait: bool,
+    ) -> Result<Vec<Result<Taken, NotTaken>>, Refused> {
         let wanted = submissions.len();
         let room = lock(&self.lane).promise(wanted, self.around.outbox_limit);
         let recipients: Vec<_> = submissions.iter().map(|submission| submission.to.clone()).collect();
@@ -174,11 +219,7 @@ impl Session {
         match snapshot.state {
             State::Ready => Ok(()),
             State::Connecting | State::Reconnecting if snapshot.is_paired() => Ok(()),
-            state => Err(Refused::NotReady {
-                state,
-                reason: snapshot.reason.map(|reason| reason.code),
-                retry_at: snapshot.retry_at.filter(|_| state == State::Failed && snapshot.phone.is_some()),
-            }),
+            _ => Err(Refused::not_ready(snapshot)),
         }
     }
 
@@ -365,16 +406,13 @@ impl Departure {
             Err(_) => return soon(),
         };
         let content = message.content.as_ref().and_then(|content| serde_json::from_str::<Content>(content.get()).ok());
-        let Some(Content { text }) = content else {
+        let Some(content) = content else {
             let why = Failure::new("content_unreadable", "What it says can't be read any more.", false);
             return self.fail(&message, why, None).await;
         };
         // A receipt can settle it before its acknowledgement comes.
         let settled = store.wait_for(tenant, &message.id);
-        let attempt = |fresh| {
-            let (id, account) = (&message.id, message.account.as_deref());
-            session.attempt(id, account, &self.recipient, &text, fresh, session.around.attempt_limit)
-        };
+        let attempt = |fresh| session.attempt(&message, &self.recipient, &content, fresh, session.around.attempt_limit);
         let attempts = async {
             match attempt(false).await {
                 Err(Unsent::Rejected { code, .. }) if nack::STALE.contains(&code.as_str()) => attempt(true).await,

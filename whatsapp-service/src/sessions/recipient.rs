@@ -34,6 +34,11 @@ impl Recipient {
         &self.0
     }
 
+    /// Whether `digits` are this number, in one of its forms.
+    pub fn may_be(&self, digits: &str) -> bool {
+        *self.0 == *digits || self.other_form().as_deref() == Some(digits)
+    }
+
     /// The other ways to write what may be the same number. Which of them WhatsApp knows, only its server can say.
     ///
     /// Brazil put a 9 in front of mobile numbers, and accounts keep the form that they were registered with; Mexico
@@ -87,6 +92,13 @@ mod tests {
         assert_eq!(form("5491123456789").as_deref(), Some("541123456789"));
         assert_eq!(form("541123456789").as_deref(), Some("5491123456789"));
         assert_eq!(form("4915112345678"), None);
+    }
+
+    #[test]
+    fn a_number_may_be_written_in_its_other_form() {
+        let number = Recipient::parse("5511999998888").unwrap();
+        assert!(number.may_be("5511999998888") && number.may_be("551199998888"));
+        assert!(!number.may_be("5511999998889") && !number.may_be(""));
     }
 
     proptest! {

@@ -104,7 +104,9 @@ impl Store {
                     // The id alone leads to the one that came first.
                     url.push_str(&format!("?of={}", kept.digest()));
                 }
-                tx.append(&tenant, EventKind::MessageReceived, &data)?;
+                let sequence = tx.append(&tenant, EventKind::MessageReceived, &data)?;
+                let sql = "UPDATE received SET id = ?, sequence = ? WHERE tenant = ? AND message = ?";
+                tx.execute(sql, params![id, sequence, key, digest(&identity)])?;
             }
             Ok(())
         })
@@ -130,7 +132,7 @@ impl Store {
         data: serde_json::Value,
     ) -> impl Future<Output = Result<(), StoreError>> + Send + use<> {
         let tenant = tenant.clone();
-        self.write(move |tx| tx.append(&tenant, EventKind::SessionState, &data))
+        self.write(move |tx| tx.append(&tenant, EventKind::SessionState, &data).map(drop))
     }
 
     /// A tenant's events after this number, in order.
@@ -170,8 +172,8 @@ impl Store {
 }
 
 impl Tx<'_> {
-    /// Adds an event to the log, and to what the tenant's webhook is to get.
-    pub fn append(&mut self, tenant: &TenantId, kind: EventKind, data: &impl Serialize) -> rusqlite::Result<()> {
+    /// Adds an event to the log, and to what the tenant's webhook is to get. Returns its number.
+    pub fn append(&mut self, tenant: &TenantId, kind: EventKind, data: &impl Serialize) -> rusqlite::Result<i64> {
         let data = to_raw_value(data).map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))?;
         let key = self.tenant(tenant)?;
         let delivery = self.delivery(key, kind)?;
@@ -184,7 +186,7 @@ impl Tx<'_> {
             params![key, sequence, kind.as_str(), millis(Utc::now()), data, delivery],
         )?;
         self.tell(Told::Event { tenant: tenant.clone(), sequence, due: delivery == Some(0) });
-        Ok(())
+        Ok(sequence)
     }
 }
 

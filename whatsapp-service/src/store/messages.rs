@@ -1,13 +1,13 @@
 //! Messages that are to be sent, and what became of them.
 
 use chrono::{DateTime, TimeDelta, Utc};
-use rusqlite::{Row, params};
-use serde::{Deserialize, Serialize};
+use rusqlite::{Connection, Row, params};
+use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
 use utoipa::ToSchema;
 
 use super::{
-    EventKind, Store, StoreError,
+    Content, EventKind, Store, StoreError,
     news::Told,
     seal::{CONTENT, FINGERPRINT, Seal},
     tx::{Tx, maybe_time, millis, tenant_name, time},
@@ -53,13 +53,6 @@ impl MessageStatus {
     pub fn parse(word: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|status| status.as_str() == word)
     }
-}
-
-/// What a message says. It is kept as JSON, so that other kinds can follow.
-#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
-pub struct Content {
-    /// The text.
-    pub text: String,
 }
 
 /// Why a message failed, or why nothing more is done for one whose outcome is unknown.
@@ -111,6 +104,9 @@ pub struct Message {
     pub row: i64,
     /// WhatsApp's id of it.
     pub id: String,
+    /// What it is, as [`ContentKind::as_str`](super::ContentKind::as_str) says it.
+    #[serde(skip)]
+    pub kind: String,
     /// The digits that the caller gave.
     #[serde(skip)]
     pub recipient: String,
@@ -248,7 +244,7 @@ pub struct Filter {
     pub limit: usize,
 }
 
-const COLUMNS: &str = "row, id, recipient, number, account, content, reference, status, pending, tried, attempts, accepted_at, \
+const COLUMNS: &str = "row, id, kind, recipient, number, account, content, reference, status, pending, tried, attempts, accepted_at, \
                        expires_at, unknown_at, sent_at, server_at, delivered_at, read_at, failed_at, code, reason, \
                        retryable, whatsapp_code";
 
@@ -481,13 +477,8 @@ impl Store {
     /// A tenant's message.
     pub async fn message(&self, tenant: &TenantId, id: &str) -> Result<Option<Message>, StoreError> {
         let (tenant, id, keep, seal) = (tenant.clone(), id.to_owned(), self.rules.keep_bodies, self.seal.clone());
-        let sql = format!(
-            "SELECT {COLUMNS} FROM messages WHERE tenant = (SELECT key FROM tenants WHERE name = ?) AND id = ?"
-        );
         self.read(move |connection| {
-            let mut statement = connection.prepare_cached(&sql)?;
-            let read = |row: &Row<'_>| read(row, &tenant, &seal);
-            let found = statement.query_map([tenant.as_str(), &id], read)?.next().transpose()?;
+            let found = with_content(connection, &tenant, &id, &seal)?;
             Ok(found.map(|message| if keep { message } else { message.without_content() }))
         })
         .await
@@ -571,10 +562,10 @@ impl Tx<'_> {
         }
         let content =
             to_raw_value(&draft.content).map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))?;
-        let place = [name.as_str().as_bytes(), draft.id.as_bytes()];
+        let (kind, place) = (draft.content.kind.as_str(), [name.as_str().as_bytes(), draft.id.as_bytes()]);
         self.execute(
             "INSERT INTO messages (tenant, id, recipient, account, content, reference, status, pending, tried, attempts, \
-             accepted_at, expires_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, 'queued', 1, ?7, ?7, ?8, ?9)",
+             accepted_at, expires_at, kind) VALUES (?1, ?2, ?3, ?4, ?5, ?6, 'queued', 1, ?7, ?7, ?8, ?9, ?10)",
             params![
                 tenant,
                 draft.id,
@@ -584,7 +575,8 @@ impl Tx<'_> {
                 draft.reference,
                 draft.tried,
                 millis(now),
-                millis(draft.expires_at)
+                millis(draft.expires_at),
+                kind,
             ],
         )?;
         let row = self.last_row();
@@ -599,6 +591,7 @@ impl Tx<'_> {
         Ok(Accepted::New(Box::new(Message {
             row,
             id: draft.id,
+            kind: kind.into(),
             number: draft.recipient.clone(),
             recipient: draft.recipient,
             reference: draft.reference,
@@ -727,6 +720,19 @@ impl Tx<'_> {
     }
 }
 
+/// A tenant's message, with what it says for as long as that is known.
+pub fn with_content(
+    connection: &Connection,
+    tenant: &TenantId,
+    id: &str,
+    seal: &Seal,
+) -> rusqlite::Result<Option<Message>> {
+    let sql =
+        format!("SELECT {COLUMNS} FROM messages WHERE tenant = (SELECT key FROM tenants WHERE name = ?) AND id = ?");
+    let mut statement = connection.prepare_cached(&sql)?;
+    statement.query_map([tenant.as_str(), id], |row| read(row, tenant, seal))?.next().transpose()
+}
+
 /// A message that was accepted with a key, and the digest of that call.
 fn keyed(row: &Row<'_>, tenant: &TenantId, key: &str, seal: &Seal) -> rusqlite::Result<(Vec<u8>, Message)> {
     let place = [tenant.as_str().as_bytes(), key.as_bytes()];
@@ -762,6 +768,7 @@ fn read(row: &Row<'_>, tenant: &TenantId, seal: &Seal) -> rusqlite::Result<Messa
     Ok(Message {
         row: row.get("row")?,
         id,
+        kind: row.get::<_, Option<String>>("kind")?.unwrap_or_else(|| "text".into()),
         number: row.get::<_, Option<String>>("number")?.unwrap_or_else(|| recipient.clone()),
         recipient,
         reference: row.get("reference")?,

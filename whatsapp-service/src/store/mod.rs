@@ -5,6 +5,7 @@
 
 mod backend;
 mod cells;
+mod content;
 mod data_dir;
 mod devices;
 mod events;
@@ -14,6 +15,7 @@ mod legacy;
 mod messages;
 mod news;
 mod read;
+mod referred;
 mod rekey;
 mod schema;
 mod seal;
@@ -33,14 +35,16 @@ use tokio::sync::oneshot;
 pub use self::tx::Rules;
 pub use self::{
     backend::Owner,
+    content::{Contact, Content, ContentKind, Edit, Location, Reaction, Revoke},
     data_dir::{DataDir, create_private_dir},
     devices::{Hold, Linked, Record},
     events::{Event, EventKind, Received},
     figures::Figures,
     kept::{Kept, KeptFor, MediaKind, MediaSource, PollKey},
     legacy::DamagedFolder,
-    messages::{Accepted, Content, Draft, Failure, Filter, Idempotency, Message, MessageStatus, Pending},
+    messages::{Accepted, Draft, Failure, Filter, Idempotency, Message, MessageStatus, Pending},
     news::{Waiting, Watch},
+    referred::{Logged, Referred},
     rekey::rekey,
     seal::{InvalidKey, Seal, WrongKey},
     webhooks::{Delivery, DeliveryState, Webhook, WebhookSummary},

@@ -7,8 +7,12 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension, TransactionBehavior};
 use super::{StoreError, data_dir, seal::Seal};
 
 /// What leads from each schema to the next: the first file from nothing to 1, and so on.
-const MIGRATIONS: [&str; 3] =
-    [include_str!("migrations/1.sql"), include_str!("migrations/2.sql"), include_str!("migrations/3.sql")];
+const MIGRATIONS: [&str; 4] = [
+    include_str!("migrations/1.sql"),
+    include_str!("migrations/2.sql"),
+    include_str!("migrations/3.sql"),
+    include_str!("migrations/6.sql"),
+];
 
 /// The first schema that says whether it is sealed.
 const SEALING: i64 = 3;

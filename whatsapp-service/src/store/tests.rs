@@ -25,7 +25,7 @@ fn draft(id: &str, key: Option<(&str, u8)>) -> Draft {
         id: id.into(),
         recipient: "5511888888888".into(),
         account: None,
-        content: Content { text: format!("text of {id}") },
+        content: Content::text(format!("text of {id}")),
         reference: Some(format!("reference of {id}")),
         expires_at: Utc::now() + TimeDelta::hours(1),
         tried: false,
@@ -211,7 +211,7 @@ async fn a_full_disk_is_said_and_healed() {
     accept(&store, &acme, "A").await;
     let pages: i64 = store.write(|tx| tx.find("PRAGMA page_count", (), |row| row.get(0))).await.unwrap().unwrap();
     store.write(move |tx| tx.find(&format!("PRAGMA max_page_count = {pages}"), (), |_| Ok(()))).await.unwrap();
-    let large = || Draft { content: Content { text: "x".repeat(100_000) }, ..draft("B", None) };
+    let large = || Draft { content: Content::text("x".repeat(100_000)), ..draft("B", None) };
     assert!(store.accept(&acme, vec![large()], 1).await.is_err());
     store.write(move |tx| tx.find("PRAGMA max_page_count = 1000000", (), |_| Ok(()))).await.unwrap();
     assert!(store.is_healthy().await);
@@ -327,7 +327,7 @@ async fn a_database_of_a_newer_program_is_left_alone() {
     let newer = rusqlite::Connection::open(&path).unwrap();
     newer.pragma_update(None, "user_version", 99).unwrap();
     drop(newer);
-    assert!(matches!(Store::open(&path, RULES, Seal::NONE), Err(StoreError::TooNew { found: 99, known: 3 })));
+    assert!(matches!(Store::open(&path, RULES, Seal::NONE), Err(StoreError::TooNew { found: 99, known: 4 })));
 }
 
 #[tokio::test]
@@ -363,4 +363,49 @@ async fn what_has_passed_its_deadline_does_not_leave() {
     let expired = store.expire().await.unwrap();
     assert_eq!((expired.len(), expired[0].row), (1, row), "what is on its way is left to its attempt");
     assert_eq!(fate(&store, &acme, "A").await.failure.unwrap().code, "expired");
+}
+
+#[tokio::test]
+async fn messages_are_found_by_their_ids_with_what_they_say() {
+    let folder = TempDir::new().unwrap();
+    let (store, acme, other) = (open(&folder), tenant("acme"), tenant("other"));
+    let row = accept(&store, &acme, "A").await.row;
+    let place = Content {
+        kind: ContentKind::Location(Location { latitude: 1.5, longitude: 2.5, name: None, address: None }),
+        reply_to: Some("A".into()),
+    };
+    store.accept(&acme, vec![Draft { content: place, ..draft("B", None) }], 1).await.unwrap();
+    let from_bruno = |id: &str, data: Option<serde_json::Value>| {
+        let chat = "5511888888888@s.whatsapp.net";
+        Received { identity: [chat.into(), "5511888888888:7@s.whatsapp.net".into(), id.into()], data }
+    };
+    let data = serde_json::json!({"chat": "5511888888888@s.whatsapp.net", "from": "5511888888888", "text": "Hi"});
+    let messages = vec![from_bruno("C", Some(data.clone())), from_bruno("D", None), from_bruno("C", Some(data))];
+    store.received(&acme, messages).await.unwrap();
+
+    let own = async |id: &str| match store.referred(&acme, id).await.unwrap().pop() {
+        Some(Referred::Own(message)) => message,
+        _ => panic!("{id} is not found"),
+    };
+    let text = own("A").await;
+    assert_eq!((text.kind.as_str(), text.content.unwrap().get()), ("text", r#"{"text":"text of A"}"#));
+    assert_eq!(own("B").await.kind, "location");
+    store.give_up(&acme, row, failure()).await.unwrap();
+    assert!(own("A").await.content.is_none(), "what it says is gone with its fate");
+    store.write(|tx| tx.execute("UPDATE messages SET kind = NULL", ())).await.unwrap();
+    assert_eq!(own("B").await.kind, "text", "what an earlier version wrote down is a text");
+
+    match &store.referred(&acme, "C").await.unwrap()[..] {
+        [Referred::Logged(logged)] => {
+            assert_eq!((logged.text.as_deref(), logged.from.as_deref()), (Some("Hi"), Some("5511888888888")));
+            assert!(!logged.from_me);
+        }
+        found => panic!("{} of them", found.len()),
+    }
+    for (whose, id) in [(&acme, "D"), (&acme, "E"), (&other, "A"), (&other, "C")] {
+        assert!(store.referred(whose, id).await.unwrap().is_empty(), "{id} of {whose}");
+    }
+    // It is forgotten with its event.
+    while store.forget_events(Utc::now() + TimeDelta::seconds(1)).await.unwrap() {}
+    assert!(store.referred(&acme, "C").await.unwrap().is_empty());
 }

@@ -10,6 +10,7 @@ use crate::store::{MediaKind, MediaSource};
 /// What the sender says of a file.
 #[derive(Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = ReceivedMedia)]
 pub struct Media<'a> {
     /// Its MIME type.
     #[serde(skip_serializing_if = "Option::is_none")]

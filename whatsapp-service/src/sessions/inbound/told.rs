@@ -46,6 +46,7 @@ pub struct Told {
 /// What kind of message.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = ReceivedKind)]
 pub enum Kind {
     /// Words.
     Text,
@@ -145,6 +146,7 @@ pub struct ReceivedMessage<'a> {
 
 /// A place.
 #[derive(Default, Serialize, ToSchema)]
+#[schema(as = ReceivedLocation)]
 pub struct Location<'a> {
     /// In degrees, the south is negative.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -165,6 +167,7 @@ pub struct Location<'a> {
 /// An emoji for a message.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = ReceivedReaction)]
 pub struct Reaction<'a> {
     /// Which message.
     message_id: &'a str,
@@ -175,6 +178,7 @@ pub struct Reaction<'a> {
 /// Another text for a message.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = ReceivedEdit)]
 pub struct Edit<'a> {
     /// Which message.
     message_id: &'a str,
@@ -186,6 +190,7 @@ pub struct Edit<'a> {
 /// A message that is taken back.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = ReceivedRevoke)]
 pub struct Revoke<'a> {
     /// Which message.
     message_id: &'a str,
@@ -194,6 +199,7 @@ pub struct Revoke<'a> {
 /// A question.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = ReceivedPoll)]
 pub struct Poll<'a> {
     name: &'a str,
     options: Vec<&'a str>,
@@ -205,6 +211,7 @@ pub struct Poll<'a> {
 /// An answer to one.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+#[schema(as = ReceivedPollVote)]
 pub struct PollVote<'a> {
     /// Which poll.
     message_id: &'a str,

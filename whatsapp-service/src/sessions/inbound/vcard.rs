@@ -5,6 +5,7 @@ use utoipa::ToSchema;
 
 /// Somebody whose card was sent.
 #[derive(Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
+#[schema(as = ReceivedContact)]
 pub struct Contact {
     /// The name, as it is to be shown.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -258,11 +258,11 @@ async fn of_every_column_it_is_decided_whether_it_is_sealed() {
         ("instance", "id"),
         (
             "messages",
-            "accepted_at account attempts code delivered_at expires_at failed_at id number \
+            "accepted_at account attempts code delivered_at expires_at failed_at id kind number \
              pending read_at reason recipient reference retryable row sent_at server_at status tenant tried \
              unknown_at whatsapp_code",
         ),
-        ("received", "asked at message tenant"),
+        ("received", "asked at id message sequence tenant"),
         ("sealing", "proof"),
         ("state", "expires_at kind name store"),
         ("stores", "at key state tenant"),

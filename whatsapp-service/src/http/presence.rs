@@ -1,0 +1,84 @@
+//! `POST /presence` and `POST /messages/{id}/read`: what the other side is shown without a message.
+
+use std::sync::Arc;
+
+use axum::{
+    Json,
+    extract::{Path, State, rejection::PathRejection},
+    http::StatusCode,
+};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::{
+    App,
+    caller::{Body, Tenant},
+    content::is_message_id,
+    problem::Problem,
+};
+use crate::sessions::{Doing, NotDone, Recipient};
+
+/// `POST /presence`'s body.
+#[derive(Deserialize, ToSchema)]
+#[schema(as = PresenceRequest)]
+pub struct Presence {
+    /// The recipient's number with the country code; only its digits count, 8 to 15 of them.
+    #[schema(example = "5511888888888", pattern = "^[^0-9]*([0-9][^0-9]*){8,15}$")]
+    to: String,
+    /// What the chat shows.
+    state: Doing,
+}
+
+/// `POST /presence`'s answer.
+#[derive(Serialize, ToSchema)]
+#[schema(as = PresenceAnswer)]
+pub struct Shown {
+    /// The number that WhatsApp knows the recipient by.
+    to: String,
+    state: Doing,
+}
+
+/// `POST /messages/{id}/read`'s answer.
+#[derive(Serialize, ToSchema)]
+#[schema(as = ReadAnswer)]
+pub struct MarkedAsRead {
+    id: String,
+}
+
+/// `POST /presence`: shows somebody that a text or a voice message is on its way.
+#[utoipa::path(
+    post, path = "/presence", tag = "Messages",
+    request_body = Presence,
+    responses((status = 200, description = "WhatsApp was told.", body = Shown))
+)]
+pub async fn post(
+    State(app): State<Arc<App>>,
+    Tenant(tenant): Tenant,
+    Body(Presence { to, state }): Body<Presence>,
+) -> Result<Json<Shown>, Problem> {
+    let recipient = Recipient::parse(&to)?;
+    let session = app.manager.get(&tenant).ok_or_else(|| Problem::session_not_found(StatusCode::CONFLICT))?;
+    let to = session.show(&recipient, state).await?;
+    Ok(Json(Shown { to, state }))
+}
+
+/// `POST /messages/{id}/read`: tells the sender of an incoming message that it was read.
+#[utoipa::path(
+    post, path = "/messages/{id}/read", tag = "Messages",
+    params(("id" = String, Path, description = "The incoming message's id.", pattern = "^[!-~]{1,64}$")),
+    responses((status = 200, description = "WhatsApp was told.", body = MarkedAsRead))
+)]
+pub async fn read(
+    State(app): State<Arc<App>>,
+    Tenant(tenant): Tenant,
+    id: Result<Path<String>, PathRejection>,
+) -> Result<Json<MarkedAsRead>, Problem> {
+    // What is no id is nobody's.
+    let Path(id) = id.map_err(|_| NotDone::UnknownMessage)?;
+    if !is_message_id(&id) {
+        return Err(NotDone::UnknownMessage.into());
+    }
+    let session = app.manager.get(&tenant).ok_or_else(|| Problem::session_not_found(StatusCode::CONFLICT))?;
+    session.mark_as_read(&id).await?;
+    Ok(Json(MarkedAsRead { id }))
+}

@@ -1,0 +1,176 @@
+//! What a message says: the kinds that there are, and how they are kept.
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+/// What a message says. It is kept as JSON: the kind's name with what it holds, `{"text":"…"}` for example.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Content {
+    /// What it is.
+    #[serde(flatten)]
+    pub kind: ContentKind,
+    /// The id of the message that it answers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reply_to: Option<String>,
+}
+
+/// What a message is, and what it holds. The names are in the database: they never change their meaning.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum ContentKind {
+    /// A text.
+    Text(String),
+    /// A place.
+    Location(Location),
+    /// Somebody's name and number.
+    Contact(Contact),
+    /// An emoji at another message.
+    Reaction(Reaction),
+    /// Another text for an earlier message.
+    Edit(Edit),
+    /// An earlier message, taken back.
+    Revoke(Revoke),
+}
+
+/// A place on the map.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Location {
+    /// In degrees; north of the equator is positive.
+    #[schema(minimum = -90, maximum = 90)]
+    pub latitude: f64,
+    /// In degrees; east of Greenwich is positive.
+    #[schema(minimum = -180, maximum = 180)]
+    pub longitude: f64,
+    /// What is there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(min_length = 1, max_length = 256)]
+    pub name: Option<String>,
+    /// Its address, for a person.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(min_length = 1, max_length = 1024)]
+    pub address: Option<String>,
+}
+
+/// Somebody to get to know.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Contact {
+    /// What they are called.
+    #[schema(min_length = 1, max_length = 256)]
+    pub name: String,
+    /// Their number with the country code; only its digits count, 8 to 15 of them.
+    #[schema(pattern = "^[^0-9]*([0-9][^0-9]*){8,15}$")]
+    pub phone: String,
+}
+
+/// An emoji at another message.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Reaction {
+    /// The other message's id, whoever wrote it.
+    #[schema(pattern = "^[!-~]{1,64}$")]
+    pub message_id: String,
+    /// One emoji; an empty text removes the one that is there.
+    #[schema(max_length = 16)]
+    pub emoji: String,
+}
+
+/// Another text for an earlier message.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Edit {
+    /// The earlier message's id.
+    #[schema(pattern = "^[!-~]{1,64}$")]
+    pub message_id: String,
+    /// What it says from now on.
+    #[schema(min_length = 1, max_length = 65536)]
+    pub message: String,
+}
+
+/// An earlier message, taken back.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Revoke {
+    /// The earlier message's id.
+    #[schema(pattern = "^[!-~]{1,64}$")]
+    pub message_id: String,
+}
+
+impl Content {
+    /// A text and nothing else.
+    pub fn text(text: impl Into<String>) -> Self {
+        Self { kind: ContentKind::Text(text.into()), reply_to: None }
+    }
+
+    /// The other message that it is about, if there is one.
+    pub fn refers_to(&self) -> Option<&str> {
+        match &self.kind {
+            ContentKind::Reaction(Reaction { message_id, .. })
+            | ContentKind::Edit(Edit { message_id, .. })
+            | ContentKind::Revoke(Revoke { message_id }) => Some(message_id),
+            ContentKind::Text(_) | ContentKind::Location(_) | ContentKind::Contact(_) => self.reply_to.as_deref(),
+        }
+    }
+}
+
+impl ContentKind {
+    /// Its name, as it stands in the JSON.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::Text(_) => "text",
+            Self::Location(_) => "location",
+            Self::Contact(_) => "contact",
+            Self::Reaction(_) => "reaction",
+            Self::Edit(_) => "edit",
+            Self::Revoke(_) => "revoke",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_is_kept_is_read_back() {
+        let (id, text) = ("3EB0AA".to_owned(), "Hello".to_owned());
+        let place = Location { latitude: -23.5, longitude: 180.0, name: None, address: Some("Here".into()) };
+        let reply = Content { reply_to: Some(id.clone()), ..Content::text("Yes") };
+        let alone = |kind| Content { kind, reply_to: None };
+        for (content, kept) in [
+            // As the first version wrote it.
+            (Content::text("Hello"), json!({"text": "Hello"})),
+            (reply, json!({"text": "Yes", "replyTo": "3EB0AA"})),
+            (
+                alone(ContentKind::Location(place)),
+                json!({"location": {"latitude": -23.5, "longitude": 180.0, "address": "Here"}}),
+            ),
+            (
+                alone(ContentKind::Contact(Contact { name: "Ana".into(), phone: "5511999999999".into() })),
+                json!({"contact": {"name": "Ana", "phone": "5511999999999"}}),
+            ),
+            (
+                alone(ContentKind::Reaction(Reaction { message_id: id.clone(), emoji: String::new() })),
+                json!({"reaction": {"messageId": "3EB0AA", "emoji": ""}}),
+            ),
+            (
+                alone(ContentKind::Edit(Edit { message_id: id.clone(), message: text })),
+                json!({"edit": {"messageId": "3EB0AA", "message": "Hello"}}),
+            ),
+            (alone(ContentKind::Revoke(Revoke { message_id: id })), json!({"revoke": {"messageId": "3EB0AA"}})),
+        ] {
+            assert_eq!(serde_json::to_value(&content).unwrap(), kept);
+            assert_eq!(serde_json::from_value::<Content>(kept.clone()).unwrap(), content);
+            assert!(kept.get(content.kind.as_str()).is_some(), "{kept}");
+        }
+    }
+
+    #[test]
+    fn what_a_newer_version_wrote_is_no_empty_message() {
+        for kept in [json!({}), json!({"replyTo": "3EB0AA"}), json!({"hologram": {}})] {
+            assert!(serde_json::from_value::<Content>(kept.clone()).is_err(), "{kept}");
+        }
+    }
+}
