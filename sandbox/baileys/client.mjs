@@ -3,11 +3,23 @@
 //   node client.mjs WS_URL AUTH_DIR
 //
 // in:  {"send":{"to":"5511…","text":"…"}}   {"exit":true}
+//      {"post":{"to":"5511…","content":{…},"quoted":"ID"}}: anything that Baileys can send; files are base64, and `react.key`,
+//      `edit` and `delete` are ids of messages of that chat
 // out: {"event":"qr","qr"}  {"event":"open","me"}  {"event":"message","id","from","text","fromMe"}
-//      {"event":"receipt","id","status"}  {"event":"sent","id"}  {"event":"closed","code"}  {"event":"error","error"}
+//      {"event":"content","id","fromMe","content":{…},"sha256","size"}: any message, and what its file holds; bytes are base64
+//      {"event":"receipt","id","status"}  {"event":"sent","id"}  {"event":"posted","id"}  {"event":"closed","code"}  {"event":"error","error"}
 
+import { createHash } from 'node:crypto'
 import { createInterface } from 'node:readline'
-import makeWASocket, { Browsers, DisconnectReason, jidDecode, proto, useMultiFileAuthState } from 'baileys'
+import makeWASocket, {
+	Browsers,
+	DisconnectReason,
+	downloadContentFromMessage,
+	jidDecode,
+	normalizeMessageContent,
+	proto,
+	useMultiFileAuthState
+} from 'baileys'
 import pino from 'pino'
 
 const [url, directory] = process.argv.slice(2)
@@ -18,6 +30,27 @@ const user = jid => (jid ? jidDecode(jid)?.user : undefined)
 let socket
 // What was sent, for those who ask for it again.
 const sent = new Map()
+// Every message so far, for what is about one of them.
+const known = new Map()
+
+const FILES = { imageMessage: 'image', videoMessage: 'video', audioMessage: 'audio', documentMessage: 'document', stickerMessage: 'sticker' }
+
+async function sayContent({ key, message }) {
+	const content = normalizeMessageContent(message)
+	if (!content) return
+	const field = Object.keys(FILES).find(name => content[name])
+	const event = { event: 'content', id: key.id, fromMe: !!key.fromMe, content: proto.Message.toObject(content, { bytes: String, enums: String, longs: Number }) }
+	if (field) {
+		const hash = createHash('sha256')
+		event.size = 0
+		for await (const chunk of await downloadContentFromMessage(content[field], FILES[field], { host: new URL(url).host })) {
+			hash.update(chunk)
+			event.size += chunk.length
+		}
+		event.sha256 = hash.digest('hex')
+	}
+	say(event)
+}
 
 async function connect() {
 	const { state, saveCreds } = await useMultiFileAuthState(directory)
@@ -43,7 +76,10 @@ async function connect() {
 		}
 	})
 	socket.ev.on('messages.upsert', ({ messages }) => {
-		for (const { key, message } of messages) {
+		for (const whole of messages) {
+			const { key, message } = whole
+			known.set(key.id, whole)
+			if (message) sayContent(whole).catch(error => say({ event: 'error', error: String(error?.stack ?? error) }))
 			const text = message?.conversation ?? message?.extendedTextMessage?.text
 			if (!text) continue
 			const from = [key.remoteJidAlt, key.remoteJid].find(jid => jid?.endsWith('@s.whatsapp.net'))
@@ -60,11 +96,27 @@ async function connect() {
 
 async function obey(command) {
 	if (command.exit) process.exit(0)
+	if (command.post) await post(command.post)
 	if (command.send) {
 		const message = await socket.sendMessage(`${command.send.to}@s.whatsapp.net`, { text: command.send.text })
 		sent.set(message.key.id, message.message)
 		say({ event: 'sent', id: message.key.id })
 	}
+}
+
+async function post({ to, content, quoted }) {
+	const chat = `${to}@s.whatsapp.net`
+	const keyOf = id => ({ remoteJid: chat, fromMe: !!known.get(id)?.key.fromMe, id })
+	for (const kind of Object.values(FILES)) {
+		if (typeof content[kind] === 'string') content[kind] = Buffer.from(content[kind], 'base64')
+	}
+	if (content.react) content.react.key = keyOf(content.react.key)
+	if (content.edit) content.edit = keyOf(content.edit)
+	if (content.delete) content.delete = keyOf(content.delete)
+	const message = await socket.sendMessage(chat, content, quoted && { quoted: known.get(quoted) })
+	sent.set(message.key.id, message.message)
+	known.set(message.key.id, message)
+	say({ event: 'posted', id: message.key.id })
 }
 
 process.on('unhandledRejection', error => say({ event: 'error', error: String(error?.stack ?? error) }))

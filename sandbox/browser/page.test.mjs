@@ -132,6 +132,78 @@ test("a session is linked, a message arrives and is answered, all on the page", 
   }
 });
 
+/** The smallest picture there is: one red point. */
+const POINT = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mP8z8BQDwAEhQGAhKmMIQAAAABJRU5ErkJggg==";
+
+test("phones show and send more than text", { timeout: 120_000 }, async (t) => {
+  const simulator = setting("SIMULATOR_URL");
+  const { page, problems } = await open(t, simulator);
+  page.on("console", (message) => {
+    if (message.type() === "error") problems.push(`the browser complains: ${message.text()}`);
+  });
+  const send = async (body) => {
+    const response = await fetch(new URL(`/admin/accounts/${ANA}/messages`, simulator), {
+      method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify({ to: BRUNO, ...body }),
+    });
+    const answer = await response.json();
+    assert.equal(response.status, 201, JSON.stringify(answer));
+    return answer.id;
+  };
+  const phone = (number) => page.locator(`[data-testid=phone][data-phone="${number}"]`);
+  const on = (number, id) => phone(number).locator(`[data-testid=message][data-id="${id}"]`);
+  await page.goto(simulator);
+
+  const picture = await send({ media: { base64: POINT }, text: "a point" });
+  await seen("the caption", on(BRUNO, picture).getByText("a point", { exact: true }));
+  const image = on(BRUNO, picture).getByTestId("message-image");
+  await seen("the picture", image);
+  await image.evaluate((element) => element.decode());
+  assert.equal(await image.evaluate((element) => element.naturalWidth), 1, "the picture is the one that was sent");
+
+  const file = await send({ media: { base64: btoa("hello"), filename: "note.txt", mimetype: "text/plain" }, replyTo: picture });
+  const link = on(BRUNO, file).getByTestId("message-file");
+  await seen("the document's name", link.getByText("note.txt"));
+  await seen("what it answers to", on(BRUNO, file).getByTestId("message-quote").getByText("a point"));
+  const [download] = await Promise.all([page.waitForEvent("download"), link.click()]);
+  assert.equal(download.suggestedFilename(), "note.txt");
+
+  const place = await send({ location: { latitude: 1.5, longitude: 2.5, name: "Somewhere" } });
+  await seen("the place", on(BRUNO, place).getByTestId("message-location").getByText("Somewhere"));
+  const card = await send({ contact: { name: "Carla", phone: "5511977777777" } });
+  await seen("the card", on(BRUNO, card).getByTestId("message-contact").getByText("Carla"));
+
+  // What Bruno thinks of it, by his own buttons.
+  await on(BRUNO, picture).hover();
+  await on(BRUNO, picture).getByTestId("message-react").first().click();
+  await seen("the reaction on Ana's phone", on(ANA, picture).getByTestId("message-reactions").getByText("👍"));
+  await on(BRUNO, picture).hover();
+  await on(BRUNO, picture).getByTestId("message-reply").click();
+  await phone(BRUNO).getByTestId("compose-text").fill("nice");
+  await phone(BRUNO).getByTestId("compose-send").click();
+  const answer = phone(ANA).locator("[data-testid=message]", { hasText: "nice" });
+  await seen("his answer on Ana's phone", answer.getByTestId("message-quote").getByText("a point"));
+
+  // Ana sends a file by the page, and changes her mind about the caption.
+  await phone(ANA).getByTestId("compose-to").fill(BRUNO);
+  await phone(ANA).getByTestId("compose-text").fill("another");
+  await phone(ANA).getByTestId("compose-file").setInputFiles({ name: "point.png", mimeType: "image/png", buffer: Buffer.from(POINT, "base64") });
+  const second = phone(ANA).locator("[data-testid=message][data-kind=image]", { hasText: "another" });
+  await seen("her picture", second.getByTestId("message-image"));
+  const id = await second.getAttribute("data-id");
+  await second.hover();
+  await second.getByTestId("message-edit").click();
+  await phone(ANA).getByTestId("compose-text").fill("one more");
+  await phone(ANA).getByTestId("compose-send").click();
+  await seen("the new words on Bruno's phone", on(BRUNO, id).getByText("one more", { exact: true }));
+  await seen("that they are new", on(BRUNO, id).getByTestId("message-edited").getByText("edited"));
+  await on(ANA, id).hover();
+  await on(ANA, id).getByTestId("message-revoke").click();
+  await seen("that it is gone", on(BRUNO, id).getByText("taken back"));
+  assert.equal(await on(BRUNO, id).getByTestId("message-image").count(), 0);
+  if (process.env.SCREENSHOT) await page.screenshot({ path: process.env.SCREENSHOT.replace(/(\.\w+)?$/, "-kinds$1"), animations: "disabled" });
+  assert.deepEqual(problems, []);
+});
+
 test("the service shows its own interface, with the help of nobody else", { timeout: 60_000 }, async (t) => {
   const host = setting("SERVICE_URL");
   const { page, problems } = await open(t, host);

@@ -1,6 +1,7 @@
 //! The simulator, driven by real `whatsapp-rust` clients.
 
 mod client;
+mod phones;
 mod simulator_media;
 
 use std::time::{Duration, Instant};

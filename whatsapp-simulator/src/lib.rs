@@ -90,7 +90,6 @@ impl Simulator {
         };
         let identity = Arc::new(identity);
         let world = Arc::new(World::new(config));
-        world.media.listens_at(addr.to_string());
         let stop = CancellationToken::new();
         let router = control::router(Arc::clone(&world), Arc::clone(&identity), stop.clone());
         let mut serving = JoinSet::new();
@@ -103,6 +102,8 @@ impl Simulator {
             }
             None => None,
         };
+        // Clients go to a media host by https, so that is where it had better be.
+        world.media.listens_at(tls.as_ref().map_or(addr, |(addr, _)| *addr).to_string());
         let listener = listener.tap_io(|stream| {
             let _ = stream.set_nodelay(true);
         });

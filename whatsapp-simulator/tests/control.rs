@@ -228,3 +228,25 @@ async fn several_simulators_live_side_by_side() {
     first.shutdown().await;
     assert!(TcpStream::connect(addr).await.is_err(), "nobody listens any more");
 }
+
+#[tokio::test]
+async fn a_phone_sends_a_file_of_sixteen_megabytes_of_base64() {
+    let simulator = simulator().await;
+    for phone in [ANA, BRUNO] {
+        json_call(&simulator, "POST", "/admin/accounts", json!({ "phone": phone })).await;
+    }
+    // Three zeros are four As.
+    let body = json!({ "to": BRUNO, "media": { "base64": "A".repeat(16 * 1024 * 1024), "mimetype": "text/plain" } });
+    let (status, sent) = json_call(&simulator, "POST", &format!("/admin/accounts/{ANA}/messages"), body).await;
+    assert_eq!(status, 201, "{sent}");
+    let (_, seen) = json_call(&simulator, "GET", &format!("/admin/accounts/{BRUNO}/messages"), Value::Null).await;
+    assert_eq!((&seen[0]["kind"], &seen[0]["media"]["size"]), (&json!("document"), &json!(12 * 1024 * 1024)));
+    assert_eq!(seen[0]["media"].get("error"), None);
+    let media = format!("/admin/accounts/{BRUNO}/messages/{}/media", sent["id"].as_str().unwrap());
+    let (status, content) = call(&simulator, "GET", &media, "").await;
+    assert_eq!((status, content.len()), (200, 12 * 1024 * 1024));
+    for (path, expected) in [(media.replace("media", "text"), 404), (media.replace(BRUNO, "5511900000000"), 404)] {
+        assert_eq!(call(&simulator, "GET", &path, "").await.0, expected, "{path}");
+    }
+    simulator.shutdown().await;
+}

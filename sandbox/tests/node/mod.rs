@@ -32,8 +32,14 @@ pub fn installed() -> Option<PathBuf> {
 
 impl Baileys {
     pub fn start(directory: &Path, url: &str, state: &Path) -> Self {
+        Self::start_trusting(directory, url, state, None)
+    }
+
+    /// Starts it with another root certificate, in a file, beside those that it knows.
+    pub fn start_trusting(directory: &Path, url: &str, state: &Path, root: Option<&Path>) -> Self {
         let mut process = Command::new("node")
             .arg("client.mjs")
+            .envs(root.map(|root| ("NODE_EXTRA_CA_CERTS", root)))
             .args([url.as_ref(), state.as_os_str()])
             .current_dir(directory)
             .stdin(Stdio::piped())
@@ -52,17 +58,24 @@ impl Baileys {
 
     /// Waits for an event, past or future, that agrees with `expected` in all its fields.
     pub async fn wait(&mut self, expected: Value) -> Value {
+        self.wait_for_count(expected, 1).await
+    }
+
+    /// Waits until there are so many of these events, and returns the last.
+    pub async fn wait_for_count(&mut self, expected: Value, count: usize) -> Value {
         let agrees = |event: &Value| {
             expected.as_object().is_some_and(|fields| fields.iter().all(|(name, value)| event.get(name) == Some(value)))
         };
-        if let Some(event) = self.history.iter().find(|e| agrees(e)) {
+        if let Some(event) = self.history.iter().filter(|e| agrees(e)).nth(count - 1) {
             return event.clone();
         }
+        let mut missing = count - self.history.iter().filter(|e| agrees(e)).count();
         let found = tokio::time::timeout(PATIENCE, async {
             while let Ok(Some(line)) = self.output.next_line().await {
                 let event: Value = serde_json::from_str(&line).unwrap_or_else(|_| json!({ "line": line }));
                 self.history.push(event.clone());
-                if agrees(&event) {
+                missing -= usize::from(agrees(&event));
+                if missing == 0 {
                     return Some(event);
                 }
             }

@@ -11,8 +11,9 @@ use whatsapp_rust::waproto::whatsapp as wa;
 use whatsapp_rust::{RevokeType, UploadOptions};
 use whatsapp_simulator::Simulator;
 
-use super::{admin, bytes, document, file_on, hex, on, phone_sends, shown};
+use super::document;
 use crate::client::{Seen, TestClient, until};
+use crate::phones::{admin, bytes, file_on, hex, on, phone_sends, shown};
 use crate::{ana, bruno, simulator};
 
 /// The key of a message in the chat with Bruno.
