@@ -18,9 +18,13 @@ use tokio::{
     sync::{OnceCell, Semaphore},
     time::Instant,
 };
-use whatsapp_rust::{Client, Jid, MediaRetryResult, MediaReuploadRequest};
+use whatsapp_rust::{
+    Client, Jid, MediaRetryResult, NodeFilter,
+    wacore::media_retry::{build_media_retry_receipt, encrypt_media_retry_receipt, parse_media_retry_notification},
+};
 
 use super::{
+    inbound::is_path,
     media_file::{ComingFile, MediaError, MediaFile, media_type},
     media_host,
     outbox::Refused,
@@ -40,8 +44,8 @@ const TURN_LIMIT: Duration = Duration::from_secs(30);
 const FETCH_LIMIT: Duration = Duration::from_secs(300);
 /// How long WhatsApp may take to name its media hosts.
 const HOSTS_LIMIT: Duration = Duration::from_secs(20);
-/// How long the account's phone may take. The library has a limit of its own, which is shorter.
-const PHONE_LIMIT: Duration = Duration::from_secs(40);
+/// How long the account's phone may take.
+const PHONE_LIMIT: Duration = Duration::from_secs(30);
 /// How long a session that is connecting is waited for.
 const READY_LIMIT: Duration = Duration::from_secs(10);
 /// How long a file stays that nobody reads.
@@ -236,17 +240,20 @@ impl Session {
         };
         // In a group it has to be said who wrote it.
         let participant = (chat.user != sender.user && !kept.from_me).then_some(&sender);
-        let request = MediaReuploadRequest {
-            msg_id: &kept.id,
-            chat_jid: &chat,
-            media_key: &source.key,
-            is_from_me: kept.from_me,
-            participant,
-        };
+        // The library's own request goes to this device of the account, and not to its phone.
+        let phone = client.pn().ok_or(NotFetched::Expired)?.to_non_ad();
+        let (sealed, iv) = encrypt_media_retry_receipt(&source.key, &kept.id).map_err(|_| NotFetched::Expired)?;
+        let request = build_media_retry_receipt(&phone, &kept.id, &chat, kept.from_me, participant, &sealed, &iv);
+        let filter = NodeFilter::tag("notification").attr("type", "mediaretry").attr("id", kept.id.as_str());
+        // Before it is asked: the answer may come at once.
+        let answer = client.wait_for_node(filter);
         tracing::info!(tenant = %self.tenant, "a file is no longer at WhatsApp; the phone is asked for it");
-        let asked = tokio::time::timeout(PHONE_LIMIT, client.media_reupload().request(&request)).await;
-        match asked {
-            Ok(Ok(MediaRetryResult::Success { direct_path })) if direct_path.starts_with('/') => Ok(direct_path),
+        let asked = async {
+            client.send_node(request).await.ok()?;
+            parse_media_retry_notification(answer.await.ok()?.get(), &source.key).ok()
+        };
+        match tokio::time::timeout(PHONE_LIMIT, asked).await {
+            Ok(Some(MediaRetryResult::Success { direct_path })) if is_path(&direct_path) => Ok(direct_path),
             _ => Err(NotFetched::Expired),
         }
     }

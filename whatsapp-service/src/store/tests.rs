@@ -377,7 +377,11 @@ async fn messages_are_found_by_their_ids_with_what_they_say() {
     store.accept(&acme, vec![Draft { content: place, ..draft("B", None) }], 1).await.unwrap();
     let from_bruno = |id: &str, data: Option<serde_json::Value>| {
         let chat = "5511888888888@s.whatsapp.net";
-        Received { identity: [chat.into(), "5511888888888:7@s.whatsapp.net".into(), id.into()], data }
+        Received {
+            identity: [chat.into(), "5511888888888:7@s.whatsapp.net".into(), id.into()],
+            data,
+            ..Received::default()
+        }
     };
     let data = serde_json::json!({"chat": "5511888888888@s.whatsapp.net", "from": "5511888888888", "text": "Hi"});
     let messages = vec![from_bruno("C", Some(data.clone())), from_bruno("D", None), from_bruno("C", Some(data))];

@@ -136,10 +136,9 @@ impl<'a> Stored<'a> {
     /// must the addresses that some messages hold, which are not looked at.
     fn source(&self, media: &Media<'a>) -> Option<MediaSource> {
         let digest = |bytes: &Option<Vec<u8>>| bytes.clone().filter(|bytes| bytes.len() == 32);
-        let is_path = |path: &String| path.starts_with('/') && path.bytes().all(|byte| byte.is_ascii_graphic());
         Some(MediaSource {
             kind: self.kind,
-            path: self.path.clone().filter(is_path)?,
+            path: self.path.clone().filter(|path| is_path(path))?,
             key: digest(self.key)?,
             sha256: digest(self.sha256)?,
             encrypted_sha256: digest(self.encrypted_sha256)?,
@@ -148,6 +147,11 @@ impl<'a> Stored<'a> {
             filename: media.filename.map(str::to_owned),
         })
     }
+}
+
+/// Whether a text is a path on whatever host it is asked of: one that begins otherwise could name another host.
+pub fn is_path(text: &str) -> bool {
+    text.starts_with('/') && text.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
 /// Bytes as digits.
