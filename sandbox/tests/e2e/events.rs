@@ -32,18 +32,20 @@ async fn what_a_phone_writes_is_told_once_with_all_that_is_known_of_it() {
         let shown = world.shown_on(BRUNO).await;
         assert_eq!(seconds(&told[0]["timestamp"]), seconds(&shown[0]["timestamp"]));
 
-        // What the account writes itself, on its own phone, is no message received; what comes while nobody is here is.
-        world.write(ANA, BRUNO, "from Ana's own phone").await;
-        world.until_shown(BRUNO, "from Ana's own phone").await;
+        // What the account writes itself, on its own phone, is told as its own; and what comes while nobody is here.
+        let own = world.write(ANA, BRUNO, "from Ana's own phone").await;
+        world.service.tenant("acme").until_told("message.received", |told| told.len() > 1).await;
         world.service.signal("-KILL");
         world.service.ended().await;
         let (later, last) =
             (world.write(BRUNO, ANA, "while you were away").await, world.write(BRUNO, ANA, "and another").await);
         world.service.restart().await;
-        let told = world.service.tenant("acme").until_told("message.received", |told| told.len() > 2).await;
+        let told = world.service.tenant("acme").until_told("message.received", |told| told.len() > 3).await;
         let seen: Vec<_> = told.iter().map(|one| (&one["id"], &one["offline"])).collect();
-        assert_eq!(seen, [(&id, &json!(false)), (&later, &json!(true)), (&last, &json!(true))]);
-        assert_eq!((&told[1]["text"], &told[1]["from"]), (&json!("while you were away"), &json!(BRUNO)));
+        let [now, waited] = [json!(false), json!(true)];
+        assert_eq!(seen, [(&id, &now), (&own, &now), (&later, &waited), (&last, &waited)]);
+        assert_eq!((&told[1]["fromMe"], &told[1]["to"]), (&json!(true), &json!(BRUNO)));
+        assert_eq!((&told[2]["text"], &told[2]["from"]), (&json!("while you were away"), &json!(BRUNO)));
     }
 }
 

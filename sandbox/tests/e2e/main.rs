@@ -24,6 +24,8 @@ mod numbers;
 mod outbox;
 mod outbox_faults;
 mod pairing;
+mod received;
+mod received_media;
 mod receiver;
 mod relay;
 mod restarts;

@@ -7,6 +7,7 @@ mod docs;
 mod emoji;
 mod events;
 mod health;
+mod media;
 mod messages;
 mod metrics;
 mod multipart;
@@ -83,6 +84,7 @@ fn routes() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(send::bulk))
         .routes(routes!(messages::list))
         .routes(routes!(messages::get, messages::cancel))
+        .routes(routes!(media::get))
         .routes(routes!(presence::read))
         .routes(routes!(presence::post))
         .routes(routes!(numbers::check))

@@ -16,7 +16,7 @@ pub const OPEN: [&str; 4] = ["/docs", "/livez", "/openapi.json", "/readyz"];
 const NO_TENANT: [&str; 3] = ["/health", "/metrics", "/sessions"];
 
 /// What can go wrong: the table of `docs/api.md`, with the words that answers really have.
-pub const ERRORS: [Error; 60] = {
+pub const ERRORS: [Error; 66] = {
     use On::{Body, Every, Nothing, Query, Tenant, These};
     [
         Error(401, "Unauthorized", None, Every),
@@ -24,7 +24,12 @@ pub const ERRORS: [Error; 60] = {
             404,
             "Not found",
             None,
-            These(&["GET /messages/{id}", "DELETE /messages/{id}", "POST /messages/{id}/read"]),
+            These(&[
+                "GET /messages/{id}",
+                "DELETE /messages/{id}",
+                "POST /messages/{id}/read",
+                "GET /messages/{id}/media",
+            ]),
         ),
         Error(405, "Method not allowed", Some("method_not_allowed"), Nothing),
         Error(400, "Tenant ID required", None, Tenant),
@@ -43,7 +48,7 @@ pub const ERRORS: [Error; 60] = {
             503,
             "Service stopping",
             Some("stopping"),
-            These(&["POST /session", "DELETE /session", "POST /send", "POST /send/bulk"]),
+            These(&["POST /session", "DELETE /session", "POST /send", "POST /send/bulk", "GET /messages/{id}/media"]),
         ),
         Error(503, "Storage failed", Some("storage_failed"), These(&STORED)),
         Error(404, "Session not found", Some("session_not_found"), These(&["GET /session/qr", "DELETE /session"])),
@@ -60,6 +65,7 @@ pub const ERRORS: [Error; 60] = {
                 "POST /numbers/check",
                 "POST /presence",
                 "POST /messages/{id}/read",
+                "GET /messages/{id}/media",
             ]),
         ),
         Error(400, "Bad request", Some("invalid_passkey_assertion"), These(&["POST /session/passkey"])),
@@ -87,6 +93,7 @@ pub const ERRORS: [Error; 60] = {
                 "POST /numbers/check",
                 "POST /presence",
                 "POST /messages/{id}/read",
+                "GET /messages/{id}/media",
             ]),
         ),
         Error(409, "Idempotency conflict", Some("idempotency_conflict"), These(&["POST /send"])),
@@ -122,6 +129,12 @@ pub const ERRORS: [Error; 60] = {
             These(&["GET /messages/{id}", "DELETE /messages/{id}", "POST /messages/{id}/read", "POST /send"]),
         ),
         Error(409, "Not cancellable", Some("not_cancellable"), These(&["DELETE /messages/{id}"])),
+        Error(404, "Media not found", Some("media_not_found"), These(&["GET /messages/{id}/media"])),
+        Error(410, "Media expired", Some("media_expired"), These(&["GET /messages/{id}/media"])),
+        Error(416, "Range not satisfiable", Some("range_not_satisfiable"), These(&["GET /messages/{id}/media"])),
+        Error(502, "Media unavailable", Some("media_unavailable"), These(&["GET /messages/{id}/media"])),
+        Error(502, "Media damaged", Some("media_damaged"), These(&["GET /messages/{id}/media"])),
+        Error(503, "Media busy", Some("media_busy"), These(&["GET /messages/{id}/media"])),
         Error(400, "Bad request", Some("invalid_last_event_id"), These(&["GET /events/stream"])),
         Error(400, "Bad request", Some("invalid_url"), These(&["PUT /webhook"])),
         Error(400, "Bad request", Some("invalid_secret"), These(&["PUT /webhook"])),
@@ -136,7 +149,7 @@ pub const ERRORS: [Error; 60] = {
 };
 
 /// What reads or writes the database.
-const STORED: [&str; 15] = [
+const STORED: [&str; 16] = [
     "POST /session",
     "DELETE /session",
     "POST /send",
@@ -144,6 +157,7 @@ const STORED: [&str; 15] = [
     "GET /messages",
     "GET /messages/{id}",
     "DELETE /messages/{id}",
+    "GET /messages/{id}/media",
     "POST /messages/{id}/read",
     "GET /events",
     "GET /events/stream",
@@ -317,7 +331,7 @@ fn problem(status: &str, words: &Value) -> Value {
             {"$ref": "#/components/schemas/Problem"}, {"type": "object", "properties": fields},
         ]}}},
     });
-    if ["409", "429", "502"].contains(&status) {
+    if ["409", "429", "502", "503"].contains(&status) {
         let why = "Seconds to wait before the next attempt, where known.";
         response["headers"]["Retry-After"] = json!({"description": why, "schema": {"type": "integer", "minimum": 0}});
     }

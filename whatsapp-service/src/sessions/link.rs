@@ -9,6 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use chrono::TimeDelta;
 use tokio::sync::{Semaphore, mpsc};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use whatsapp_rust::{
@@ -30,6 +31,7 @@ use whatsapp_rust::{
 use super::{
     dial::Dialler,
     dials::{Dials, Urgency},
+    download::Downloads,
     events::{Heard, Listener, Mailbox},
     inbound::Inbound,
     lane::Pace,
@@ -78,6 +80,10 @@ pub struct Surroundings {
     pub attempt_limit: Duration,
     /// How fast a tenant's messages leave.
     pub pace: Pace,
+    /// How long events are kept.
+    pub event_retention: TimeDelta,
+    /// Files that came with messages, on their way to those who ask for them.
+    pub downloads: Downloads,
     /// Who may dial, and when.
     pub dials: Arc<Dials>,
     /// How often a session's own task has panicked.
@@ -107,6 +113,8 @@ impl Surroundings {
             outbox_limit: config.outbox_max_per_tenant,
             // A little less than a caller waits, so that its answer can say what came of the attempt.
             attempt_limit: config.send_timeout.mul_f64(0.9),
+            event_retention: TimeDelta::days(config.event_retention.into()),
+            downloads: Downloads::new(config.data_dir.join("downloads")),
             pace: Pace { interval: config.send_min_interval, jitter: config.send_jitter },
             dials: Dials::new(config.dial_rate, config.dial_concurrency.into()),
             panics: AtomicU64::new(0),

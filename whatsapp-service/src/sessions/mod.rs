@@ -5,11 +5,14 @@ mod codes;
 mod content;
 mod dial;
 mod dials;
+mod download;
 mod events;
 mod gestures;
 mod inbound;
 mod lane;
 mod link;
+mod media_file;
+mod media_host;
 mod memory;
 mod numbers;
 mod outbound;
@@ -41,8 +44,10 @@ use tokio::task::JoinSet;
 pub use self::{
     dial::{Dialler, InvalidUrl},
     dials::DialFigures,
+    download::NotFetched,
     gestures::{Doing, NotDone},
-    inbound::ReceivedMessage,
+    inbound::{ReceivedMessage, hexadecimal},
+    media_file::MediaFile,
     memory::MemoryReport,
     outbox::{NotTaken, ReachoutTimelock, Refused, Submission, Taken},
     passkey::AssertionRefused,

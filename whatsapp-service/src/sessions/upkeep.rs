@@ -43,6 +43,7 @@ impl Manager {
         let forgetting = async {
             loop {
                 forgetting.tick().await;
+                self.around.downloads.forget_idle();
                 report(self.forget_old().await);
             }
         };

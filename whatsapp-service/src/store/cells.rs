@@ -54,6 +54,8 @@ pub enum Kind {
     PendingInbound = 19,
     /// The secret of a message that later ones refer to, by chat, sender and id.
     MessageSecret = 20,
+    /// What is kept of an incoming message beside its event, by id, chat and sender.
+    Kept = 21,
 }
 
 /// The values of one store.

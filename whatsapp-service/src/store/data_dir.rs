@@ -5,6 +5,7 @@
 //! DATA_DIR/sandbox           there only if the sandbox has used this folder
 //! DATA_DIR/service.db        everything else: see the schema beside this file
 //! DATA_DIR/media/…           media that is to be sent, encrypted as WhatsApp wants it
+//! DATA_DIR/downloads/        where files are put for as long as somebody reads them; without names, so seemingly empty
 //! DATA_DIR/whatsapp-version  the last good version of WhatsApp Web
 //! DATA_DIR/tenants/…         what an earlier version has left there, if it could not be taken over
 //! DATA_DIR/migrated/…        what was taken over

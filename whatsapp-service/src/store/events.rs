@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 use utoipa::ToSchema;
 
 use super::{
-    Store, StoreError,
+    Kept, Store, StoreError,
     news::Told,
     seal::{DATA, Seal},
     tx::{Tx, millis, time},
@@ -69,12 +69,16 @@ pub struct Event {
 }
 
 /// An incoming message, for the log.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 pub struct Received {
     /// Who wrote it where, and its id there: what makes it this message.
     pub identity: [String; 3],
     /// What is told of it, if anything is.
     pub data: Option<serde_json::Value>,
+    /// Whether the account wrote it itself. One that was sent from here is not told as one that came in.
+    pub own: bool,
+    /// What is kept of it beside that, and until when.
+    pub kept: Option<(Kept, DateTime<Utc>)>,
 }
 
 impl Store {
@@ -83,15 +87,26 @@ impl Store {
         let (tenant, now) = (tenant.clone(), Utc::now());
         self.write(move |tx| {
             let key = tx.tenant(&tenant)?;
-            for Received { identity, data } in messages {
+            for Received { identity, data, own, kept } in messages {
                 let sql = "INSERT INTO received (tenant, message, at) VALUES (?, ?, ?) \
                            ON CONFLICT DO UPDATE SET asked = NULL WHERE asked IS NOT NULL";
                 let is_new = tx.execute(sql, params![key, digest(&identity), millis(now)])? == 1;
-                if let Some(data) = data.filter(|_| is_new) {
-                    let sequence = tx.append(&tenant, EventKind::MessageReceived, &data)?;
-                    let sql = "UPDATE received SET id = ?, sequence = ? WHERE tenant = ? AND message = ?";
-                    tx.execute(sql, params![identity[2], sequence, key, digest(&identity)])?;
+                let Some(mut data) = data.filter(|_| is_new) else { continue };
+                let [.., id] = &identity;
+                let sent = "SELECT 1 FROM messages WHERE tenant = ? AND id = ?";
+                if own && tx.find(sent, params![key, id], |_| Ok(()))?.is_some() {
+                    continue;
                 }
+                if let Some((kept, until)) = &kept
+                    && tx.keep(&tenant, kept, *until)?
+                    && let Some(serde_json::Value::String(url)) = data.get_mut("mediaUrl")
+                {
+                    // The id alone leads to the one that came first.
+                    url.push_str(&format!("?of={}", kept.digest()));
+                }
+                let sequence = tx.append(&tenant, EventKind::MessageReceived, &data)?;
+                let sql = "UPDATE received SET id = ?, sequence = ? WHERE tenant = ? AND message = ?";
+                tx.execute(sql, params![id, sequence, key, digest(&identity)])?;
             }
             Ok(())
         })

@@ -10,6 +10,7 @@ mod data_dir;
 mod devices;
 mod events;
 mod figures;
+mod kept;
 mod legacy;
 mod messages;
 mod news;
@@ -39,6 +40,7 @@ pub use self::{
     devices::{Hold, Linked, Record},
     events::{Event, EventKind, Received},
     figures::Figures,
+    kept::{Kept, KeptFor, MediaKind, MediaSource, PollKey},
     legacy::DamagedFolder,
     messages::{Accepted, Draft, Failure, Filter, Idempotency, Message, MessageStatus, Pending},
     news::{Waiting, Watch},

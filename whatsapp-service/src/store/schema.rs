@@ -12,7 +12,7 @@ const MIGRATIONS: [&str; 5] = [
     include_str!("migrations/2.sql"),
     include_str!("migrations/3.sql"),
     include_str!("migrations/4.sql"),
-    include_str!("migrations/6.sql"),
+    include_str!("migrations/5.sql"),
 ];
 
 /// The first schema that says whether it is sealed.

@@ -265,6 +265,7 @@ async fn an_incoming_message_is_in_the_log_once() {
     let message = |chat: &str, id: &str| Received {
         identity: [chat.into(), "sender".into(), id.into()],
         data: Some(serde_json::json!({"id": id})),
+        ..Received::default()
     };
     store.received(&acme, vec![message("a", "1"), message("a", "2")]).await.unwrap();
     store.received(&acme, vec![message("a", "2"), message("b", "2"), message("a", "3")]).await.unwrap();
@@ -274,11 +275,69 @@ async fn an_incoming_message_is_in_the_log_once() {
 }
 
 #[tokio::test]
+async fn what_opens_the_files_of_two_senders_with_one_id_is_told_apart_and_forgotten_in_time() {
+    let folder = TempDir::new().unwrap();
+    let (store, acme) = (open(&folder), tenant("acme"));
+    let name = acme.clone();
+    store.write(move |tx| tx.new_store(&name, &Record::default())).await.unwrap();
+    let until = Utc::now() + TimeDelta::hours(1);
+    let message = |sender: &str, at: i64| {
+        let source = MediaSource {
+            kind: MediaKind::Image,
+            path: format!("/v/{sender}"),
+            key: vec![1; 32],
+            sha256: vec![2; 32],
+            encrypted_sha256: vec![3; 32],
+            size: Some(1),
+            mimetype: None,
+            filename: None,
+        };
+        let kept = Kept {
+            at,
+            chat: "chat".into(),
+            sender: sender.into(),
+            id: "same".into(),
+            from_me: false,
+            what: KeptFor::Media(source),
+        };
+        Received {
+            identity: ["chat".into(), sender.into(), "same".into()],
+            data: Some(serde_json::json!({"mediaUrl": "/messages/same/media"})),
+            own: false,
+            kept: Some((kept, until)),
+        }
+    };
+    // Whichever name comes first in the alphabet: the order is that of their coming.
+    store.received(&acme, vec![message("zoe", 1), message("ana", 2), message("zoe", 3)]).await.unwrap();
+    let kept = store.kept(&acme, "same").await.unwrap();
+    assert_eq!(kept.iter().map(|kept| kept.sender.as_str()).collect::<Vec<_>>(), ["zoe", "ana"]);
+    let urls: Vec<String> = store.events(&acme, 0, 10).await.unwrap().iter().map(|one| one.data.get().into()).collect();
+    let of = format!("{{\"mediaUrl\":\"/messages/same/media?of={}\"}}", kept[1].digest());
+    assert_eq!(urls, ["{\"mediaUrl\":\"/messages/same/media\"}".to_owned(), of]);
+    let path = |kept: &Kept| match &kept.what {
+        KeptFor::Media(source) => source.path.clone(),
+        KeptFor::Votes(_) => String::new(),
+    };
+    store.moved(&acme, &kept[1], "/v/again".into()).await.unwrap();
+    let kept = store.kept(&acme, "same").await.unwrap();
+    assert_eq!(kept.iter().map(path).collect::<Vec<_>>(), ["/v/zoe", "/v/again"]);
+    assert!(
+        store.kept(&acme, "sam").await.unwrap().is_empty()
+            && store.kept(&tenant("b"), "same").await.unwrap().is_empty()
+    );
+    store.forget_expired(until - TimeDelta::seconds(1)).await.unwrap();
+    assert_eq!(store.kept(&acme, "same").await.unwrap().len(), 2);
+    store.forget_expired(until).await.unwrap();
+    assert!(store.kept(&acme, "same").await.unwrap().is_empty());
+}
+
+#[tokio::test]
 async fn a_message_that_was_lost_is_asked_for_a_few_times_and_then_given_up() {
     let folder = TempDir::new().unwrap();
     let (store, acme) = (open(&folder), tenant("acme"));
     let identity = |id: &str| ["chat".to_owned(), "sender".to_owned(), id.to_owned()];
-    let message = |id: &str| Received { identity: identity(id), data: Some(serde_json::json!({"id": id})) };
+    let data = |id: &str| Some(serde_json::json!({"id": id}));
+    let message = |id: &str| Received { identity: identity(id), data: data(id), ..Received::default() };
     store.received(&acme, vec![message("known")]).await.unwrap();
     assert!(!store.is_lost(&acme, identity("known")).await.unwrap());
     assert!(store.is_lost(&acme, identity("lost")).await.unwrap());
@@ -390,7 +449,11 @@ async fn messages_are_found_by_their_ids_with_what_they_say() {
     store.accept(&acme, vec![Draft { content: place, ..draft("B", None) }], 1).await.unwrap();
     let from_bruno = |id: &str, data: Option<serde_json::Value>| {
         let chat = "5511888888888@s.whatsapp.net";
-        Received { identity: [chat.into(), "5511888888888:7@s.whatsapp.net".into(), id.into()], data }
+        Received {
+            identity: [chat.into(), "5511888888888:7@s.whatsapp.net".into(), id.into()],
+            data,
+            ..Received::default()
+        }
     };
     let data = serde_json::json!({"chat": "5511888888888@s.whatsapp.net", "from": "5511888888888", "text": "Hi"});
     let messages = vec![from_bruno("C", Some(data.clone())), from_bruno("D", None), from_bruno("C", Some(data))];

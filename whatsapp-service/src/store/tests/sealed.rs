@@ -50,7 +50,8 @@ async fn fill(store: &Store, tenant: &TenantId) {
     store.change_record(tenant, |known| *known = record).await.unwrap();
     store.change_record(tenant, |record| record.proxy = Some(proxy())).await.unwrap();
     let data = Some(serde_json::json!({"text": SECRETS[1]}));
-    store.received(tenant, vec![Received { identity: ["c".into(), "s".into(), "i".into()], data }]).await.unwrap();
+    let identity = ["c".into(), "s".into(), "i".into()];
+    store.received(tenant, vec![Received { identity, data, ..Received::default() }]).await.unwrap();
 }
 
 /// Everything that was filled in can be used.

@@ -1,0 +1,276 @@
+//! `GET /messages/{id}/media`: the file that came with a message, decrypted as it is read.
+
+use std::{ops::Range, sync::Arc};
+
+use axum::{
+    body::{Body, Bytes},
+    extract::{
+        Path, Query, State,
+        rejection::{PathRejection, QueryRejection},
+    },
+    http::{
+        HeaderMap, HeaderName, HeaderValue, Method, StatusCode,
+        header::{
+            ACCEPT_RANGES, CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_SECURITY_POLICY,
+            CONTENT_TYPE, ETAG, IF_RANGE, RANGE, X_CONTENT_TYPE_OPTIONS,
+        },
+    },
+    response::{IntoResponse, Response},
+};
+use futures_util::stream;
+use serde::Deserialize;
+use utoipa::IntoParams;
+
+use super::{App, caller::Tenant, problem::Problem};
+use crate::{
+    sessions::{MediaFile, NotFetched, hexadecimal},
+    store::{Kept, KeptFor, MediaSource},
+};
+
+/// How much is read at a time.
+const CHUNK: u64 = 64 * 1024;
+/// After how many seconds it makes sense to ask again when too many files are being fetched.
+const BUSY_PAUSE: u64 = 10;
+/// The longest name that is passed on, in characters.
+const LONGEST_NAME: usize = 200;
+
+/// Which file.
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct Which {
+    /// Tells messages apart that have the same id: as it stands in `mediaUrl`.
+    #[param(pattern = "^[0-9a-f]{16}$")]
+    of: Option<String>,
+}
+
+/// `GET /messages/{id}/media`: the file that came with a message.
+#[utoipa::path(
+    get, path = "/messages/{id}/media", tag = "Messages",
+    params(
+        ("id" = String, Path, description = "The id of a message that came in."),
+        Which,
+        ("Range" = Option<String>, Header, description = "A part of the file, as `bytes=0-1023`."),
+    ),
+    responses(
+        (status = 200, description = "The file.", body = Vec<u8>, content_type = "*/*"),
+        (status = 206, description = "The part that was asked for.", body = Vec<u8>, content_type = "*/*"),
+    )
+)]
+pub async fn get(
+    State(app): State<Arc<App>>,
+    Tenant(tenant): Tenant,
+    id: Result<Path<String>, PathRejection>,
+    which: Result<Query<Which>, QueryRejection>,
+    method: Method,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let Path(id) = id.map_err(|_| not_found())?;
+    let Query(Which { of }) = which.map_err(|error| Problem::bad_request("invalid_query", error.body_text()))?;
+    let kept = app.manager.store().kept(&tenant, &id).await?;
+    let is_it = |kept: &Kept| of.as_ref().is_none_or(|of| kept.digest() == *of);
+    let (kept, source) =
+        kept.into_iter().filter(is_it).find_map(|kept| Some((kept.clone(), file_of(kept)?))).ok_or_else(not_found)?;
+    let tag = format!("\"{}\"", hexadecimal(&source.sha256));
+    let mut answer = about(&source, &tag);
+    if method == Method::HEAD {
+        // What its sender says of it: it is not fetched for this.
+        if let Some(size) = source.size {
+            answer.insert(CONTENT_LENGTH, size.into());
+        }
+        return Ok((answer, Body::empty()).into_response());
+    }
+    let session = app.manager.get(&tenant).ok_or_else(|| Problem::session_not_found(StatusCode::CONFLICT))?;
+    let file = session.file(&kept, &source).await?;
+    let size = file.size();
+    // A part of another file than the caller has begun with is of no use.
+    let same = headers.get(IF_RANGE).is_none_or(|begun| begun.as_bytes() == tag.as_bytes());
+    let asked = headers.get(RANGE).filter(|_| same).and_then(|range| range.to_str().ok());
+    let (status, range) = match asked.map_or(Asked::Everything, |range| asked_for(range, size)) {
+        Asked::Everything => (StatusCode::OK, 0..size),
+        Asked::Part(range) => {
+            answer.insert(CONTENT_RANGE, text(format!("bytes {}-{}/{size}", range.start, range.end - 1)));
+            (StatusCode::PARTIAL_CONTENT, range)
+        }
+        Asked::Nothing => {
+            let message = format!("The file has {size} bytes, and none of them is in that range.");
+            let status = StatusCode::RANGE_NOT_SATISFIABLE;
+            let problem = Problem::new(status, "Range not satisfiable", "range_not_satisfiable", message);
+            return Ok(([(CONTENT_RANGE, text(format!("bytes */{size}")))], problem).into_response());
+        }
+    };
+    answer.insert(CONTENT_LENGTH, (range.end - range.start).into());
+    Ok((status, answer, body(file, range)).into_response())
+}
+
+fn file_of(kept: Kept) -> Option<MediaSource> {
+    match kept.what {
+        KeptFor::Media(source) => Some(source),
+        KeptFor::Votes(_) => None,
+    }
+}
+
+fn not_found() -> Problem {
+    let message = "No file came with a message of this id, or what opens it was forgotten since.";
+    Problem::new(StatusCode::NOT_FOUND, "Media not found", "media_not_found", message)
+}
+
+/// What is said of the file. Whatever its sender calls it, a browser is not to show it as a page of this host.
+fn about(source: &MediaSource, tag: &str) -> HeaderMap {
+    let mimetype = source.mimetype.as_deref().filter(|mimetype| is_mimetype(mimetype));
+    let mimetype = mimetype.unwrap_or("application/octet-stream");
+    let fields: [(HeaderName, HeaderValue); 7] = [
+        (CONTENT_TYPE, text(mimetype.into())),
+        (X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
+        (CONTENT_SECURITY_POLICY, HeaderValue::from_static("default-src 'none'; sandbox")),
+        (CONTENT_DISPOSITION, text(disposition(source.filename.as_deref()))),
+        (CACHE_CONTROL, HeaderValue::from_static("private, no-store")),
+        (ACCEPT_RANGES, HeaderValue::from_static("bytes")),
+        (ETAG, text(tag.into())),
+    ];
+    fields.into_iter().collect()
+}
+
+/// A header's value that is ASCII already.
+fn text(value: String) -> HeaderValue {
+    HeaderValue::from_str(&value).unwrap_or(HeaderValue::from_static(""))
+}
+
+/// Whether a text is a MIME type, maybe with parameters.
+fn is_mimetype(text: &str) -> bool {
+    let token = |part: &str| {
+        !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"!#$&^_.+-".contains(&byte))
+    };
+    let (name, parameters) = text.split_once(';').unwrap_or((text, ""));
+    let is_plain = parameters.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic());
+    text.len() <= 255 && is_plain && name.trim().split_once('/').is_some_and(|(kind, of)| token(kind) && token(of))
+}
+
+/// To be saved and not shown, under the name that its sender gave it (RFC 6266): in ASCII for old clients, and in full.
+fn disposition(name: Option<&str>) -> String {
+    let name: String = name.unwrap_or_default().chars().filter(|c| !c.is_control()).take(LONGEST_NAME).collect();
+    // A name is no way to another folder.
+    let name = name.rsplit(['/', '\\']).next().unwrap_or_default().trim();
+    if name.is_empty() || name.chars().all(|c| c == '.') {
+        return "attachment".into();
+    }
+    let ascii = |c: char| if c == ' ' || (c.is_ascii_graphic() && !"\"%".contains(c)) { c } else { '_' };
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
+    let full = |byte: u8| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") };
+    let (simple, full) = (name.chars().map(ascii).collect::<String>(), name.bytes().map(full).collect::<String>());
+    format!("attachment; filename=\"{simple}\"; filename*=UTF-8''{full}")
+}
+
+/// How much of a file is asked for.
+#[derive(Debug, PartialEq, Eq)]
+enum Asked {
+    Everything,
+    Part(Range<u64>),
+    Nothing,
+}
+
+/// What a `Range` means (RFC 9110). One that is not understood, and one of several parts, counts as none.
+fn asked_for(range: &str, size: u64) -> Asked {
+    let Some((first, last)) = range.strip_prefix("bytes=").and_then(|range| range.trim().split_once('-')) else {
+        return Asked::Everything;
+    };
+    let number = |text: &str| match text.bytes().all(|byte| byte.is_ascii_digit()) {
+        // One that does not fit is beyond every file.
+        true if !text.is_empty() => Some(text.parse::<u64>().unwrap_or(u64::MAX)),
+        _ => None,
+    };
+    let (start, end) = match (number(first), number(last)) {
+        (None, Some(length)) if first.is_empty() => (size.saturating_sub(length), size),
+        (Some(start), None) if last.is_empty() => (start, size),
+        (Some(start), Some(last)) if start <= last => (start, last.saturating_add(1).min(size)),
+        _ => return Asked::Everything,
+    };
+    if start < end { Asked::Part(start..end) } else { Asked::Nothing }
+}
+
+/// The part of a file, read as fast as it is taken.
+fn body(file: Arc<MediaFile>, range: Range<u64>) -> Body {
+    let parts = stream::try_unfold((file, range), async |(file, range)| {
+        if range.is_empty() {
+            return Ok::<_, std::io::Error>(None);
+        }
+        let (now, rest) =
+            (range.start..range.end.min(range.start + CHUNK), range.end.min(range.start + CHUNK)..range.end);
+        let reader = file.clone();
+        let part = tokio::task::spawn_blocking(move || reader.read(now)).await.map_err(std::io::Error::other)??;
+        Ok(Some((Bytes::from(part), (file, rest))))
+    });
+    Body::from_stream(parts)
+}
+
+impl From<NotFetched> for Problem {
+    fn from(why: NotFetched) -> Self {
+        let message = why.to_string();
+        match why {
+            NotFetched::Refused(refused) => refused.into(),
+            NotFetched::Busy => Self::new(StatusCode::SERVICE_UNAVAILABLE, "Media busy", "media_busy", message)
+                .retry_after(Some(BUSY_PAUSE)),
+            NotFetched::Expired => Self::new(StatusCode::GONE, "Media expired", "media_expired", message),
+            NotFetched::Unavailable(_) => {
+                Self::new(StatusCode::BAD_GATEWAY, "Media unavailable", "media_unavailable", message).retry_after(None)
+            }
+            NotFetched::Damaged(_) => Self::new(StatusCode::BAD_GATEWAY, "Media damaged", "media_damaged", message),
+            NotFetched::Disk(error) => {
+                tracing::error!(%error, "storage");
+                Self::storage_failed()
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_range_is_read_as_it_is_meant() {
+        for (range, expected) in [
+            ("bytes=0-0", Asked::Part(0..1)),
+            ("bytes=0-9", Asked::Part(0..10)),
+            ("bytes=3-100", Asked::Part(3..10)),
+            ("bytes=9-", Asked::Part(9..10)),
+            ("bytes=-4", Asked::Part(6..10)),
+            ("bytes=-400", Asked::Part(0..10)),
+            ("bytes=0-99999999999999999999999", Asked::Part(0..10)),
+            ("bytes=10-", Asked::Nothing),
+            ("bytes=10-20", Asked::Nothing),
+            ("bytes=99999999999999999999999-", Asked::Nothing),
+            ("bytes=-0", Asked::Nothing),
+            ("bytes=5-4", Asked::Everything),
+            ("bytes=0-1,3-4", Asked::Everything),
+            ("bytes=", Asked::Everything),
+            ("bytes=-", Asked::Everything),
+            ("bytes=a-b", Asked::Everything),
+            ("items=0-1", Asked::Everything),
+        ] {
+            assert_eq!(asked_for(range, 10), expected, "{range}");
+        }
+        assert_eq!(asked_for("bytes=0-", 0), Asked::Nothing);
+    }
+
+    #[test]
+    fn a_name_is_only_a_name() {
+        assert_eq!(disposition(None), "attachment");
+        assert_eq!(disposition(Some("..")), "attachment");
+        let named = |simple: &str, full: &str| format!("attachment; filename=\"{simple}\"; filename*=UTF-8''{full}");
+        assert_eq!(disposition(Some("Angebot 7.pdf")), named("Angebot 7.pdf", "Angebot%207.pdf"));
+        assert_eq!(disposition(Some("../../etc/passwd")), named("passwd", "passwd"));
+        assert_eq!(disposition(Some("C:\\Windows\\a.exe")), named("a.exe", "a.exe"));
+        assert_eq!(disposition(Some("a\"b\r\nX: y.txt")), named("a_bX: y.txt", "a%22bX%3A%20y.txt"));
+        assert_eq!(disposition(Some("relatório.pdf")), named("relat_rio.pdf", "relat%C3%B3rio.pdf"));
+    }
+
+    #[test]
+    fn what_is_no_mime_type_is_not_passed_on() {
+        for good in ["image/jpeg", "audio/ogg; codecs=opus", "application/vnd.ms-excel", "image/svg+xml"] {
+            assert!(is_mimetype(good), "{good}");
+        }
+        for bad in ["", "image", "image/", "/jpeg", "image/jp eg", "image/jpeg; x=\n", "imäge/jpeg", "a/b/c"] {
+            assert!(!is_mimetype(bad), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,98 @@
+//! What comes in: written down before WhatsApp is told that it arrived.
+
+mod fields;
+mod media;
+mod told;
+mod vcard;
+mod votes;
+
+use std::sync::{Arc, Weak};
+
+use chrono::Utc;
+use tokio::runtime::Handle;
+use whatsapp_rust::{Client, InboundDurabilityHook, anyhow, async_trait, types::events::InboundMessage};
+
+use self::told::{Told, told, vote};
+pub use self::{
+    media::{hexadecimal, is_path},
+    told::ReceivedMessage,
+};
+use super::session::Session;
+use crate::store::{Kept, KeptFor, MessageStatus, Received};
+
+/// Takes what one client receives into the event log of its session.
+#[derive(Clone)]
+pub struct Inbound(pub Weak<Session>);
+
+impl Inbound {
+    /// Takes in that a recipient has these messages. The library tells the server so as soon as this returns: when it is
+    /// on the disk. Of very many at once, some are told before.
+    pub fn receipt(&self, ids: Vec<String>, status: MessageStatus) {
+        let Some(session) = self.0.upgrade() else { return };
+        // Whoever waits here takes a thread.
+        match session.around.blocking_receipts.clone().try_acquire_owned() {
+            Ok(_turn) => {
+                tokio::task::block_in_place(|| Handle::current().block_on(session.receipt(ids, status)));
+            }
+            Err(_) => drop(tokio::spawn(async move { session.receipt(ids, status).await })),
+        }
+    }
+
+    /// Takes in messages that the library got from the account's own phone, past its hook, because it could not read
+    /// what the server had.
+    pub fn recovered<'a>(&self, batch: impl Iterator<Item = &'a InboundMessage>) {
+        let recovered = batch.filter(|message| message.info.unavailable_request_id.is_some());
+        let messages: Vec<_> = recovered.cloned().collect();
+        if let Some(session) = self.0.upgrade().filter(|_| !messages.is_empty()) {
+            tokio::spawn(async move { session.take_messages(&messages).await });
+        }
+    }
+}
+
+impl Session {
+    /// Puts messages into the event log, however long the disk takes. `None` when the process is about to end.
+    async fn take_messages(&self, batch: &[InboundMessage]) -> Option<()> {
+        let until = Utc::now() + self.around.event_retention;
+        let mut messages: Vec<Received> = Vec::with_capacity(batch.len());
+        for message in batch {
+            let source = &message.info.source;
+            let chosen = self.chosen(message, &messages).await;
+            let (data, kept) = told(message, chosen).map(|Told { data, kept }| (data, kept)).unzip();
+            // What passes between one's own devices is in no log, and is not missed there.
+            if data.is_none() && source.is_from_me {
+                continue;
+            }
+            let identity = [source.chat.to_string(), source.sender.to_string(), message.info.id.clone()];
+            let kept = kept.flatten().map(|kept| (kept, until));
+            messages.push(Received { identity, data, own: source.is_from_me, kept });
+        }
+        if messages.is_empty() {
+            return Some(());
+        }
+        self.persist(|| self.around.store.received(&self.tenant, messages.clone())).await
+    }
+
+    /// What a vote chose, if the message is one and its poll is known: it may have come just before, in the same batch.
+    /// One that can't be read is told all the same.
+    async fn chosen(&self, message: &InboundMessage, before: &[Received]) -> Option<Vec<String>> {
+        let vote = vote(&message.message)?;
+        let id = vote.poll_creation_message_key.id.as_deref()?;
+        let mut polls = self.around.store.kept(&self.tenant, id).await.unwrap_or_default();
+        let just_now = before.iter().filter_map(|one| one.kept.as_ref()).map(|(kept, _)| kept);
+        polls.extend(just_now.filter(|kept| kept.id == id).cloned());
+        let of = |kept: &Kept| match &kept.what {
+            KeptFor::Votes(poll) => votes::chosen(vote, &message.info, id, poll),
+            KeptFor::Media(_) => None,
+        };
+        polls.iter().find_map(of)
+    }
+}
+
+#[async_trait]
+impl InboundDurabilityHook for Inbound {
+    async fn on_messages(&self, _: Arc<Client>, batch: &[InboundMessage]) -> anyhow::Result<()> {
+        let Some(session) = self.0.upgrade() else { anyhow::bail!("the session is gone") };
+        // The library would try again only with the next connection.
+        session.take_messages(batch).await.ok_or_else(|| anyhow::anyhow!("the process is about to end"))
+    }
+}

@@ -1,0 +1,187 @@
+//! What is kept of incoming messages beside their events: what opens a file that came with one, and a poll's votes.
+//!
+//! It holds keys, and so it is no part of an event. It is kept as long as events are, and goes with the device.
+
+use chrono::{DateTime, Utc};
+use rusqlite::{Connection, OptionalExtension};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use super::{
+    Store, StoreError,
+    cells::{Cells, Kind, decode, encode, name, prefix},
+    tx::{Tx, millis},
+};
+use crate::tenant::TenantId;
+
+/// What is kept of a message.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Kept {
+    /// When it came, in milliseconds since 1970.
+    pub at: i64,
+    /// WhatsApp's address of the chat.
+    pub chat: String,
+    /// Who wrote it.
+    pub sender: String,
+    /// Its id, which the sender's device chose.
+    pub id: String,
+    /// Whether the account itself wrote it, on another device.
+    pub from_me: bool,
+    /// What it is for.
+    pub what: KeptFor,
+}
+
+/// What something is kept for.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum KeptFor {
+    /// To fetch the file that came with it.
+    Media(MediaSource),
+    /// To read the votes.
+    Votes(PollKey),
+}
+
+/// Where a file is, and what opens it.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct MediaSource {
+    /// WhatsApp's word for the kind of file, which is part of its encryption.
+    pub kind: MediaKind,
+    /// Its path at WhatsApp's media hosts.
+    pub path: String,
+    /// What it is encrypted with.
+    #[serde(with = "as_base64")]
+    pub key: Vec<u8>,
+    /// Its SHA-256.
+    #[serde(with = "as_base64")]
+    pub sha256: Vec<u8>,
+    /// The SHA-256 of what is stored at WhatsApp.
+    #[serde(with = "as_base64")]
+    pub encrypted_sha256: Vec<u8>,
+    /// Its size, as the sender says.
+    pub size: Option<u64>,
+    /// Its MIME type, as the sender says.
+    pub mimetype: Option<String>,
+    /// Its name, as the sender says.
+    pub filename: Option<String>,
+}
+
+impl std::fmt::Debug for MediaSource {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("MediaSource").field("kind", &self.kind).finish_non_exhaustive()
+    }
+}
+
+/// The kinds of files, as far as their encryption differs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MediaKind {
+    /// A picture.
+    Image,
+    /// A moving one.
+    Video,
+    /// Something to listen to, voice notes among them.
+    Audio,
+    /// Any file.
+    Document,
+    /// A sticker, which is encrypted like a picture.
+    Sticker,
+}
+
+/// What opens the votes on a poll.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct PollKey {
+    /// The poll's secret.
+    #[serde(with = "as_base64")]
+    pub secret: Vec<u8>,
+    /// Who asks, under both of their names if both are known.
+    pub creators: Vec<String>,
+    /// What can be chosen.
+    pub options: Vec<String>,
+}
+
+impl std::fmt::Debug for PollKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("PollKey").finish_non_exhaustive()
+    }
+}
+
+impl Kept {
+    /// What tells this message from another with the same id: senders choose those.
+    pub fn digest(&self) -> String {
+        let digest = Sha256::digest(format!("{}\n{}\n{}", self.chat, self.sender, self.id));
+        digest[..8].iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    fn name(&self) -> Vec<u8> {
+        name(&[&self.id, &self.chat, &self.sender])
+    }
+}
+
+impl Store {
+    /// What is kept of the messages with this id, in the order in which they came. Of two people's messages with one id
+    /// both are here.
+    pub async fn kept(&self, tenant: &TenantId, id: &str) -> Result<Vec<Kept>, StoreError> {
+        let (tenant, seal, prefix) = (tenant.clone(), self.seal.clone(), prefix(&[id]));
+        self.read(move |connection| {
+            let Some(store) = live_store(connection, &tenant)? else { return Ok(Vec::new()) };
+            let found = Cells::of(connection, &seal, store).all(Kind::Kept, &prefix)?;
+            let mut kept = found.iter().map(|(_, value)| decode(value)).collect::<rusqlite::Result<Vec<Kept>>>()?;
+            kept.sort_by_key(|kept| kept.at);
+            Ok(kept)
+        })
+        .await
+    }
+
+    /// Writes down another path for a file, if it is still kept: the phone has uploaded it again.
+    pub async fn moved(&self, tenant: &TenantId, kept: &Kept, path: String) -> Result<(), StoreError> {
+        let (tenant, name) = (tenant.clone(), kept.name());
+        self.write(move |tx| {
+            let Some(store) = tx.live(&tenant)? else { return Ok(()) };
+            let cells = tx.cells(store)?;
+            let Some((value, until)) = cells.get_until(Kind::Kept, &name)? else { return Ok(()) };
+            let mut kept: Kept = decode(&value)?;
+            if let KeptFor::Media(media) = &mut kept.what {
+                media.path = path;
+            }
+            cells.put_until(Kind::Kept, &name, &encode(&kept)?, until)
+        })
+        .await
+    }
+}
+
+impl Tx<'_> {
+    /// Keeps this until then, and says whether something is kept under the same id already. A tenant whose device is
+    /// gone keeps nothing.
+    pub fn keep(&self, tenant: &TenantId, kept: &Kept, until: DateTime<Utc>) -> rusqlite::Result<bool> {
+        let Some(store) = self.live(tenant)? else { return Ok(false) };
+        let cells = self.cells(store)?;
+        let shares_id = cells.has_any(Kind::Kept, &prefix(&[&kept.id]))?;
+        cells.put_until(Kind::Kept, &kept.name(), &encode(kept)?, Some(millis(until)))?;
+        Ok(shares_id)
+    }
+
+    fn live(&self, tenant: &TenantId) -> rusqlite::Result<Option<i64>> {
+        self.find(LIVE, [tenant.as_str()], |row| row.get(0))
+    }
+}
+
+const LIVE: &str = "SELECT key FROM stores WHERE state = 'live' AND tenant = (SELECT key FROM tenants WHERE name = ?)";
+
+fn live_store(connection: &Connection, tenant: &TenantId) -> rusqlite::Result<Option<i64>> {
+    connection.prepare_cached(LIVE)?.query_row([tenant.as_str()], |row| row.get(0)).optional()
+}
+
+/// Bytes as a text.
+mod as_base64 {
+    use base64::{Engine, prelude::BASE64_STANDARD};
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    pub fn serialize<S: Serializer>(bytes: &[u8], to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(&BASE64_STANDARD.encode(bytes))
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<u8>, D::Error> {
+        let text = String::deserialize(from)?;
+        BASE64_STANDARD.decode(text).map_err(|_| D::Error::custom("not base64"))
+    }
+}
