@@ -113,7 +113,7 @@ async function post({ to, content, quoted }) {
 	if (content.react) content.react.key = keyOf(content.react.key)
 	if (content.edit) content.edit = keyOf(content.edit)
 	if (content.delete) content.delete = keyOf(content.delete)
-	const message = await socket.sendMessage(chat, content, quoted && { quoted: known.get(quoted) })
+	const message = await socket.sendMessage(chat, content, quoted ? { quoted: known.get(quoted) } : {})
 	sent.set(message.key.id, message.message)
 	known.set(message.key.id, message)
 	say({ event: 'posted', id: message.key.id })

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::serve::Listener;
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, KeyUsagePurpose};
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose};
 use rustls::ServerConfig;
 use rustls::crypto::ring;
 use rustls::pki_types::PrivateKeyDer;
@@ -43,6 +43,8 @@ impl Tls {
     pub(crate) fn generate() -> Result<Self, TlsError> {
         let (root_key, key) = (KeyPair::generate()?, KeyPair::generate()?);
         let mut root = CertificateParams::default();
+        // A name of its own: a certificate that is named like its issuer passes for self-signed with some clients.
+        root.distinguished_name.push(DnType::CommonName, "WhatsApp simulator");
         root.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         root.key_usages = vec![KeyUsagePurpose::KeyCertSign];
         let root_pem = root.self_signed(&root_key)?.pem();
