@@ -2,8 +2,13 @@
 
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
+use whatsapp_rust::wacore::proto_helpers::MessageExt;
+use whatsapp_simulator::Phone;
 
-use crate::harness::{ANA, BRUNO, Tenant, World, eventually};
+use crate::{
+    client::TestClient,
+    harness::{ANA, BRUNO, Tenant, World, eventually},
+};
 
 /// What a call of `POST /send` says.
 fn body(to: &str, content: &Value) -> Value {
@@ -90,6 +95,36 @@ async fn an_answer_names_what_it_answers() {
         let shown = until_seen(&world, BRUNO, &id, |message| message["kind"] == "location").await;
         assert_eq!(shown["replyTo"], about, "{shown}");
     }
+}
+
+#[tokio::test]
+async fn an_answer_quotes_what_was_said_on_either_side() {
+    let world = paired().await;
+    let acme = world.service.tenant("acme");
+    // Bruno's other device is a real client, and sees what the quote says.
+    let (bruno, _) = TestClient::paired(&world.simulator, &Phone::parse(BRUNO).unwrap()).await;
+    let theirs = world.write(BRUNO, ANA, "Coming?").await;
+    until_received(acme, &theirs).await;
+    let theirs = theirs.as_str().unwrap();
+    let own = sent(acme, BRUNO, json!({"message": "On my way"})).await;
+    for (about, author, said) in
+        [(theirs, BRUNO, "Coming?"), (own.as_str(), ANA, "On my way"), ("ABCDEF0123456789", BRUNO, "")]
+    {
+        let id = sent(acme, BRUNO, json!({"message": "Yes", "replyTo": about})).await;
+        let answer = bruno.message(&id).await;
+        let context = answer.extended_text_message.as_option().unwrap().context_info.as_option().unwrap();
+        assert_eq!(context.stanza_id.as_deref(), Some(about));
+        assert_eq!(context.participant.as_deref().unwrap().split_once('@').unwrap().0, author, "{said}");
+        let quoted = context.quoted_message.as_option().unwrap();
+        assert_eq!(quoted.text_content(), Some(said));
+        assert!(!quoted.message_context_info.is_set(), "the secret of a message stays with it");
+        // Whose message it is stands in a reaction too; nobody else can tell.
+        let id = sent(acme, BRUNO, json!({"reaction": {"messageId": about, "emoji": "👍"}})).await;
+        let reaction = bruno.message(&id).await;
+        let key = reaction.reaction_message.as_option().unwrap().key.as_option().unwrap();
+        assert_eq!((key.id.as_deref(), key.from_me), (Some(about), Some(author == ANA)), "{said}");
+    }
+    bruno.stop().await;
 }
 
 #[tokio::test]

@@ -253,6 +253,9 @@ fn document(generated: utoipa::openapi::OpenApi) -> Value {
         kind => json!({ "required": [kind] }),
     });
     schemas["SendRequest"]["oneOf"] = kinds.into_iter().collect();
+    let mut number = schemas["SendRequest"]["properties"]["to"].clone();
+    number["description"] = json!("A number with the country code.");
+    schemas["NumbersRequest"]["properties"]["numbers"]["items"] = number;
     // What was not accepted is told with the caller's own name for it, whatever that is.
     let mut refused = schemas["Problem"].clone();
     refused["description"] = json!("A message that was not accepted.");

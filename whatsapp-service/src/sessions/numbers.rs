@@ -75,6 +75,18 @@ impl Numbers {
     /// The addresses of many numbers, in order. WhatsApp is asked for all that are not known in one query, and in another
     /// one for the other forms of those that it does not know.
     pub async fn look_up(&self, client: &Client, numbers: &[Recipient]) -> Result<Vec<Option<Jid>>, NotLookedUp> {
+        self.look_up_by(numbers, |asked| ask(client, asked)).await
+    }
+
+    /// The same, whoever is asked.
+    async fn look_up_by<F>(
+        &self,
+        numbers: &[Recipient],
+        ask: impl Fn(Vec<String>) -> F,
+    ) -> Result<Vec<Option<Jid>>, NotLookedUp>
+    where
+        F: Future<Output = Result<Vec<Option<Jid>>, NotLookedUp>>,
+    {
         let mut found: HashMap<&Recipient, Option<Jid>> = HashMap::new();
         let mut unknown: Vec<&Recipient> = Vec::new();
         for number in numbers {
@@ -87,13 +99,13 @@ impl Numbers {
         if !unknown.is_empty() {
             lock(&self.budget).take(unknown.len(), Instant::now()).map_err(NotLookedUp::TooMany)?;
             let asked: Vec<_> = unknown.iter().map(|number| number.digits().to_owned()).collect();
-            let mut answers = ask(client, &asked).await?;
+            let mut answers = ask(asked).await?;
             let others = unknown.iter().zip(&answers).enumerate().filter(|(_, (_, jid))| jid.is_none());
             let others = others.filter_map(|(at, (number, _))| Some((at, number.other_form()?)));
             let (places, others): (Vec<usize>, Vec<String>) = others.unzip();
             if !others.is_empty() {
                 lock(&self.budget).charge(others.len(), Instant::now());
-                for (at, jid) in places.into_iter().zip(ask(client, &others).await?) {
+                for (at, jid) in places.into_iter().zip(ask(others).await?) {
                     answers[at] = jid;
                 }
             }
@@ -164,12 +176,12 @@ impl Answer {
 }
 
 /// Asks for all of these at once. The answers are in the order of the questions.
-async fn ask(client: &Client, numbers: &[String]) -> Result<Vec<Option<Jid>>, NotLookedUp> {
+async fn ask(client: &Client, numbers: Vec<String>) -> Result<Vec<Option<Jid>>, NotLookedUp> {
     let asked: Vec<_> = numbers.iter().map(|digits| Jid::pn(digits.as_str())).collect();
     // What the library says of a failure is not repeated: it may name people.
     let answers = client.contacts().is_on_whatsapp(&asked).await.map_err(|_| NotLookedUp::NoAnswer)?;
     let mut addresses = Vec::with_capacity(numbers.len());
-    let answers = in_order(numbers, answers.into_iter().map(Answer::from).collect());
+    let answers = in_order(&numbers, answers.into_iter().map(Answer::from).collect());
     for (digits, answer) in numbers.iter().zip(answers) {
         addresses.push(match answer {
             Some(answer) if answer.failed => return Err(NotLookedUp::NoAnswer),
@@ -273,5 +285,40 @@ mod tests {
         let expected = [user("5511988888888"), user("551188888888"), user("525512345678"), user("4915112345678"), None];
         assert_eq!(users, expected);
         assert_eq!(ordered.into_iter().flatten().filter_map(Answer::address).count(), 3);
+    }
+    #[tokio::test]
+    async fn all_that_is_not_known_is_asked_for_at_once_and_other_forms_after_it() {
+        let (numbers, queries) = (Numbers::default(), Mutex::new(Vec::new()));
+        // Known by the form without the ninth digit, known as it is written, not known in any form.
+        let registered = ["551188887777", "4915112345678"];
+        let ask = |asked: Vec<String>| {
+            let known = |digits: &String| registered.contains(&digits.as_str()).then(|| Jid::pn(digits.as_str()));
+            let answers: Vec<_> = asked.iter().map(known).collect();
+            lock(&queries).push(asked);
+            async { Ok::<_, NotLookedUp>(answers) }
+        };
+        let of = |digits: &[&str]| -> Vec<_> { digits.iter().map(|one| Recipient::parse(one).unwrap()).collect() };
+        let users = |found: Vec<Option<Jid>>| -> Vec<_> {
+            found.into_iter().map(|jid| jid.map(|jid| jid.user.to_string()).unwrap_or_default()).collect()
+        };
+        let first = of(&["5511988887777", "4915112345678", "5511977776666", "4915112345678"]);
+        let found = numbers.look_up_by(&first, ask).await.unwrap();
+        assert_eq!(users(found), ["551188887777", "4915112345678", "", "4915112345678"]);
+        let asked = [vec!["5511988887777", "4915112345678", "5511977776666"], vec!["551188887777", "551177776666"]];
+        assert_eq!(std::mem::take(&mut *lock(&queries)), asked);
+        // Five are gone. What is known takes none.
+        let found = numbers.look_up_by(&first, ask).await.unwrap();
+        assert_eq!((found.iter().flatten().count(), lock(&queries).len()), (3, 0));
+        let many: Vec<_> = (0..50).map(|n| format!("49151000000{n:02}")).collect();
+        let many: Vec<_> = many.iter().map(String::as_str).collect();
+        let refused = numbers.look_up_by(&of(&many), ask).await;
+        assert!(matches!(refused, Err(NotLookedUp::TooMany(wait)) if wait <= REFILL * 5), "{refused:?}");
+        assert!(lock(&queries).is_empty(), "WhatsApp was not asked");
+        assert!(numbers.look_up_by(&of(&many[..45]), ask).await.is_ok());
+        // A failure is not remembered.
+        let fails = |_| async { Err(NotLookedUp::NoAnswer) };
+        let late = Numbers::default();
+        assert_eq!(late.look_up_by(&of(&registered), fails).await.err(), Some(NotLookedUp::NoAnswer));
+        assert_eq!(late.look_up_by(&of(&registered), ask).await.unwrap().iter().flatten().count(), 2);
     }
 }
