@@ -203,6 +203,8 @@ impl Incoming {
             let (late, long) = (late.clone(), long.clone());
             async move {
                 let mut body = body?;
+                // The parser takes all that is there at once, and would hold it all. After each part it is to work first.
+                tokio::task::yield_now().await;
                 let broken = || Err(std::io::Error::from(std::io::ErrorKind::ConnectionAborted));
                 match tokio::time::timeout(patience, body.next()).await {
                     Ok(Some(Ok(bytes))) => {

@@ -193,12 +193,8 @@ impl Shelf {
         bytes: impl Stream<Item = Result<Bytes, NotTaken>> + Send,
     ) -> Result<Taken, NotTaken> {
         let mut bytes = std::pin::pin!(bytes.fuse());
-        let mut pending = Vec::with_capacity(PIECE);
-        while pending.len() < HEAD
-            && let Some(more) = bytes.next().await
-        {
-            pending.extend_from_slice(&more?);
-        }
+        let (mut pending, mut rest) = (Vec::with_capacity(PIECE), Bytes::new());
+        fill(&mut pending, &mut rest, &mut bytes).await?;
         if pending.is_empty() {
             return Err(NotTaken::Empty);
         }
@@ -231,11 +227,7 @@ impl Shelf {
                 Ok((writing, piece))
             })
             .await?;
-            while pending.len() < PIECE
-                && let Some(more) = bytes.next().await
-            {
-                pending.extend_from_slice(&more?);
-            }
+            fill(&mut pending, &mut rest, &mut bytes).await?;
             if pending.is_empty() {
                 break;
             }
@@ -425,6 +417,25 @@ impl Known {
             }
         }
     }
+}
+
+/// Gathers the next piece. What comes may come in larger parts, and is not copied at once.
+async fn fill(
+    piece: &mut Vec<u8>,
+    rest: &mut Bytes,
+    bytes: &mut (impl Stream<Item = Result<Bytes, NotTaken>> + Unpin),
+) -> Result<(), NotTaken> {
+    while piece.len() < PIECE {
+        if rest.is_empty() {
+            match bytes.next().await {
+                Some(more) => *rest = more?,
+                None => break,
+            }
+        }
+        let length = rest.len().min(PIECE - piece.len());
+        piece.extend_from_slice(&rest.split_to(length));
+    }
+    Ok(())
 }
 
 /// What media is encrypted and uploaded as: kinds that agree in both share their files.
