@@ -32,7 +32,7 @@ fn text(text: &str) -> wa::Message {
 fn in_wrapper(
     message: wa::Message,
 ) -> MessageField<wa::message::FutureProofMessage, Box<wa::message::FutureProofMessage>> {
-    some(wa::message::FutureProofMessage { message: some(message), ..Default::default() })
+    some(wa::message::FutureProofMessage { message: some(message) })
 }
 
 fn change(kind: wa::message::protocol_message::Type, edited: Option<wa::Message>) -> wa::Message {
