@@ -10,6 +10,7 @@ mod contract;
 mod crash;
 mod encryption;
 mod events;
+mod examples;
 mod fleet;
 mod harness;
 mod kinds;
