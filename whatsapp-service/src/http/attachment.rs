@@ -13,6 +13,7 @@ use utoipa::ToSchema;
 use super::{App, problem::Problem};
 use crate::{
     media::{Claim, NotTaken, Taken},
+    sessions::hexadecimal,
     store::{Content, ContentKind, Media},
     tenant::TenantId,
 };
@@ -131,8 +132,4 @@ fn decoded(text: &str) -> impl futures_util::Stream<Item = Result<Bytes, NotTake
     let pieces =
         text.as_bytes().chunks(PIECE).map(move |piece| BASE64_STANDARD.decode(piece).map(Bytes::from).map_err(wrong));
     stream::iter(pieces)
-}
-
-fn hexadecimal(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
