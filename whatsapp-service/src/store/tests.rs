@@ -392,10 +392,13 @@ async fn those_who_share_a_transaction_that_is_lost_are_all_told_so() {
     let folder = TempDir::new().unwrap();
     let (store, acme) = (open(&folder), tenant("acme"));
     let (go, wait) = std::sync::mpsc::channel::<()>();
+    let (begin, begun) = std::sync::mpsc::channel::<()>();
     let busy = store.write(move |_| {
-        let _ = wait.recv();
+        let _ = (begin.send(()), wait.recv());
         Ok(())
     });
+    // All that comes now shares the next transaction, and none of it that of the first.
+    begun.recv().unwrap();
     let before = store.accept(&acme, vec![draft("A", None)], 1);
     // As SQLite does when the disk is full while its cache is written out.
     let loses_all = store.write(|tx| tx.execute("ROLLBACK", ()));
