@@ -9,7 +9,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use client::TestClient;
 use node::{Baileys, installed, text};
 use phones::{bytes, file_on, hex, on, phone_sends, shown};
-use serde_json::{Value, json};
+use serde_json::json;
 use whatsapp_simulator::{Config, Phone, Simulator};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -51,13 +51,6 @@ async fn baileys_and_whatsapp_rust_talk_through_the_simulator() {
     let _ = std::fs::remove_dir_all(state);
 }
 
-/// Lets Baileys send something, and returns the message's id. Each is answered before the next.
-async fn posts(baileys: &mut Baileys, sent: &mut usize, to: &Phone, content: Value, quoted: Option<&str>) -> String {
-    baileys.tell(json!({ "post": { "to": to.as_str(), "content": content, "quoted": quoted } })).await;
-    *sent += 1;
-    text(&baileys.wait_for_count(json!({ "event": "posted" }), *sent).await, "id")
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn baileys_and_a_phone_understand_every_kind_of_each_other() {
     let Some(directory) = installed() else { return };
@@ -79,7 +72,6 @@ async fn baileys_and_a_phone_understand_every_kind_of_each_other() {
     // From Baileys to Ana's phone; Bruno's own phone sees it too.
     let content = bytes(50_000);
     let file = BASE64.encode(&content);
-    let mut sent = 0;
     for (message, kind, mimetype) in [
         (
             json!({ "image": file, "mimetype": "image/jpeg", "caption": "look", "jpegThumbnail": "AQI=", "width": 4 }),
@@ -100,7 +92,7 @@ async fn baileys_and_a_phone_understand_every_kind_of_each_other() {
         ),
         (json!({ "sticker": file }), "sticker", "image/webp"),
     ] {
-        let id = posts(&mut baileys, &mut sent, &ana, message.clone(), None).await;
+        let id = baileys.post(ana.as_str(), message.clone(), None).await;
         for phone in [&ana, &bruno] {
             let shown = on(&simulator, phone, &id).await;
             assert_eq!((&shown["kind"], &shown["media"]["mimetype"]), (&json!(kind), &json!(mimetype)), "{shown}");
@@ -112,21 +104,21 @@ async fn baileys_and_a_phone_understand_every_kind_of_each_other() {
         }
     }
     let place = json!({ "location": { "degreesLatitude": 1.5, "degreesLongitude": -2.5, "name": "here" } });
-    let id = posts(&mut baileys, &mut sent, &ana, place, None).await;
+    let id = baileys.post(ana.as_str(), place, None).await;
     let expected = json!({ "latitude": 1.5, "longitude": -2.5, "name": "here" });
     assert_eq!(on(&simulator, &ana, &id).await["location"], expected);
     let vcard = "BEGIN:VCARD\nVERSION:3.0\nFN:Carla\nTEL;waid=5511977777777:+55 11 97777-7777\nEND:VCARD";
     let card =
         json!({ "contacts": { "displayName": "Carla", "contacts": [{ "displayName": "Carla", "vcard": vcard }] } });
-    let id = posts(&mut baileys, &mut sent, &ana, card, None).await;
+    let id = baileys.post(ana.as_str(), card, None).await;
     let expected = json!({ "name": "Carla", "phone": "5511977777777", "vcard": vcard });
     assert_eq!(on(&simulator, &ana, &id).await["contact"], expected);
     let poll = json!({ "poll": { "name": "What?", "values": ["tea", "coffee"], "selectableCount": 1 } });
-    let poll = posts(&mut baileys, &mut sent, &ana, poll, None).await;
+    let poll = baileys.post(ana.as_str(), poll, None).await;
     assert_eq!(on(&simulator, &ana, &poll).await["poll"]["options"], json!(["tea", "coffee"]));
     let question = phone_sends(&simulator, &ana, &bruno, json!({ "text": "well?" })).await;
     baileys.wait(json!({ "event": "content", "id": question })).await;
-    let answer = posts(&mut baileys, &mut sent, &ana, json!({ "text": "yes" }), Some(&question)).await;
+    let answer = baileys.post(ana.as_str(), json!({ "text": "yes" }), Some(&question)).await;
     assert_eq!(on(&simulator, &ana, &answer).await["replyTo"], question);
     let changed = async |id: &str, what: &str, so: &dyn Fn(&whatsapp_simulator::ChatMessage) -> bool| {
         client::until(what, || {
@@ -135,17 +127,17 @@ async fn baileys_and_a_phone_understand_every_kind_of_each_other() {
         })
         .await;
     };
-    posts(&mut baileys, &mut sent, &ana, json!({ "react": { "text": "👍", "key": question } }), None).await;
+    baileys.post(ana.as_str(), json!({ "react": { "text": "👍", "key": question } }), None).await;
     changed(&question, "a reaction", &|m| m.reactions.len() == 1).await;
     assert_eq!(
         shown(&simulator, &ana, &question).await["reactions"],
         json!([{ "from": bruno.as_str(), "emoji": "👍" }])
     );
-    posts(&mut baileys, &mut sent, &ana, json!({ "react": { "text": "", "key": question } }), None).await;
+    baileys.post(ana.as_str(), json!({ "react": { "text": "", "key": question } }), None).await;
     changed(&question, "no reaction", &|m| m.reactions.is_empty()).await;
-    posts(&mut baileys, &mut sent, &ana, json!({ "text": "no", "edit": answer }), None).await;
+    baileys.post(ana.as_str(), json!({ "text": "no", "edit": answer }), None).await;
     changed(&answer, "an edit", &|m| m.edited && m.text == "no").await;
-    posts(&mut baileys, &mut sent, &ana, json!({ "delete": answer }), None).await;
+    baileys.post(ana.as_str(), json!({ "delete": answer }), None).await;
     changed(&answer, "a revocation", &|m| m.revoked).await;
 
     // From Ana's phone to Baileys.

@@ -1,10 +1,15 @@
 //! The proof by an independent client: Baileys reads what the service sends, and writes what the service reads.
 
+use std::path::Path;
+
+use base64::{Engine, prelude::BASE64_STANDARD};
 use reqwest::Method;
-use serde_json::json;
+use serde_json::{Value, json};
+use tempfile::TempDir;
 
 use crate::{
-    harness::{ANA, BRUNO, World},
+    harness::{ANA, BRUNO, ROOT, Tenant, World},
+    media::{OPUS, WEBP, film, hexadecimal, noise, png},
     node::{Baileys, installed, text},
 };
 
@@ -43,5 +48,228 @@ async fn baileys_and_the_service_understand_each_other() {
     }
     acme.until("four messages received", |status| status["messagesReceived"] == 4).await;
     assert_eq!(acme.status().await["messagesSent"], 4);
+    baileys.tell(json!({"exit": true})).await;
+}
+
+/// A world whose service and Baileys reach the simulator by TLS, Ana linked to the service and Bruno to Baileys.
+async fn with_baileys(directory: &Path) -> (World, Baileys, TempDir) {
+    let world = World::with_tls(true).await;
+    world.pair("acme", ANA).await;
+    let state = TempDir::new().unwrap();
+    let root = world.service.data.path().join(ROOT);
+    let url = world.simulator.wss_url().unwrap();
+    let mut baileys = Baileys::start_trusting(directory, &url, state.path(), Some(&root));
+    let qr = text(&baileys.wait(json!({"event": "qr"})).await, "qr");
+    world.admin(Method::POST, &format!("/admin/mock-phone/scan-qr?phone={BRUNO}"), qr).await;
+    baileys.wait(json!({"event": "open"})).await;
+    (world, baileys, state)
+}
+
+/// Sends by the service, and returns the id and what Baileys made of it.
+async fn to_baileys(acme: Tenant<'_>, baileys: &mut Baileys, content: Value) -> (String, Value) {
+    let mut body = content;
+    body["to"] = json!(BRUNO);
+    let (status, sent) = acme.call(Method::POST, "/send", Some(body.clone())).await;
+    assert_eq!((status.as_u16(), &sent["status"]), (200, &json!("sent")), "{sent}");
+    let event = baileys.wait(json!({"event": "content", "id": sent["id"]})).await;
+    acme.until_fate(&sent["id"], "delivered").await;
+    (text(&sent, "id"), event)
+}
+
+#[tokio::test]
+async fn baileys_gets_the_same_bytes_and_fields_of_every_kind() {
+    let Some(directory) = installed() else { return };
+    let (world, mut baileys, _state) = with_baileys(&directory).await;
+    let acme = world.service.tenant("acme");
+    let voice = [OPUS, &noise(3_000)].concat();
+    for (file, with, field, fields) in [
+        (
+            png(300, 200),
+            json!({"message": "look"}),
+            "imageMessage",
+            json!({"mimetype": "image/png", "caption": "look", "width": 300, "height": 200}),
+        ),
+        (
+            film(40_000),
+            json!({"message": "watch"}),
+            "videoMessage",
+            json!({"mimetype": "video/mp4", "caption": "watch", "width": 320, "height": 240, "seconds": 7}),
+        ),
+        (
+            [b"ID3\x04\0\0\0\0\0\0", &noise(5_000)[..]].concat(),
+            json!({}),
+            "audioMessage",
+            json!({"mimetype": "audio/mpeg"}),
+        ),
+        (voice, json!({"voice": true}), "audioMessage", json!({"mimetype": "audio/ogg; codecs=opus", "ptt": true})),
+        (WEBP.to_vec(), json!({"sticker": true}), "stickerMessage", json!({"mimetype": "image/webp"})),
+        (
+            b"a,b\n1,2\n".to_vec(),
+            json!({"message": "the figures", "filename": "a b.csv"}),
+            "documentMessage",
+            json!({"fileName": "a b.csv", "caption": "the figures"}),
+        ),
+    ] {
+        let mut body = with;
+        let filename = body.as_object_mut().unwrap().remove("filename");
+        body["media"] = json!({"base64": BASE64_STANDARD.encode(&file), "filename": filename});
+        let (_, event) = to_baileys(acme, &mut baileys, body).await;
+        assert_eq!((&event["sha256"], &event["size"]), (&json!(hexadecimal(&file)), &json!(file.len())), "{event}");
+        let read = &event["content"][field];
+        for (name, value) in fields.as_object().unwrap() {
+            assert_eq!(&read[name], value, "{field}.{name}: {event}");
+        }
+        assert_eq!(read["jpegThumbnail"].is_string(), field == "imageMessage", "{event}");
+        assert_eq!(read["ptt"].as_bool().unwrap_or_default(), fields["ptt"] == true, "{event}");
+    }
+
+    let place = json!({"latitude": -23.5614, "longitude": -46.6559, "name": "MASP", "address": "Av. Paulista, 1578"});
+    let (_, event) = to_baileys(acme, &mut baileys, json!({"location": place})).await;
+    let read = &event["content"]["locationMessage"];
+    for (ours, theirs) in
+        [("latitude", "degreesLatitude"), ("longitude", "degreesLongitude"), ("name", "name"), ("address", "address")]
+    {
+        assert_eq!(read[theirs], place[ours], "{event}");
+    }
+    let person = json!({"name": "Carla", "phone": "+55 11 97777-7777"});
+    let (_, event) = to_baileys(acme, &mut baileys, json!({"contact": person})).await;
+    let read = &event["content"]["contactMessage"];
+    assert_eq!(read["displayName"], "Carla");
+    assert!(text(read, "vcard").contains("waid=5511977777777"), "{event}");
+
+    let question = baileys.post(ANA, json!({"text": "Coming?"}), None).await;
+    acme.until_told("message.received", |told| told.iter().any(|one| one["id"] == *question)).await;
+    let (answer, event) = to_baileys(acme, &mut baileys, json!({"message": "Yes", "replyTo": question})).await;
+    let context = &event["content"]["extendedTextMessage"]["contextInfo"];
+    assert_eq!(
+        (&event["content"]["extendedTextMessage"]["text"], &context["stanzaId"]),
+        (&json!("Yes"), &json!(question))
+    );
+    for emoji in ["👍", ""] {
+        let reaction = json!({"reaction": {"messageId": question, "emoji": emoji}});
+        let (_, event) = to_baileys(acme, &mut baileys, reaction).await;
+        let read = &event["content"]["reactionMessage"];
+        assert_eq!(
+            (read["text"].as_str().unwrap_or_default(), &read["key"]["id"]),
+            (emoji, &json!(question)),
+            "{event}"
+        );
+    }
+    let edit = json!({"edit": {"messageId": answer, "message": "No"}});
+    let (_, event) = to_baileys(acme, &mut baileys, edit).await;
+    let read = &event["content"]["protocolMessage"];
+    assert_eq!((&read["key"]["id"], &read["type"]), (&json!(answer), &json!("MESSAGE_EDIT")), "{event}");
+    let edited = &read["editedMessage"];
+    assert!([&edited["conversation"], &edited["extendedTextMessage"]["text"]].contains(&&json!("No")), "{event}");
+    let (_, event) = to_baileys(acme, &mut baileys, json!({"revoke": {"messageId": answer}})).await;
+    let read = &event["content"]["protocolMessage"];
+    assert_eq!((&read["key"]["id"], &read["type"]), (&json!(answer), &json!("REVOKE")), "{event}");
+    baileys.tell(json!({"exit": true})).await;
+}
+
+#[tokio::test]
+async fn every_kind_from_baileys_is_told_with_the_same_bytes_and_fields() {
+    let Some(directory) = installed() else { return };
+    let (world, mut baileys, _state) = with_baileys(&directory).await;
+    let acme = world.service.tenant("acme");
+    let told = async |id: &str| {
+        let told = acme.until_told("message.received", |told| told.iter().any(|one| one["id"] == id)).await;
+        let one = told.into_iter().find(|one| one["id"] == id).unwrap();
+        assert_eq!((&one["from"], one.get("fromMe")), (&json!(BRUNO), None), "{one}");
+        one
+    };
+    let file = noise(50_000);
+    let base64 = BASE64_STANDARD.encode(&file);
+    for (content, kind, media) in [
+        (
+            json!({"image": base64, "mimetype": "image/jpeg", "caption": "look", "jpegThumbnail": "AQI=", "width": 4,
+                   "height": 3}),
+            "image",
+            json!({"mimetype": "image/jpeg", "width": 4, "height": 3}),
+        ),
+        (
+            json!({"video": base64, "caption": "watch", "jpegThumbnail": "AQI=", "seconds": 2}),
+            "video",
+            json!({"mimetype": "video/mp4", "seconds": 2}),
+        ),
+        (
+            json!({"image": base64, "mimetype": "image/jpeg", "caption": "once", "jpegThumbnail": "AQI=", "viewOnce": true}),
+            "image",
+            json!({"mimetype": "image/jpeg"}),
+        ),
+        (
+            json!({"audio": base64, "mimetype": "audio/mp4", "seconds": 3}),
+            "audio",
+            json!({"mimetype": "audio/mp4", "seconds": 3}),
+        ),
+        (
+            json!({"audio": base64, "mimetype": "audio/ogg; codecs=opus", "ptt": true, "seconds": 3, "waveform": "AQI="}),
+            "voice",
+            json!({"mimetype": "audio/ogg; codecs=opus", "seconds": 3}),
+        ),
+        (
+            json!({"document": base64, "mimetype": "application/pdf", "fileName": "a.pdf", "caption": "read"}),
+            "document",
+            json!({"mimetype": "application/pdf", "filename": "a.pdf"}),
+        ),
+        (json!({"sticker": base64}), "sticker", json!({"mimetype": "image/webp"})),
+    ] {
+        let caption = content.get("caption").cloned();
+        let one = told(&baileys.post(ANA, content, None).await).await;
+        assert_eq!((&one["kind"], one.get("text").cloned()), (&json!(kind), caption), "{one}");
+        let mut expected = media;
+        expected["size"] = json!(file.len());
+        expected["sha256"] = json!(hexadecimal(&file));
+        for (name, value) in expected.as_object().unwrap() {
+            assert_eq!(&one["media"][name], value, "{one}");
+        }
+        let request = world.service.request(Method::GET, one["mediaUrl"].as_str().unwrap());
+        let response = request.header("X-Tenant-Id", "acme").send().await.unwrap();
+        assert_eq!(response.status(), 200, "{one}");
+        assert!(response.bytes().await.unwrap() == file, "{kind}: other bytes");
+    }
+
+    let place =
+        json!({"location": {"degreesLatitude": 1.5, "degreesLongitude": -2.5, "name": "here", "address": "Street 1"}});
+    let one = told(&baileys.post(ANA, place, None).await).await;
+    let place = json!({"latitude": 1.5, "longitude": -2.5, "name": "here", "address": "Street 1"});
+    assert_eq!((&one["kind"], &one["location"]), (&json!("location"), &place));
+    let card = |name: &str, phone: &str| {
+        let vcard = format!("BEGIN:VCARD\nVERSION:3.0\nFN:{name}\nTEL;type=CELL;waid=5511977777777:{phone}\nEND:VCARD");
+        json!({"displayName": name, "vcard": vcard})
+    };
+    let cards = [card("Carla", "+55 11 97777-7777"), card("Davi", "+55 11 96666-6666")];
+    let people =
+        json!([{"name": "Carla", "phones": ["+55 11 97777-7777"]}, {"name": "Davi", "phones": ["+55 11 96666-6666"]}]);
+    for count in [1, 2] {
+        let content = json!({"contacts": {"displayName": "people", "contacts": cards[..count]}});
+        let one = told(&baileys.post(ANA, content, None).await).await;
+        assert_eq!(
+            (&one["kind"], &one["contacts"].as_array().unwrap()[..]),
+            (&json!("contact"), &people.as_array().unwrap()[..count])
+        );
+    }
+    let poll = json!({"poll": {"name": "What?", "values": ["tea", "coffee"], "selectableCount": 1}});
+    let one = told(&baileys.post(ANA, poll, None).await).await;
+    assert_eq!(one["poll"], json!({"name": "What?", "options": ["tea", "coffee"], "selectable": 1}), "{one}");
+
+    let question = acme.send_ok(BRUNO, "well?").await["id"].clone();
+    let question = question.as_str().unwrap();
+    baileys.wait(json!({"event": "content", "id": question})).await;
+    let answer = baileys.post(ANA, json!({"text": "yes"}), Some(question)).await;
+    let one = told(&answer).await;
+    assert_eq!((&one["text"], &one["replyTo"]), (&json!("yes"), &json!(question)), "{one}");
+    for emoji in ["👍", ""] {
+        let reaction = baileys.post(ANA, json!({"react": {"text": emoji, "key": question}}), None).await;
+        let expected = json!({"messageId": question, "emoji": emoji});
+        assert_eq!(told(&reaction).await["reaction"], expected);
+    }
+    let edit = told(&baileys.post(ANA, json!({"text": "no", "edit": answer}), None).await).await;
+    assert_eq!((&edit["kind"], &edit["edit"]), (&json!("edit"), &json!({"messageId": answer, "text": "no"})));
+    let revocation = told(&baileys.post(ANA, json!({"delete": answer}), None).await).await;
+    assert_eq!((&revocation["kind"], &revocation["revoke"]), (&json!("revoke"), &json!({"messageId": answer})));
+    let strange = told(&baileys.post(ANA, json!({"requestPhoneNumber": true}), None).await).await;
+    let expected = (&json!("unsupported"), &json!("requestPhoneNumberMessage"));
+    assert_eq!((&strange["kind"], &strange["type"]), expected, "{strange}");
     baileys.tell(json!({"exit": true})).await;
 }

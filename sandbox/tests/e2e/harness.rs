@@ -20,6 +20,9 @@ pub const SECRET: &str = "e2e-internal-secret";
 pub const ANA: &str = "5511999999999";
 pub const BRUNO: &str = "5511888888888";
 
+/// The file with the simulator's root certificate, beside the service's data.
+pub const ROOT: &str = "root.pem";
+
 /// How long anything may take before a test gives up on it. Generous: the machine may be busy.
 const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -39,6 +42,27 @@ impl World {
         let simulator = simulator(config).await;
         let service = Service::start(&simulator.ws_url(), env).await;
         Self { simulator, service }
+    }
+
+    /// With a service that reaches the simulator by TLS, and trusts its root if `trusting`.
+    pub async fn with_tls(trusting: bool) -> Self {
+        let tls = Some("127.0.0.1:0".parse().unwrap());
+        let simulator = simulator(Config { tls, ..Config::default() }).await;
+        let data = Arc::new(TempDir::new().unwrap());
+        let root = data.path().join(ROOT);
+        std::fs::write(&root, simulator.tls_root_pem().expect("a root")).unwrap();
+        let mut program = Program::sandbox(&simulator.wss_url().expect("an address"), &[]);
+        if trusting {
+            program.arguments.extend(["--trust-ca".to_owned(), root.to_str().unwrap().to_owned()]);
+        }
+        let service = Service::run(program, data, Log::default()).await;
+        Self { simulator, service }
+    }
+
+    /// Where the simulator listens by TLS.
+    pub fn tls_address(&self) -> SocketAddr {
+        let url = self.simulator.wss_url().expect("an address");
+        url.trim_start_matches("wss://").split('/').next().unwrap().parse().unwrap()
     }
 
     /// Links Ana's phone to a tenant, or another's.

@@ -1,37 +1,19 @@
 //! The way to WhatsApp: TLS, proxies, and what goes wrong between the two ends.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
+use base64::{Engine, prelude::BASE64_STANDARD};
 use reqwest::Method;
 use serde_json::{Value, json};
-use tempfile::TempDir;
 use whatsapp_simulator::Config;
 
 use crate::{
-    harness::{ANA, BRUNO, Log, Program, Service, Tenant, World, eventually, simulator},
+    harness::{ANA, BRUNO, Service, Tenant, World, eventually, simulator},
     relay::{Kind, Mode, Relay},
 };
 
 /// The simulator's own name for itself, which no name server knows: only a proxy leads there.
 const NOWHERE: &str = "whatsapp.invalid";
-
-/// A world whose service reaches the simulator by TLS, and trusts its root if `trusting`.
-async fn with_tls(trusting: bool) -> World {
-    let tls = Some("127.0.0.1:0".parse().unwrap());
-    let simulator = simulator(Config { tls, ..Config::default() }).await;
-    let data = Arc::new(TempDir::new().unwrap());
-    let root = data.path().join("root.pem");
-    std::fs::write(&root, simulator.tls_root_pem().expect("a root")).unwrap();
-    let mut program = Program::sandbox(&simulator.wss_url().expect("an address"), &[]);
-    if trusting {
-        program.arguments.extend(["--trust-ca".to_owned(), root.to_str().unwrap().to_owned()]);
-    }
-    let service = Service::run(program, data, Log::default()).await;
-    World { simulator, service }
-}
 
 /// A world whose service reaches the simulator over a relay.
 async fn over_relay() -> (World, Relay) {
@@ -60,6 +42,11 @@ async fn open_through(tenant: Tenant<'_>, proxy: impl Into<Option<String>>) -> V
     body
 }
 
+/// A small file, another one for each relay.
+fn base64(relay: &Relay) -> String {
+    BASE64_STANDARD.encode(relay.address.to_string())
+}
+
 /// How many sockets the service holds.
 fn sockets(service: &Service) -> usize {
     let descriptors = std::fs::read_dir(format!("/proc/{}/fd", service.pid())).unwrap();
@@ -69,7 +56,7 @@ fn sockets(service: &Service) -> usize {
 
 #[tokio::test]
 async fn a_session_over_tls_is_linked_and_sends() {
-    let world = with_tls(true).await;
+    let world = World::with_tls(true).await;
     world.pair("acme", ANA).await;
     world.service.tenant("acme").send_ok(BRUNO, "by TLS").await;
     world.until_shown(BRUNO, "by TLS").await;
@@ -77,7 +64,7 @@ async fn a_session_over_tls_is_linked_and_sends() {
 
 #[tokio::test]
 async fn a_server_whose_root_nobody_trusts_is_not_spoken_to() {
-    let world = with_tls(false).await;
+    let world = World::with_tls(false).await;
     let acme = world.service.tenant("acme");
     acme.open().await;
     let refused = acme.until("a reason", |status| status["reason"].is_string()).await;
@@ -264,12 +251,47 @@ async fn a_session_goes_through_its_proxy_and_its_password_is_told_to_nobody() {
 }
 
 #[tokio::test]
+async fn media_goes_through_the_tenants_proxy_both_ways_and_never_around_it() {
+    let world = World::with_tls(true).await;
+    let tls = world.tls_address();
+    world.pair("acme", ANA).await;
+    let acme = world.service.tenant("acme");
+    for kind in [Kind::Http(Some(("user", "password"))), Kind::Socks5(None)] {
+        let relay = Relay::start(kind, tls, Mode::Pass).await;
+        let url = match kind {
+            Kind::Http(_) => format!("http://user:password@{}", relay.address),
+            _ => format!("socks5://{}", relay.address),
+        };
+        open_through(acme, url).await;
+        acme.until_state("ready").await;
+        let sent =
+            acme.call(Method::POST, "/send", Some(json!({"to": BRUNO, "media": {"base64": base64(&relay)}}))).await;
+        assert_eq!(sent.0, 200, "{}", sent.1);
+        assert_eq!(relay.accepted(), 2, "the session's own connection, and one for the upload");
+
+        let file = json!({"mimetype": "text/plain", "filename": "a.txt", "base64": base64(&relay)});
+        let message = json!({"to": ANA, "media": file}).to_string();
+        let id = world.admin(Method::POST, &format!("/admin/accounts/{BRUNO}/messages"), message).await["id"].clone();
+        let told = acme.until_told("message.received", |told| told.iter().any(|one| one["id"] == id)).await;
+        let told = told.iter().find(|one| one["id"] == id).unwrap();
+        let path = told["mediaUrl"].as_str().unwrap();
+        // The only way there is the proxy.
+        relay.set(Mode::Refuse);
+        let (status, refused) = acme.call(Method::GET, path, None).await;
+        assert_eq!((status.as_u16(), &refused["code"]), (502, &json!("media_unavailable")), "{refused}");
+        relay.set(Mode::Pass);
+        acme.until_state("ready").await;
+        let before = relay.accepted();
+        let got = world.service.request(Method::GET, path).header("X-Tenant-Id", "acme").send().await.unwrap();
+        assert_eq!((got.status().as_u16(), got.text().await.unwrap()), (200, relay.address.to_string()));
+        assert_eq!(relay.accepted(), before + 1);
+    }
+}
+
+#[tokio::test]
 async fn a_proxy_is_changed_and_removed_while_the_session_runs() {
-    let mut world = with_tls(true).await;
-    let tls: std::net::SocketAddr = {
-        let url = world.simulator.wss_url().unwrap();
-        url.trim_start_matches("wss://").split('/').next().unwrap().parse().unwrap()
-    };
+    let mut world = World::with_tls(true).await;
+    let tls = world.tls_address();
     world.pair("acme", ANA).await;
     let acme = world.service.tenant("acme");
     let first = Relay::start(Kind::Http(Some(("user", "password"))), tls, Mode::Pass).await;

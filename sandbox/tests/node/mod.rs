@@ -16,6 +16,7 @@ pub struct Baileys {
     input: ChildStdin,
     output: Lines<BufReader<ChildStdout>>,
     history: Vec<Value>,
+    posted: usize,
 }
 
 /// Where the harness is, if it is installed.
@@ -49,11 +50,18 @@ impl Baileys {
             .expect("node starts");
         let input = process.stdin.take().expect("a pipe");
         let output = BufReader::new(process.stdout.take().expect("a pipe")).lines();
-        Self { _process: process, input, output, history: Vec::new() }
+        Self { _process: process, input, output, history: Vec::new(), posted: 0 }
     }
 
     pub async fn tell(&mut self, command: Value) {
         self.input.write_all(format!("{command}\n").as_bytes()).await.expect("Baileys listens");
+    }
+
+    /// Lets it send something, and returns the message's id.
+    pub async fn post(&mut self, to: &str, content: Value, quoted: Option<&str>) -> String {
+        self.tell(json!({ "post": { "to": to, "content": content, "quoted": quoted } })).await;
+        self.posted += 1;
+        text(&self.wait_for_count(json!({ "event": "posted" }), self.posted).await, "id")
     }
 
     /// Waits for an event, past or future, that agrees with `expected` in all its fields.
@@ -62,7 +70,7 @@ impl Baileys {
     }
 
     /// Waits until there are so many of these events, and returns the last.
-    pub async fn wait_for_count(&mut self, expected: Value, count: usize) -> Value {
+    async fn wait_for_count(&mut self, expected: Value, count: usize) -> Value {
         let agrees = |event: &Value| {
             expected.as_object().is_some_and(|fields| fields.iter().all(|(name, value)| event.get(name) == Some(value)))
         };
