@@ -25,6 +25,7 @@ mod references;
 mod restoring;
 mod session;
 mod state;
+mod store_owner;
 mod transport;
 mod upkeep;
 mod version;

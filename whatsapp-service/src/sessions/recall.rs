@@ -4,36 +4,13 @@
 //! between leaves a message that can't be decrypted a second time; when WhatsApp hands it over again, the library takes
 //! it for one that it knows. It looks for the message in its store first, and the store asks here.
 
-use std::sync::Weak;
-
-use whatsapp_rust::{Jid, RetryRequestOptions, async_trait, wacore_binary::builder::NodeBuilder};
+use whatsapp_rust::{Jid, RetryRequestOptions, wacore_binary::builder::NodeBuilder};
 
 use super::session::{Session, lock};
-use crate::store::Owner;
-
-/// Who stands behind the store of a session's device.
-pub struct StoreOwner(pub Weak<Session>);
-
-#[async_trait]
-impl Owner for StoreOwner {
-    async fn recall(&self, identity: [String; 3]) -> bool {
-        match self.0.upgrade() {
-            Some(session) => session.recall(identity).await,
-            None => false,
-        }
-    }
-
-    fn damaged(&self, why: &str) {
-        if let Some(session) = self.0.upgrade() {
-            session.report_damage(why);
-        }
-    }
-}
-
 impl Session {
     /// Whether a message that the library has decrypted before is in no event log; then its sender is asked to send it
     /// again.
-    async fn recall(&self, identity: [String; 3]) -> bool {
+    pub(super) async fn recall(&self, identity: [String; 3]) -> bool {
         let Some(client) = lock(&self.live).as_ref().map(|live| live.client.clone()) else { return false };
         let [chat, sender, id] = &identity;
         let (Ok(from), Ok(author)) = (chat.parse::<Jid>(), sender.parse::<Jid>()) else { return false };

@@ -39,10 +39,10 @@ use super::{
     outbox::{ReachoutTimelock, deleted},
     passkey::{AssertionRefused, RemoteAuthenticator},
     proxy::Proxy,
-    recall::StoreOwner,
     recipient::Recipient,
     restoring::Awaited,
     state::{Reason, Said, Signal, Snapshot, State, Status},
+    store_owner::StoreOwner,
 };
 use crate::{
     clock::timestamp,
@@ -63,6 +63,8 @@ const PING_LIMIT: Duration = Duration::from_secs(10);
 const STABLE: Duration = Duration::from_secs(60);
 /// A session that somebody waits for goes before others for so many dials; one that fails more often waits its turn.
 const URGENT_DIALS: u32 = 3;
+/// How long it may take until a new link is on the disk.
+const SAVE_LIMIT: Duration = Duration::from_secs(10);
 /// How long the server may take to confirm that a device is unlinked.
 const UNLINK_LIMIT: Duration = Duration::from_secs(5);
 
@@ -753,19 +755,42 @@ impl Session {
         ControlFlow::Continue(())
     }
 
-    /// Writes the credentials and ratchets to disk, and that this tenant is linked. The library confirms a pairing to
-    /// the phone before it has saved it.
+    /// The phone is about to hear that it is linked: what can't be written down is not confirmed, and the connection ends.
+    pub(super) async fn linking(&self) {
+        let Some(client) = lock(&self.live).as_ref().map(|live| live.client.clone()) else { return };
+        if let Err(why) = self.save_link(&client).await {
+            self.apply(Signal::StorageFailed(why));
+            client.disconnect().await;
+        }
+    }
+
+    /// Writes the device down, and with it that this tenant is linked.
+    async fn save_link(&self, client: &Client) -> Result<Record, String> {
+        let given_up = Instant::now() + SAVE_LIMIT;
+        loop {
+            client.persistence_manager().flush().await.map_err(|error| error.to_string())?;
+            let known = self.around.store.recorded(&self.tenant).await.map_err(|error| error.to_string())?;
+            if known.paired {
+                return Ok(known);
+            }
+            if Instant::now() > given_up {
+                return Err(format!("The device was not written down within {SAVE_LIMIT:?}."));
+            }
+            // The library's own saver is at it: then there was nothing left to do here, and it is not yet done.
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// Writes the credentials and ratchets to disk, and to whom this tenant is linked.
     async fn make_durable(&self, client: &Client) -> Result<(), String> {
-        client.persistence_manager().flush().await.map_err(|error| error.to_string())?;
+        let known = self.save_link(client).await?;
         client.flush_pending_signal_state().await.map_err(|error| error.to_string())?;
         let phone = client.pn().map(|jid| jid.user.to_string());
-        let store = &self.around.store;
-        let known = store.recorded(&self.tenant).await.map_err(|error| error.to_string())?;
-        if known.paired && known.phone == phone && known.hold.is_none() {
+        if known.phone == phone && known.hold.is_none() {
             return Ok(());
         }
         let linked = |record: &mut Record| *record = Record { paired: true, phone, hold: None, ..take(record) };
-        store.change_record(&self.tenant, linked).await.map_err(|error| error.to_string())
+        self.around.store.change_record(&self.tenant, linked).await.map_err(|error| error.to_string())
     }
 
     /// Ends the link at the server. The library's own `logout` keeps to itself whether the server heard it.

@@ -31,6 +31,10 @@ pub trait Owner: Send + Sync {
     /// sender has been asked for it. `identity` is chat, sender and id.
     async fn recall(&self, identity: [String; 3]) -> bool;
 
+    /// The library is about to tell the phone that it is linked, and has what it needs for that in its memory only.
+    /// Returns when that is on the disk, or when the phone can't be told.
+    async fn linking(&self);
+
     /// What is in the store can't be read any more. It is not used from now on.
     fn damaged(&self, why: &str);
 }

@@ -3,11 +3,14 @@
 use chrono::Utc;
 use whatsapp_rust::{
     async_trait,
-    wacore::store::{
-        error::{Result, StoreError as LibraryError},
-        traits::{
-            DeviceListRecord, LidPnMappingEntry, PendingInboundKey, PendingInboundRow, ProtocolStore, TcTokenEntry,
+    wacore::{
+        store::{
+            error::{Result, StoreError as LibraryError},
+            traits::{
+                DeviceListRecord, LidPnMappingEntry, PendingInboundKey, PendingInboundRow, ProtocolStore, TcTokenEntry,
+            },
         },
+        types::LearningSource,
     },
 };
 
@@ -95,8 +98,16 @@ impl ProtocolStore for DeviceBackend {
         if entries.is_empty() {
             return Ok(());
         }
+        // The library writes the account's own mapping right before it confirms a link to the phone, and the link itself
+        // after that (its pair.rs): a kill in between would leave a device on the phone that nobody has.
+        let linking = entries.iter().any(|entry| entry.learning_source == LearningSource::Pairing.as_str());
         let entries = entries.to_vec();
-        self.write(move |cells| entries.into_iter().try_for_each(|entry| put_mapping(cells, entry))).await
+        let written =
+            self.write(move |cells| entries.into_iter().try_for_each(|entry| put_mapping(cells, entry))).await;
+        if linking {
+            self.owner.linking().await;
+        }
+        written
     }
 
     async fn get_all_lid_mappings(&self) -> Result<Vec<LidPnMappingEntry>> {

@@ -42,6 +42,8 @@ impl Owner for Always {
         self.0
     }
 
+    async fn linking(&self) {}
+
     fn damaged(&self, why: &str) {
         assert!(!why.is_empty());
     }
