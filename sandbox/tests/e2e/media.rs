@@ -431,6 +431,43 @@ async fn a_kill_in_the_middle_of_an_upload_loses_and_doubles_nothing() {
 }
 
 #[tokio::test]
+async fn what_is_still_uploaded_has_not_left_and_holds_nobody_else_up() {
+    let mut world = paired(&[]).await;
+    // The host does not answer in the time of this test.
+    world.fault(json!({"mediaLatencyMs": 600_000})).await;
+    let recipients: Vec<String> = (0..20).map(|n| format!("49151000000{n:02}")).collect();
+    let acme = world.service.tenant("acme");
+    let mut ids = Vec::new();
+    for (n, phone) in recipients.iter().enumerate() {
+        let account = json!({"phone": phone, "name": "Someone"}).to_string();
+        world.admin(Method::POST, "/admin/accounts", account).await;
+        let body = json!({"to": phone, "media": {"base64": BASE64_STANDARD.encode(format!("file {n}"))}});
+        let (status, sent) = acme.call(Method::POST, "/send?wait=0", Some(body)).await;
+        assert_eq!(status, 202, "{sent}");
+        ids.push(sent["id"].clone());
+    }
+    acme.send_ok(BRUNO, "a text goes past them all").await;
+    // One that is on its way to the media host can still be called back.
+    let (status, cancelled) = acme.call(Method::DELETE, &format!("/messages/{}", ids[0].as_str().unwrap()), None).await;
+    assert_eq!((status.as_u16(), &cancelled["code"]), (200, &json!("cancelled")), "{cancelled}");
+    world.service.kill_and_restart().await;
+    world.clear_faults().await;
+    let acme = world.service.tenant("acme");
+    for id in &ids[1..] {
+        acme.until_fate(id, "delivered").await;
+    }
+    let steps = acme.told("message.status").await;
+    assert!(
+        steps.iter().all(|step| step["status"] != "unknown"),
+        "none may have left before it was uploaded: {steps:?}"
+    );
+    assert!(world.shown_on(&recipients[0]).await.is_empty());
+    for phone in &recipients[1..] {
+        assert_eq!(world.shown_on(phone).await.len(), 1);
+    }
+}
+
+#[tokio::test]
 async fn media_that_nobody_waits_for_any_more_is_removed() {
     let mut world = paired(&[]).await;
     world.cut_off("acme", ANA).await;

@@ -13,6 +13,9 @@ use super::recipient::Recipient;
 /// To how many people a tenant's messages are on their way at the same time.
 const WINDOW: usize = 16;
 
+/// How many of a tenant's messages may be on their way beside these, while their media is uploaded.
+const ASIDE: usize = 64;
+
 /// How fast a tenant's messages leave.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Pace {
@@ -32,6 +35,8 @@ pub struct Lane {
     /// Whose first message has to wait, and until when.
     later: BTreeSet<(Instant, Recipient)>,
     on_the_way: usize,
+    /// How many of those on their way need no place now.
+    aside: usize,
     length: usize,
     promised: usize,
     next_start: Option<Instant>,
@@ -94,7 +99,7 @@ impl Lane {
 
     /// Takes a place on the way for a message that is about to be accepted, if none of the tenant's waits for one.
     pub fn reserve(&mut self, recipient: &Recipient, now: Instant) -> bool {
-        let free = self.on_the_way < WINDOW && self.turn.is_empty() && self.next_start.is_none_or(|at| at <= now);
+        let free = self.has_place() && self.turn.is_empty() && self.next_start.is_none_or(|at| at <= now);
         if !free || self.queues.contains_key(recipient) {
             return false;
         }
@@ -109,6 +114,18 @@ impl Lane {
         if let Some(queue) = self.queues.get_mut(recipient) {
             queue.rows.push_front(row);
         }
+    }
+
+    /// A message on its way gives its place to another, unless too many have done that. Says whether it did.
+    pub fn step_aside(&mut self) -> bool {
+        let may = self.aside < ASIDE;
+        self.aside += usize::from(may);
+        may
+    }
+
+    /// One that stepped aside needs a place again, and has it even if none is free.
+    pub fn step_back(&mut self) {
+        self.aside = self.aside.saturating_sub(1);
     }
 
     /// Gives the place back.
@@ -140,7 +157,7 @@ impl Lane {
         {
             self.turn.push_back(recipient);
         }
-        if self.on_the_way >= WINDOW {
+        if !self.has_place() {
             return Next::Nothing;
         }
         if let Some(at) = self.next_start.filter(|at| *at > now && !self.turn.is_empty()) {
@@ -217,6 +234,10 @@ impl Lane {
         self.length = self.on_the_way;
         self.turn.clear();
         self.later.clear();
+    }
+
+    fn has_place(&self) -> bool {
+        self.on_the_way < WINDOW + self.aside
     }
 
     fn depart(&mut self, now: Instant) {
@@ -327,6 +348,25 @@ mod tests {
         assert_eq!(lane.next(now), Next::Nothing);
         lane.finished(&person(0), 0, After::Done);
         assert_eq!(lane.next(now), start(&person(WINDOW), WINDOW as i64));
+    }
+
+    #[test]
+    fn whose_media_is_uploaded_keeps_only_those_to_the_same_person_waiting() {
+        let (mut lane, now) = (Lane::default(), Instant::now());
+        for n in 0..WINDOW + ASIDE + 2 {
+            lane.push(&person(n), n as i64);
+        }
+        lane.push(&person(0), 1000);
+        for n in 0..WINDOW + ASIDE {
+            assert_eq!(lane.next(now), start(&person(n), n as i64));
+            assert_eq!(lane.step_aside(), n < ASIDE, "{n}");
+        }
+        assert_eq!(lane.next(now), Next::Nothing);
+        lane.step_back();
+        lane.finished(&person(1), 1, After::Done);
+        assert_eq!(lane.next(now), Next::Nothing, "it came back to no place, and left none");
+        lane.finished(&person(ASIDE), ASIDE as i64, After::Done);
+        assert_eq!(lane.next(now), start(&person(WINDOW + ASIDE), (WINDOW + ASIDE) as i64));
     }
 
     #[test]

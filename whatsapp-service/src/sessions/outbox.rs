@@ -168,12 +168,15 @@ impl Session {
     ) -> Result<Vec<Result<Taken, NotTaken>>, Refused> {
         let wanted = submissions.len();
         let room = lock(&self.lane).promise(wanted, self.around.outbox_limit);
-        let recipients: Vec<_> = submissions.iter().map(|submission| submission.to.clone()).collect();
-        // A single message with nothing before it is written down as already on its way: one commit instead of two.
-        let direct = match &recipients[..] {
-            [to] if room > 0 && self.may_send() => lock(&self.lane).reserve(to, Instant::now()),
+        // A single message with nothing before it is written down as already on its way: one commit instead of two. One
+        // with media is not: that is uploaded first.
+        let direct = match &submissions[..] {
+            [Submission { to, content, .. }] if content.file().is_none() && room > 0 && self.may_send() => {
+                lock(&self.lane).reserve(to, Instant::now())
+            }
             _ => false,
         };
+        let recipients: Vec<_> = submissions.iter().map(|submission| submission.to.clone()).collect();
         let account = self.snapshot().phone;
         let drafts = submissions.into_iter().map(|submission| draft(submission, account.clone(), direct));
         let accepted = self.around.store.accept(&self.tenant, drafts.collect(), room).await;
@@ -396,6 +399,23 @@ impl Drop for Departure {
     }
 }
 
+/// A message on its way that has given its place to another, until this is dropped.
+struct Aside<'a>(&'a Session);
+
+impl<'a> Aside<'a> {
+    fn step(session: &'a Arc<Session>) -> Option<Self> {
+        let aside = lock(&session.lane).step_aside().then_some(Self(session))?;
+        session.pump();
+        Some(aside)
+    }
+}
+
+impl Drop for Aside<'_> {
+    fn drop(&mut self) {
+        lock(&self.0.lane).step_back();
+    }
+}
+
 impl Departure {
     async fn run(&self, message: Option<Message>) -> After {
         let (session, store, tenant) = (&self.session, &self.session.around.store, &self.session.tenant);
@@ -409,6 +429,7 @@ impl Departure {
             Err(_) => return soon(),
         };
         let content = message.content.as_ref().and_then(|content| serde_json::from_str::<Content>(content.get()).ok());
+        let has_file = content.as_ref().is_some_and(|content| content.file().is_some());
         let begun = Instant::now();
         let content = match content {
             Some(content) => self.uploaded(content).await,
@@ -422,6 +443,14 @@ impl Departure {
                 return self.fail(&message, why, None).await;
             }
         };
+        // Meanwhile it may have been cancelled or given up, or a receipt may have come for an earlier copy.
+        if has_file {
+            match store.departs(self.row).await {
+                Ok(true) => {}
+                Ok(false) => return After::Done,
+                Err(_) => return soon(),
+            }
+        }
         // A receipt can settle it before its acknowledgement comes.
         let settled = store.wait_for(tenant, &message.id);
         let attempt = |fresh| session.attempt(&message, &self.recipient, &content, fresh, session.around.attempt_limit);
@@ -450,6 +479,7 @@ impl Departure {
         let ContentKind::Media(media) = &mut content.kind else { return Ok(content) };
         let client = session.ready_client().ok_or(NotUploaded::Later)?;
         let line = Line { client: &client, dialler: &session.around.dialler, proxy: session.proxy() };
+        let _place = Aside::step(session);
         let upload = tokio::select! {
             upload = session.around.media.upload(&session.tenant, &line, &media.parcel) => upload?,
             () = session.around.stopping.cancelled() => return Err(NotUploaded::Later),

@@ -271,11 +271,12 @@ impl Store {
         })
     }
 
-    /// The message, to be sent now, if that is still to be done. From now on it counts as one that may have left.
+    /// The message, to be sent now, if that is still to be done. From now on it counts as one that may have left, unless
+    /// it has media, which is brought to WhatsApp first: then it does so from [`Store::departs`] on.
     pub async fn claim(&self, tenant: &TenantId, row: i64) -> Result<Option<Message>, StoreError> {
         let sql = format!(
-            "UPDATE messages SET tried = 1, attempts = attempts + 1 WHERE row = ? AND pending = 1 AND expires_at > ? \
-             RETURNING {COLUMNS}"
+            "UPDATE messages SET tried = (tried OR media IS NULL), attempts = attempts + 1 \
+             WHERE row = ? AND pending = 1 AND expires_at > ? RETURNING {COLUMNS}"
         );
         let lost = "SELECT 1 FROM messages WHERE row = ? AND pending = 1 AND tried = 1 AND status = 'queued'";
         let tenant = tenant.clone();
@@ -286,6 +287,15 @@ impl Store {
                 tx.advance(&tenant, Of::Row(row), MessageStatus::Unknown, |_| {})?;
             }
             Ok(claimed)
+        })
+        .await
+    }
+
+    /// A message whose media is where it has to be leaves now: says whether that is still to be done.
+    pub async fn departs(&self, row: i64) -> Result<bool, StoreError> {
+        self.write(move |tx| {
+            let sql = "UPDATE messages SET tried = 1 WHERE row = ? AND pending = 1 AND expires_at > ?";
+            Ok(tx.execute(sql, [row, millis(Utc::now())])? == 1)
         })
         .await
     }
