@@ -197,6 +197,25 @@ async fn every_kind_is_told_as_what_it_is_once_each_and_in_order() {
 }
 
 #[tokio::test]
+async fn what_only_the_phone_may_show_is_told_without_what_it_says() {
+    let mut world = World::start().await;
+    world.pair("acme", ANA).await;
+    let media = json!({"base64": "iVBORw0KGgo=", "mimetype": "image/png", "viewOnce": true});
+    let message = json!({"to": ANA, "text": "look once", "media": media}).to_string();
+    let id = world.admin(Method::POST, &format!("/admin/accounts/{BRUNO}/messages"), message).await["id"].clone();
+    let told = world.service.tenant("acme").until_told("message.received", |told| !told.is_empty()).await;
+    assert_eq!((&told[0]["id"], &told[0]["from"]), (&id, &json!(BRUNO)), "{told:?}");
+    assert_eq!(said(told[0].clone()), json!({"kind": "unsupported", "type": "view_once"}));
+    let shown = world.shown_on(ANA).await;
+    assert_eq!((&shown[0]["id"], &shown[0]["text"]), (&id, &json!("look once")), "the phone has it");
+    // It was confirmed, and comes no more.
+    world.service.kill_and_restart().await;
+    world.write(BRUNO, ANA, "the next one").await;
+    let told = world.service.tenant("acme").until_told("message.received", |told| told.len() > 1).await;
+    assert_eq!((told.len(), &told[1]["text"]), (2, &json!("the next one")));
+}
+
+#[tokio::test]
 async fn a_vote_is_told_with_what_it_chose() {
     let world = World::start().await;
     world.pair("acme", ANA).await;

@@ -110,6 +110,13 @@ impl EventHandler for Listener {
                 self.inbound.recovered(batch.iter());
                 return;
             }
+            Event::UndecryptableMessage(message) => {
+                let why = &message.unavailable_type;
+                if message.is_unavailable && why.is_unrecoverable_fanout() {
+                    self.inbound.withheld(&message.info, why.as_str());
+                }
+                return;
+            }
             Event::PairSuccess(success) => Heard::PairSuccess { phone: success.id.user.to_string() },
             Event::Connected(_) | Event::OfflineSyncCompleted(_) => Heard::Connected,
             event => match signal_of(event) {
@@ -126,6 +133,7 @@ impl EventHandler for Listener {
             EventKind::ServerAck,
             EventKind::Receipt,
             EventKind::Messages,
+            EventKind::UndecryptableMessage,
             EventKind::PairSuccess,
             EventKind::PairError,
             EventKind::Connected,

@@ -29,7 +29,7 @@ const MAX_OPTIONS: usize = 12;
 
 /// A file to send.
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct NewMedia {
     base64: String,
     kind: Option<Kind>,
@@ -41,6 +41,8 @@ struct NewMedia {
     thumbnail: Option<String>,
     #[serde(default)]
     voice: bool,
+    #[serde(default)]
+    view_once: bool,
 }
 
 #[derive(Deserialize)]
@@ -134,6 +136,7 @@ impl NewMedia {
             height: self.height,
             seconds: self.seconds,
             thumbnail: self.thumbnail.as_deref().map(decoded).transpose()?,
+            view_once: self.view_once,
         }))
     }
 }

@@ -135,6 +135,9 @@ fn message(m: &Message) -> Node {
         node = node.attr("edit", edit);
     }
     let mut children: Vec<Node> = m.encs.iter().map(enc).collect();
+    if m.encs.is_empty() {
+        children.push(NodeBuilder::new("unavailable").attr("type", "view_once").build());
+    }
     if let Some(identity) = &m.device_identity {
         children.push(NodeBuilder::new("device-identity").bytes(identity.clone()).build());
     }

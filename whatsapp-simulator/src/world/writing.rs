@@ -203,6 +203,7 @@ impl World {
         if !self.is_on(&number) {
             return Err(WriteError::PhoneOff);
         }
+        let view_once = matches!(&draft, Draft::Media(media) if media.view_once);
         let plain_text = matches!(draft, Draft::Text(_)) && reply_to.is_none();
         let ends = Ends { own: &own, other: &other, own_number: number.as_str(), other_number: other_number.as_str() };
         let message = self.compose(&handset, &ends, draft, reply_to)?;
@@ -213,6 +214,10 @@ impl World {
             WriteError::Encrypting
         })?;
         mark(&mut encs, &message);
+        if view_once {
+            // A device without a part of its own is told that there is one.
+            encs.iter_mut().filter(|(device, _)| device.device != 0).for_each(|(_, parts)| parts.clear());
+        }
         let id = new_message_id();
         if !plain_text {
             lock(&handset.chat).keep(&id, other_number.as_str(), message.encode_to_vec());

@@ -10,7 +10,10 @@ use std::sync::{Arc, Weak};
 
 use chrono::Utc;
 use tokio::runtime::Handle;
-use whatsapp_rust::{Client, InboundDurabilityHook, anyhow, async_trait, types::events::InboundMessage};
+use whatsapp_rust::{
+    Client, InboundDurabilityHook, anyhow, async_trait,
+    types::{events::InboundMessage, message::MessageInfo},
+};
 
 use self::told::{Told, told, vote};
 pub use self::{
@@ -29,12 +32,26 @@ impl Inbound {
     /// on the disk. Of very many at once, some are told before.
     pub fn receipt(&self, ids: Vec<String>, status: MessageStatus) {
         let Some(session) = self.0.upgrade() else { return };
+        self.before_it_is_confirmed(async move { session.receipt(ids, status).await });
+    }
+
+    /// Takes in that there is a message that WhatsApp shows only on the phone, such as one to be looked at once. It is
+    /// confirmed to the server as soon as this returns, like a receipt.
+    pub fn withheld(&self, info: &MessageInfo, why: &str) {
+        let Some(session) = self.0.upgrade() else { return };
+        let Some(data) = told::withheld(info, why) else { return };
+        let message = Received { identity: identity(info), data: Some(data), own: info.source.is_from_me, kept: None };
+        self.before_it_is_confirmed(async move {
+            session.persist(|| session.around.store.received(&session.tenant, vec![message.clone()])).await;
+        });
+    }
+
+    fn before_it_is_confirmed(&self, work: impl Future<Output = ()> + Send + 'static) {
+        let Some(session) = self.0.upgrade() else { return };
         // Whoever waits here takes a thread.
         match session.around.blocking_receipts.clone().try_acquire_owned() {
-            Ok(_turn) => {
-                tokio::task::block_in_place(|| Handle::current().block_on(session.receipt(ids, status)));
-            }
-            Err(_) => drop(tokio::spawn(async move { session.receipt(ids, status).await })),
+            Ok(_turn) => tokio::task::block_in_place(|| Handle::current().block_on(work)),
+            Err(_) => drop(tokio::spawn(work)),
         }
     }
 
@@ -62,7 +79,7 @@ impl Session {
             if data.is_none() && source.is_from_me {
                 continue;
             }
-            let identity = [source.chat.to_string(), source.sender.to_string(), message.info.id.clone()];
+            let identity = identity(&message.info);
             let kept = kept.flatten().map(|kept| (kept, until));
             messages.push(Received { identity, data, own: source.is_from_me, kept });
         }
@@ -86,6 +103,11 @@ impl Session {
         };
         polls.iter().find_map(of)
     }
+}
+
+/// What makes a message this one: chat, sender and id.
+fn identity(info: &MessageInfo) -> [String; 3] {
+    [info.source.chat.to_string(), info.source.sender.to_string(), info.id.clone()]
 }
 
 #[async_trait]

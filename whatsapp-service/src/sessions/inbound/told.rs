@@ -118,7 +118,8 @@ pub struct ReceivedMessage<'a> {
     poll: Option<Poll<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     poll_vote: Option<PollVote<'a>>,
-    /// Of what is unsupported: the name of its field in WhatsApp's protocol, or `unknown`.
+    /// Of what is unsupported: the name of its field in WhatsApp's protocol, or `unknown`; `view_once`, `hosted` or `bot`
+    /// if WhatsApp shows it only on the phone.
     #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
     field: Option<String>,
     /// The sender's phone number, where it is known.
@@ -223,26 +224,7 @@ pub struct PollVote<'a> {
 /// What is told of a message; `None` for what people don't see, for what goes to everybody (status posts, channels).
 /// `chosen` is what its vote chose, if it is one and could be read.
 pub fn told(InboundMessage { message, info, .. }: &InboundMessage, chosen: Option<Vec<String>>) -> Option<Told> {
-    let source = &info.source;
-    if source.chat.is_status_broadcast() || source.chat.is_newsletter() {
-        return None;
-    }
-    let sender = [Some(&source.sender), source.sender_alt.as_ref()];
-    let recipient = [Some(&source.chat), source.recipient_alt.as_ref(), info.peer_recipient_pn.as_ref()];
-    let recipient = recipient.map(|jid| jid.filter(|_| source.is_from_me));
-    let about = ReceivedMessage {
-        id: &info.id,
-        from_me: source.is_from_me,
-        from: user(&sender, Jid::is_pn),
-        from_lid: user(&sender, Jid::is_lid),
-        from_name: Some(info.push_name.as_str()).filter(|name| !name.is_empty() && !source.is_from_me),
-        to: user(&recipient, Jid::is_pn),
-        to_lid: user(&recipient, Jid::is_lid),
-        chat: source.chat.to_non_ad().to_string(),
-        timestamp: info.timestamp,
-        offline: info.is_offline,
-        ..ReceivedMessage::default()
-    };
+    let about = about(info)?;
     let base = unwrapped(message);
     let reply_to = context_of(base).and_then(|context| context.stanza_id.as_deref()).filter(|id| !id.is_empty());
     let (said, kept) = content(base, message, info, chosen)?;
@@ -264,13 +246,42 @@ pub fn told(InboundMessage { message, info, .. }: &InboundMessage, chosen: Optio
     });
     let kept = kept.map(|what| Kept {
         at: Utc::now().timestamp_millis(),
-        chat: source.chat.to_string(),
-        sender: source.sender.to_string(),
+        chat: info.source.chat.to_string(),
+        sender: info.source.sender.to_string(),
         id: info.id.clone(),
-        from_me: source.is_from_me,
+        from_me: info.source.is_from_me,
         what,
     });
     Some(Told { data: data.ok()?, kept })
+}
+
+/// What is told of a message that WhatsApp keeps from companions, in the same way.
+pub fn withheld(info: &MessageInfo, why: &str) -> Option<Value> {
+    serde_json::to_value(ReceivedMessage { field: Some(why.into()), ..about(info)? }).ok()
+}
+
+/// From whom a message came to whom, and when.
+fn about(info: &MessageInfo) -> Option<ReceivedMessage<'_>> {
+    let source = &info.source;
+    if source.chat.is_status_broadcast() || source.chat.is_newsletter() {
+        return None;
+    }
+    let sender = [Some(&source.sender), source.sender_alt.as_ref()];
+    let recipient = [Some(&source.chat), source.recipient_alt.as_ref(), info.peer_recipient_pn.as_ref()];
+    let recipient = recipient.map(|jid| jid.filter(|_| source.is_from_me));
+    Some(ReceivedMessage {
+        id: &info.id,
+        from_me: source.is_from_me,
+        from: user(&sender, Jid::is_pn),
+        from_lid: user(&sender, Jid::is_lid),
+        from_name: Some(info.push_name.as_str()).filter(|name| !name.is_empty() && !source.is_from_me),
+        to: user(&recipient, Jid::is_pn),
+        to_lid: user(&recipient, Jid::is_lid),
+        chat: source.chat.to_non_ad().to_string(),
+        timestamp: info.timestamp,
+        offline: info.is_offline,
+        ..ReceivedMessage::default()
+    })
 }
 
 /// The vote that a message is, if it is one.

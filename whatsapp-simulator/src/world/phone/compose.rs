@@ -83,6 +83,8 @@ pub struct MediaDraft {
     pub seconds: Option<u32>,
     /// A small JPEG of it.
     pub thumbnail: Option<Vec<u8>>,
+    /// Whether it is to be looked at once: then no companion gets it.
+    pub view_once: bool,
 }
 
 impl std::fmt::Debug for MediaDraft {
