@@ -254,28 +254,32 @@ async fn a_message_that_a_kill_has_lost_is_sent_again_by_its_sender() {
     let mut world = World::start().await;
     world.pair("acme", ANA).await;
     world.fault(json!({"forgetConfirmations": true, "phone": ANA})).await;
-    let id = world.write(BRUNO, ANA, "lost, and found").await;
-    world.service.tenant("acme").until_told("message.received", |told| told.len() == 1).await;
+    // The account's own messages are no less worth.
+    let ids = [world.write(BRUNO, ANA, "lost, and found").await, world.write(ANA, BRUNO, "one's own").await];
+    world.service.tenant("acme").until_told("message.received", |told| told.len() == 2).await;
     assert_eq!(world.service.terminate().await.code(), Some(0));
     world.clear_faults().await;
     assert!(world.service.database().execute("DELETE FROM received", ()).unwrap() > 0);
     world.service.restart().await;
     let acme = world.service.tenant("acme");
-    let told = acme.until_told("message.received", |told| told.len() == 2).await;
-    assert_eq!((&told[1]["id"], &told[1]["text"]), (&id, &json!("lost, and found")));
-    assert_eq!(world.stats().await["phones"][ANA]["retryReceipts"], 1, "it was asked for");
+    let told = acme.until_told("message.received", |told| told.len() == 4).await;
+    for (id, text) in ids.iter().zip(["lost, and found", "one's own"]) {
+        assert!(told[2..].iter().any(|one| one["id"] == *id && one["text"] == text), "{told:?}");
+    }
+    let asked = world.count(ANA, "retryReceipts").await;
+    assert!(asked >= 2, "they were asked for");
     // It is not asked for any more, and one that is known is not asked for at all.
     world.fault(json!({"forgetConfirmations": true, "phone": ANA})).await;
     world.write(BRUNO, ANA, "the next one").await;
-    acme.until_told("message.received", |told| told.len() == 3).await;
+    acme.until_told("message.received", |told| told.len() == 5).await;
     assert_eq!(world.service.terminate().await.code(), Some(0));
     world.clear_faults().await;
     world.service.restart().await;
     world.service.tenant("acme").until_state("ready").await;
     world.write(BRUNO, ANA, "the last one").await;
-    let told = world.service.tenant("acme").until_told("message.received", |told| told.len() == 4).await;
-    assert_eq!(told[3]["text"], "the last one");
-    assert_eq!(world.stats().await["phones"][ANA]["retryReceipts"], 1);
+    let told = world.service.tenant("acme").until_told("message.received", |told| told.len() == 6).await;
+    assert_eq!(told[5]["text"], "the last one");
+    assert_eq!(world.count(ANA, "retryReceipts").await, asked);
 }
 
 #[tokio::test]

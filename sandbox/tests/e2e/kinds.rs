@@ -171,7 +171,7 @@ async fn an_edit_and_a_revocation_change_the_message_on_the_phones() {
     acme.until_fate(&json!(revocation), "delivered").await;
     // Nothing of it looks like another message.
     assert_eq!(world.shown_on(BRUNO).await.len(), 1);
-    assert_eq!(acme.status().await["messagesSent"], 4);
+    acme.until("the count", |status| status["messagesSent"] == 4).await;
 }
 
 #[tokio::test]

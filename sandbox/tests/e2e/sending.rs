@@ -20,7 +20,7 @@ async fn a_message_arrives_decrypted_on_the_other_phone() {
     assert_eq!((&own[0]["id"], &own[0]["fromMe"]), (&sent["id"], &json!(true)));
     eventually("the second tick", || async { (world.shown_on(ANA).await[0]["status"] == "delivered").then_some(()) })
         .await;
-    assert_eq!(acme.status().await["messagesSent"], 1);
+    acme.until("the count", |status| status["messagesSent"] == 1).await;
 }
 
 #[tokio::test]
@@ -145,7 +145,7 @@ async fn late_and_duplicate_acknowledgements_change_nothing() {
     world.fault(json!({"duplicateAcks": true})).await;
     acme.send_ok(BRUNO, "acknowledged twice").await;
     acme.send_ok(BRUNO, "and the next").await;
-    assert_eq!(acme.status().await["messagesSent"], 2);
+    acme.until("the count", |status| status["messagesSent"] == 2).await;
     world.clear_faults().await;
     world.fault(json!({"ackDelayMs": 1500})).await;
     world.fault(json!({"dropReceipts": true, "phone": ANA})).await;

@@ -4,9 +4,13 @@
 //! between leaves a message that can't be decrypted a second time; when WhatsApp hands it over again, the library takes
 //! it for one that it knows. It looks for the message in its store first, and the store asks here.
 
-use whatsapp_rust::{Jid, RetryRequestOptions, wacore_binary::builder::NodeBuilder};
+use whatsapp_rust::{
+    Jid, RetryRequestOptions,
+    wacore_binary::{JidExt, builder::NodeBuilder},
+};
 
 use super::session::{Session, lock};
+
 impl Session {
     /// Whether a message that the library has decrypted before is in no event log; then its sender is asked to send it
     /// again.
@@ -14,9 +18,10 @@ impl Session {
         let Some(client) = lock(&self.live).as_ref().map(|live| live.client.clone()) else { return false };
         let [chat, sender, id] = &identity;
         let (Ok(from), Ok(author)) = (chat.parse::<Jid>(), sender.parse::<Jid>()) else { return false };
-        // What passes between one's own devices is not in the log.
         let own = [client.pn(), client.lid()];
-        if own.iter().flatten().any(|own| own.user == author.user) {
+        let is_own = |jid: &Jid| own.iter().flatten().any(|own| own.user == jid.user);
+        // What passes between one's own devices is not in the log.
+        if is_own(&from) {
             return false;
         }
         let store = &self.around.store;
@@ -27,6 +32,8 @@ impl Session {
         let node = node.attr("t", chrono::Utc::now().timestamp());
         let node = if from.user == author.user {
             node.attr("from", author)
+        } else if is_own(&author) && !from.is_group() {
+            node.attr("from", author).attr("recipient", from)
         } else {
             node.attr("from", from).attr("participant", author)
         };
