@@ -1,6 +1,6 @@
-//! The examples of `docs/api.md`, run as they stand there.
+//! The examples of `README.md` and `docs/api.md`, run as they stand there.
 
-use std::{collections::BTreeSet, process::Stdio};
+use std::{collections::BTreeSet, process::Stdio, time::Duration};
 
 use serde_json::json;
 use tokio::process::Command;
@@ -8,6 +8,7 @@ use tokio::process::Command;
 use crate::harness::{ANA, BRUNO, SECRET, World, eventually};
 
 const MANUAL: &str = include_str!("../../../docs/api.md");
+const README: &str = include_str!("../../../README.md");
 
 /// What every example runs after: a call that is refused ends it, and what comes in is waited for and not slept for.
 const BEFORE: &str = r#"
@@ -18,35 +19,36 @@ before=$(received || true)
 "#;
 const UNTIL_RECEIVED: &str = r#"until [ "$(received || true)" -gt "$before" ]; do sleep 0.1; done"#;
 
-/// The examples below a heading, up to the next one of its kind.
-fn examples(heading: &str) -> Vec<&'static str> {
-    let (_, section) = MANUAL.split_once(&format!("\n### {heading}\n")).expect("the heading");
-    let section = section.split("\n### ").next().unwrap_or(section);
+/// The examples below a heading, up to the next one of its kind, or of the kind above.
+fn examples(document: &'static str, heading: &str) -> Vec<&'static str> {
+    let (_, section) = document.split_once(&format!("\n### {heading}\n")).expect("the heading");
+    let section =
+        ["\n### ", "\n## "].iter().fold(section, |section, next| section.split(next).next().unwrap_or(section));
     section.split("```sh\n").skip(1).map(|rest| rest.split("```").next().unwrap_or(rest)).collect()
 }
 
-#[tokio::test]
-async fn every_example_of_a_message_does_what_it_says() {
-    let world = World::start().await;
-    world.pair("demo", ANA).await;
-    let headings =
-        ["POST /send", "GET /messages/{id}/media", "POST /messages/{id}/read", "POST /presence", "POST /numbers/check"];
-    for heading in headings {
-        let found = examples(heading);
-        assert!(!found.is_empty(), "{heading} has an example");
-        for example in found {
-            let script = example
-                .replace("http://127.0.0.1:3000", &world.service.url)
-                .replace("http://127.0.0.1:3001", &world.simulator.http_url())
-                .replace("X-Internal-Secret: sandbox", &format!("X-Internal-Secret: {SECRET}"))
-                .replace("sleep 1", UNTIL_RECEIVED);
-            let mut bash = Command::new("bash");
-            bash.args(["-c", &format!("{BEFORE}{script}")]).env("SERVICE", &world.service.url).env("SECRET", SECRET);
-            let output = bash.stdin(Stdio::null()).kill_on_drop(true).output().await.unwrap();
-            let said = [output.stdout, output.stderr].concat();
-            assert!(output.status.success(), "{heading}: {example}{}", String::from_utf8_lossy(&said));
-        }
+/// Runs the examples below a heading, which must succeed, against this world.
+async fn run(world: &World, document: &'static str, heading: &str) {
+    let found = examples(document, heading);
+    assert!(!found.is_empty(), "{heading} has an example");
+    for example in found {
+        let script = example
+            .replace("http://127.0.0.1:3000", &world.service.url)
+            .replace("http://127.0.0.1:3001", &world.simulator.http_url())
+            .replace("X-Internal-Secret: sandbox", &format!("X-Internal-Secret: {SECRET}"))
+            .replace("sleep 1", UNTIL_RECEIVED);
+        let mut bash = Command::new("bash");
+        bash.args(["-c", &format!("{BEFORE}{script}")]).env("SERVICE", &world.service.url).env("SECRET", SECRET);
+        let output = bash.stdin(Stdio::null()).kill_on_drop(true).output();
+        let output = tokio::time::timeout(Duration::from_secs(120), output).await;
+        let output = output.unwrap_or_else(|_| panic!("{heading}: {example} does not end")).unwrap();
+        let said = [output.stdout, output.stderr].concat();
+        assert!(output.status.success(), "{heading}: {example}{}", String::from_utf8_lossy(&said));
     }
+}
+
+/// Waits until Bruno's phone shows every kind of message, and what was done to some.
+async fn until_every_kind_is_shown(world: &World) {
     let wanted = ["audio", "contact", "document", "image", "location", "sticker", "text", "video", "voice"];
     eventually("every kind on the phone", || async {
         let shown = world.shown_on(BRUNO).await;
@@ -54,8 +56,38 @@ async fn every_example_of_a_message_does_what_it_says() {
         let any = |field: &str, value: serde_json::Value| shown.iter().any(|message| message[field] == value);
         let changed = any("edited", json!(true)) && any("revoked", json!(true));
         let answered = shown.iter().any(|message| message["replyTo"].is_string());
-        let reacted = any("reactions", json!([{"from": ANA, "emoji": "🎉"}]));
-        (wanted.iter().all(|kind| kinds.contains(kind)) && changed && answered && reacted).then_some(())
+        (wanted.iter().all(|kind| kinds.contains(kind)) && changed && answered).then_some(())
     })
     .await;
+}
+
+#[tokio::test]
+async fn every_example_of_the_manual_does_what_it_says() {
+    let world = World::start().await;
+    world.pair("demo", ANA).await;
+    for heading in
+        ["POST /send", "GET /messages/{id}/media", "POST /messages/{id}/read", "POST /presence", "POST /numbers/check"]
+    {
+        run(&world, MANUAL, heading).await;
+    }
+    until_every_kind_is_shown(&world).await;
+    let reacted = json!([{"from": ANA, "emoji": "🎉"}]);
+    eventually("the reaction", || async {
+        world.shown_on(BRUNO).await.iter().any(|message| message["reactions"] == reacted).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn every_example_of_the_readme_does_what_it_says() {
+    let world = World::start().await;
+    world.pair("demo", ANA).await;
+    run(&world, README, "More than text").await;
+    until_every_kind_is_shown(&world).await;
+    let sent = world.service.tenant("demo").get("/messages").await;
+    let sent = sent["messages"].as_array().unwrap();
+    assert_eq!(sent.len(), 13, "{sent:?}");
+    for message in sent {
+        world.service.tenant("demo").until_fate(&message["id"], "delivered").await;
+    }
 }
