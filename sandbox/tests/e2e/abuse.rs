@@ -96,6 +96,7 @@ async fn a_body_over_the_limit_is_refused() {
 
 #[tokio::test]
 async fn a_client_that_dawdles_is_dropped() {
+    const MEDIA: &str = "--b\r\nContent-Disposition: form-data; name=\"media\"; filename=\"a\"\r\n\r\nthe beginning";
     let world = World::with(Default::default(), &[("READ_TIMEOUT", "0.5")]).await;
     let silent = raw(&world.service.url, &[]);
     assert_eq!(silent, "", "a connection that says nothing is closed");
@@ -105,6 +106,11 @@ async fn a_client_that_dawdles_is_dropped() {
     let half_a_body = raw(&world.service.url, &[head.as_bytes(), b"{\"to\":"]);
     assert!(half_a_body.starts_with("HTTP/1.1 408"), "{half_a_body}");
     assert!(half_a_body.contains("request_timeout"));
+    let head = request_head("/send", "Content-Length: 10000\r\nContent-Type: multipart/form-data; boundary=b");
+    for part in ["--b\r\nContent-Disposition: form-data; name=\"to\"\r\n\r\n55", MEDIA] {
+        let half_a_form = raw(&world.service.url, &[head.as_bytes(), part.as_bytes()]);
+        assert!(half_a_form.starts_with("HTTP/1.1 408") && half_a_form.contains("request_timeout"), "{half_a_form}");
+    }
     assert_eq!(answer(world.service.request(Method::GET, "/health")).await.0, 200);
 }
 
@@ -159,4 +165,7 @@ async fn the_answers_to_abuse_are_json_too() {
     let body = answer.split("\r\n\r\n").nth(1).unwrap();
     assert_eq!(serde_json::from_str::<Value>(body).unwrap()["code"], "payload_too_large");
     assert!(answer.contains("content-type: application/json"));
+    let head = request_head("/send", "Content-Length: 999999999\r\nContent-Type: multipart/form-data; boundary=b");
+    let answer = raw(&world.service.url, &[head.as_bytes()]);
+    assert!(answer.starts_with("HTTP/1.1 413") && answer.contains("payload_too_large"), "{answer}");
 }

@@ -7,10 +7,12 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
+    time::Duration,
 };
 
 use axum::{Router, http::StatusCode as Status, response::IntoResponse, routing::get};
 use base64::{Engine, prelude::BASE64_STANDARD};
+use futures_util::StreamExt;
 use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -18,6 +20,9 @@ use tempfile::TempDir;
 use tokio::net::TcpListener;
 
 use crate::harness::{ANA, BRUNO, Log, Program, Service, World, answer, eventually, simulator};
+
+/// How long a call may take that is to end by itself.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 pub const OPUS: &[u8] =
     b"OggS\0\x02\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x01\x13OpusHead\x01\x01\x38\x01\x80\xbb\0\0\0\0\0";
@@ -185,12 +190,22 @@ async fn a_form_is_the_same_call() {
     assert_eq!((status, &again["id"]), (200, &sent["id"]), "the same call: {again}");
     let (status, other) = send_form(&world.service, &fields, "C:\\photos\\one.png", png(10, 10)).await;
     assert_eq!((status, &other["code"]), (409, &json!("idempotency_conflict")));
+    // What the part is called counts where the bytes don't tell.
+    let part = "name=\"media\"; filename=\"a.csv\"\r\nContent-Type: text/csv";
+    let form = Form::default().text("to", BRUNO).part(part, b"a,b\n1,2\n");
+    let request = world.service.request(Method::POST, "/send").header("X-Tenant-Id", "acme");
+    let (status, table) = answer(form.send_as(request)).await;
+    assert_eq!(status, 200, "{table}");
+    let (shown, _) = world.until_file(BRUNO, &table["id"]).await;
+    assert_eq!((&shown["media"]["mimetype"], &shown["media"]["filename"]), (&json!("text/csv"), &json!("a.csv")));
+    let (_, named) = send_form(&world.service, &[("filename", "b.csv")], "a.csv", b"a,b\n".to_vec()).await;
+    assert_eq!(world.until_file(BRUNO, &named["id"]).await.0["media"]["filename"], "b.csv");
     let (_, voice) =
         send_form(&world.service, &[("voice", "true"), ("replyTo", sent["id"].as_str().unwrap())], "v", OPUS.to_vec())
             .await;
     let (shown, _) = world.until_file(BRUNO, &voice["id"]).await;
     assert_eq!((&shown["kind"], &shown["replyTo"]), (&json!("voice"), &sent["id"]));
-    assert_eq!(world.shown_on(BRUNO).await.len(), 2);
+    assert_eq!(world.shown_on(BRUNO).await.len(), 4);
 }
 
 #[tokio::test]
@@ -244,10 +259,15 @@ async fn what_can_not_be_sent_is_said_with_the_field() {
         assert_eq!((status, &problem["code"]), (400, &json!("invalid_multipart")), "{problem}");
         assert!(problem["message"].as_str().unwrap().contains(word), "{problem}");
     }
-    let late = Form::default().text("to", BRUNO).file("v", OPUS).text("voice", "true");
-    let request = world.service.request(Method::POST, "/send").header("X-Tenant-Id", "acme");
-    let (status, problem) = answer(late.send_as(request)).await;
-    assert_eq!((status.as_u16(), &problem["code"]), (400, &json!("invalid_multipart")), "{problem}");
+    let form = || Form::default().text("to", BRUNO);
+    let late = form().file("v", OPUS).text("voice", "true");
+    let twice = form().file("a", b"a").file("b", b"b");
+    for (form, word) in [(late, "before `media`"), (twice, "`media` is there more than once"), (form(), "no file")] {
+        let request = world.service.request(Method::POST, "/send").header("X-Tenant-Id", "acme");
+        let (status, problem) = answer(form.send_as(request)).await;
+        assert_eq!((status.as_u16(), &problem["code"]), (400, &json!("invalid_multipart")), "{problem}");
+        assert!(problem["message"].as_str().unwrap().contains(word), "{problem}");
+    }
     eventually("no file is kept", || async { (files(&world.service) == 0).then_some(()) }).await;
     assert!(world.shown_on(BRUNO).await.is_empty());
 }
@@ -256,6 +276,12 @@ async fn what_can_not_be_sent_is_said_with_the_field() {
 struct Host {
     url: String,
     asked: Arc<AtomicUsize>,
+}
+
+/// A body that begins, and never goes on.
+fn stalling() -> axum::body::Body {
+    let beginning = futures_util::stream::iter([Ok::<_, std::io::Error>("a")]);
+    axum::body::Body::from_stream(beginning.chain(futures_util::stream::pending()))
 }
 
 /// A server with a picture, and with ways that lead astray.
@@ -287,6 +313,8 @@ async fn host(picture: Vec<u8>) -> Host {
                 }))
             }),
         )
+        .route("/stalling", get(async || stalling().into_response()))
+        .route("/large", get(async || ([("content-length", "999999999")], stalling()).into_response()))
         .route("/packed", get(async || ([("content-encoding", "gzip")], "x").into_response()))
         .route("/silent", get(std::future::pending::<()>));
     tokio::spawn(async { axum::serve(listener, app).await });
@@ -309,16 +337,19 @@ async fn a_url_is_fetched_within_limits_and_the_bytes_tell_what_they_are() {
         assert_eq!(shown["kind"], "image", "whatever the server calls it");
     }
     assert_eq!(world.uploads().await, 1, "the same bytes");
-    let not_fetched = ["/r4", "/zero", "/file", "/packed", "/silent", "/nothing"];
+    let not_fetched = ["/r4", "/zero", "/file", "/packed", "/silent", "/stalling", "/nothing"];
     let mut messages = std::collections::BTreeSet::new();
     for path in not_fetched {
-        let (status, problem) = acme.call(Method::POST, "/send", Some(url(path))).await;
+        let call = acme.call(Method::POST, "/send", Some(url(path)));
+        let (status, problem) = tokio::time::timeout(PATIENCE, call).await.expect(path);
         assert_eq!((status.as_u16(), &problem["code"]), (422, &json!("media_not_fetched")), "{path}: {problem}");
         messages.insert(problem.to_string());
     }
     assert_eq!(messages.len(), 1, "nothing is told of the network: {messages:?}");
-    let (status, problem) = acme.call(Method::POST, "/send", Some(url("/endless"))).await;
-    assert_eq!((status.as_u16(), &problem["code"]), (413, &json!("media_too_large")), "{problem}");
+    for path in ["/endless", "/large"] {
+        let (status, problem) = acme.call(Method::POST, "/send", Some(url(path))).await;
+        assert_eq!((status.as_u16(), &problem["code"]), (413, &json!("media_too_large")), "{path}: {problem}");
+    }
     // The same call again asks nobody.
     let mut body = url("/picture");
     body["idempotencyKey"] = json!("k");
@@ -326,6 +357,10 @@ async fn a_url_is_fetched_within_limits_and_the_bytes_tell_what_they_are() {
     let asked = host.asked.load(Ordering::SeqCst);
     let (_, again) = acme.call(Method::POST, "/send", Some(body)).await;
     assert_eq!((&again["id"], host.asked.load(Ordering::SeqCst)), (&first["id"], asked));
+    // Neither does one that can't be sent.
+    let (status, refused) = world.service.tenant("nobody").call(Method::POST, "/send", Some(url("/picture"))).await;
+    assert_eq!((status.as_u16(), &refused["code"]), (409, &json!("session_not_found")), "{refused}");
+    assert_eq!(host.asked.load(Ordering::SeqCst), asked);
 }
 
 #[tokio::test]
@@ -394,13 +429,21 @@ async fn the_same_bytes_to_many_are_stored_and_uploaded_once() {
     assert_eq!(status, 200, "{sent}");
     world.until_file(BRUNO, &sent["id"]).await;
     assert_eq!(world.uploads().await, 1);
+    // The same URL as another kind is another file.
+    let (picture, document) =
+        (json!({"to": BRUNO, "media": {"url": url}}), json!({"to": BRUNO, "media": {"url": url}, "document": true}));
+    let (_, body) = acme.call(Method::POST, "/send/bulk", Some(json!({"messages": [picture, document]}))).await;
+    for (message, kind) in body["messages"].as_array().unwrap().iter().zip(["image", "document"]) {
+        assert_eq!(world.until_file(BRUNO, &message["id"]).await.0["kind"], kind);
+    }
 }
 
 #[tokio::test]
 async fn an_upload_that_is_cut_goes_on_and_the_message_arrives_once() {
     let world = paired(&[]).await;
     let bytes = noise(7_000_000);
-    world.fault(json!({"cutUploadAfter": 2_000_000, "times": 2})).await;
+    // No request brings all of it: each goes on where the one before ended.
+    world.fault(json!({"cutUploadAfter": 3_000_000})).await;
     let (status, sent) = send_form(&world.service, &[], "big.bin", bytes.clone()).await;
     assert!([200, 202].contains(&status), "{sent}");
     world.service.tenant("acme").until_fate(&sent["id"], "delivered").await;
@@ -465,6 +508,52 @@ async fn what_is_still_uploaded_has_not_left_and_holds_nobody_else_up() {
     for phone in &recipients[1..] {
         assert_eq!(world.shown_on(phone).await.len(), 1);
     }
+}
+
+#[tokio::test]
+async fn what_was_uploaded_before_a_kill_is_not_uploaded_again() {
+    let mut world = paired(&[]).await;
+    // The upload succeeds, and the message does not get through.
+    world.fault(json!({"dropMessages": true})).await;
+    let bytes = noise(7_000_000);
+    let form = Form::default().text("to", BRUNO).file("big.bin", &bytes);
+    let request = world.service.request(Method::POST, "/send?wait=0").header("X-Tenant-Id", "acme");
+    let (status, sent) = answer(form.send_as(request)).await;
+    assert_eq!(status, 202, "{sent}");
+    eventually("the upload", || async { (world.uploads().await == 1).then_some(()) }).await;
+    world.service.kill_and_restart().await;
+    world.clear_faults().await;
+    world.service.tenant("acme").until_fate(&sent["id"], "delivered").await;
+    let (_, got) = world.until_file(BRUNO, &sent["id"]).await;
+    assert!(got == bytes);
+    assert_eq!((world.shown_on(BRUNO).await.len(), world.uploads().await), (1, 1));
+}
+
+#[tokio::test]
+async fn what_the_media_host_wants_to_be_shown_is_renewed() {
+    let world = paired(&[]).await;
+    for n in 0..2 {
+        let (status, sent) = send_form(&world.service, &[], "x.bin", noise(1_000 + n)).await;
+        assert_eq!((status, &sent["status"]), (200, &json!("sent")), "{sent}");
+        world.fault(json!({"mediaTokensExpired": true})).await;
+    }
+    assert_eq!(world.uploads().await, 2);
+}
+
+#[tokio::test]
+async fn a_message_whose_file_is_gone_is_given_up() {
+    let world = paired(&[]).await;
+    world.cut_off("acme", ANA).await;
+    let form = Form::default().text("to", BRUNO).file("x", &noise(50_000));
+    let request = world.service.request(Method::POST, "/send?wait=0").header("X-Tenant-Id", "acme");
+    let (status, sent) = answer(form.send_as(request)).await;
+    assert_eq!((status.as_u16(), files(&world.service)), (202, 1), "{sent}");
+    let folder = std::fs::read_dir(world.service.data.path().join("media")).unwrap();
+    folder.for_each(|file| std::fs::remove_file(file.unwrap().path()).unwrap());
+    world.clear_faults().await;
+    let fate = world.service.tenant("acme").until_fate(&sent["id"], "failed").await;
+    assert_eq!(fate["code"], "content_unreadable", "{fate}");
+    world.service.tenant("acme").send_ok(BRUNO, "what comes after it is sent").await;
 }
 
 #[tokio::test]

@@ -98,6 +98,11 @@ fn messages() -> Vec<(wa::Message, Value)> {
         file_enc_sha256: Some(vec![2; 32]),
         ..Default::default()
     };
+    let in_a_circle = wa::message::VideoMessage { seconds: Some(9), ..Default::default() };
+    let titled = wa::message::DocumentMessage { title: Some("a.pdf".into()), ..Default::default() };
+    let another_caption = wa::message::ImageMessage { caption: Some("a better caption".into()), ..Default::default() };
+    let another_caption = wa::Message { image_message: some(another_caption), ..Default::default() };
+    let wrapped = wa::message::LocationMessage { degrees_latitude: Some(3.5), ..Default::default() };
     vec![
         (text("words"), json!({"kind": "text", "text": "words"})),
         (
@@ -111,12 +116,27 @@ fn messages() -> Vec<(wa::Message, Value)> {
         (
             wa::Message {
                 view_once_message_v2: in_wrapper(wa::Message {
-                    ephemeral_message: in_wrapper(text("in two wrappers")),
+                    ephemeral_message: in_wrapper(wa::Message {
+                        location_message: some(wrapped),
+                        ..Default::default()
+                    }),
                     ..Default::default()
                 }),
                 ..Default::default()
             },
-            json!({"kind": "text", "text": "in two wrappers"}),
+            json!({"kind": "location", "location": {"latitude": 3.5}}),
+        ),
+        (
+            wa::Message { ptv_message: some(in_a_circle), ..Default::default() },
+            json!({"kind": "video", "media": {"seconds": 9}}),
+        ),
+        (
+            wa::Message { document_message: some(titled), ..Default::default() },
+            json!({"kind": "document", "media": {"filename": "a.pdf"}}),
+        ),
+        (
+            change(Type::MESSAGE_EDIT, Some(another_caption)),
+            json!({"kind": "edit", "edit": {"messageId": "3EB0AA", "text": "a better caption"}}),
         ),
         (
             wa::Message { location_message: some(place), ..Default::default() },
@@ -219,6 +239,8 @@ async fn what_only_the_phone_may_show_is_told_without_what_it_says() {
 async fn a_vote_is_told_with_what_it_chose() {
     let world = World::start().await;
     world.pair("acme", ANA).await;
+    // What waits at WhatsApp comes at once: the poll with its votes.
+    world.cut_off("acme", ANA).await;
     let (bruno, _) = TestClient::paired(&world.simulator, &Phone::parse(BRUNO).unwrap()).await;
     let options = ["Pizza", "Sushi 🍣", "Salada"].map(str::to_owned);
     let polls = bruno.client.polls();
@@ -228,6 +250,7 @@ async fn a_vote_is_told_with_what_it_chose() {
         polls.vote(Jid::pn(ANA), &poll.message_id, &creator, &secret, chosen).await.unwrap();
     }
     polls.vote(Jid::pn(ANA), "3EB0UNKNOWN", &creator, &secret, &options[..1]).await.unwrap();
+    world.clear_faults().await;
     let told = world.service.tenant("acme").until_told("message.received", |told| told.len() == 4).await;
     let vote =
         |options: &[&str]| json!({"kind": "pollVote", "pollVote": {"messageId": poll.message_id, "options": options}});

@@ -1,5 +1,7 @@
 //! Files that come in: fetched when they are asked for, equal to the byte, and asked for again when they have expired.
 
+use std::time::{Duration, Instant};
+
 use base64::{Engine, prelude::BASE64_STANDARD};
 use reqwest::{Method, Response};
 use serde_json::{Value, json};
@@ -93,6 +95,8 @@ async fn a_file_of_every_kind_is_the_one_that_was_sent() {
         assert_eq!(header(&response, "content-type"), with["mimetype"].as_str().unwrap());
         assert_eq!(header(&response, "content-length"), file.len().to_string());
         assert_eq!(header(&response, "x-content-type-options"), "nosniff");
+        assert_eq!(header(&response, "content-security-policy"), "default-src 'none'; sandbox");
+        assert_eq!(header(&response, "cache-control"), "private, no-store");
         assert!(header(&response, "content-disposition").starts_with("attachment"));
         assert!(response.bytes().await.unwrap() == file, "{kind}: other bytes");
     }
@@ -119,6 +123,8 @@ async fn parts_of_a_file_are_had_and_it_is_fetched_once_for_them() {
     let told = sent(&world, BRUNO, ANA, &file, json!({"mimetype": "application/zip", "filename": "a.zip"})).await;
     let url = told["mediaUrl"].as_str().unwrap().to_owned();
     let before = world.count(BRUNO, "downloads").await;
+    assert_eq!(get(&world.service, Method::HEAD, &url, &[]).await.status(), 200);
+    assert_eq!(world.count(BRUNO, "downloads").await, before, "nothing is fetched to say how long it is");
     for (range, expected) in [
         ("bytes=0-0", 0..1),
         ("bytes=17-70000", 17..70_001),
@@ -140,11 +146,14 @@ async fn parts_of_a_file_are_had_and_it_is_fetched_once_for_them() {
     let headers = [("Range", "bytes=0-9"), ("If-Range", "\"another\"")];
     let response = get(&world.service, Method::GET, &url, &headers).await;
     assert_eq!((response.status().as_u16(), header(&response, "content-length")), (200, "200000"));
+    let tag = header(&response, "etag").to_owned();
+    let headers = [("Range", "bytes=0-9"), ("If-Range", &*tag)];
+    let response = get(&world.service, Method::GET, &url, &headers).await;
+    assert_eq!((response.status().as_u16(), header(&response, "content-length")), (206, "10"));
     assert_eq!(world.count(BRUNO, "downloads").await - before, 1);
 
-    // A kill takes what was fetched, and not what opens it.
+    // A kill takes what was fetched, and not what opens it. A session that is connecting is waited for.
     world.service.kill_and_restart().await;
-    world.service.tenant("acme").until_state("ready").await;
     let response = get(&world.service, Method::GET, &url, &[]).await;
     assert!(response.bytes().await.unwrap() == file, "other bytes");
     assert_eq!(world.count(BRUNO, "downloads").await - before, 2);
@@ -152,9 +161,8 @@ async fn parts_of_a_file_are_had_and_it_is_fetched_once_for_them() {
 
 #[tokio::test]
 async fn a_file_that_has_expired_is_uploaded_again_or_gone() {
-    let world = World::start().await;
+    let mut world = World::start().await;
     world.pair("acme", ANA).await;
-    let acme = world.service.tenant("acme");
     let (file, other) = (bytes(50_000, 1), bytes(40_000, 2));
     let told = sent(&world, BRUNO, ANA, &file, json!({"mimetype": "image/jpeg"})).await;
     let lost = sent(&world, BRUNO, ANA, &other, json!({"mimetype": "image/jpeg"})).await;
@@ -167,6 +175,13 @@ async fn a_file_that_has_expired_is_uploaded_again_or_gone() {
     assert_eq!(response.status(), 200, "{}", world.service.log.text());
     assert!(response.bytes().await.unwrap() == file, "other bytes");
     assert_eq!(world.count(ANA, "uploads").await - uploads, 1, "the phone has brought it again");
+    // Where it is now is known from then on.
+    world.service.kill_and_restart().await;
+    let acme = world.service.tenant("acme");
+    acme.until_state("ready").await;
+    let response = get(&world.service, Method::GET, url, &[]).await;
+    assert!(response.bytes().await.unwrap() == file, "other bytes");
+    assert_eq!(world.count(ANA, "uploads").await - uploads, 1, "the phone was not asked again");
 
     // Without the phone, there is nobody left to ask.
     world.fault(json!({"offlinePhone": true, "phone": ANA})).await;
@@ -176,8 +191,10 @@ async fn a_file_that_has_expired_is_uploaded_again_or_gone() {
         (response.status().as_u16(), &response.json::<Value>().await.unwrap()["code"]),
         (410, &json!("media_expired"))
     );
+    let asked = Instant::now();
     let (status, answer) = acme.call(Method::GET, url, None).await;
-    assert_eq!((status.as_u16(), &answer["code"]), (410, &json!("media_expired")), "at once, this time");
+    assert_eq!((status.as_u16(), &answer["code"]), (410, &json!("media_expired")));
+    assert!(asked.elapsed() < Duration::from_secs(20), "the phone, which has half a minute, was asked again at once");
 }
 
 #[tokio::test]
@@ -212,6 +229,12 @@ async fn a_picture_that_the_owner_sends_from_the_phone_can_be_fetched_too() {
     let file = bytes(5000, 4);
     let told = sent(&world, ANA, BRUNO, &file, json!({"mimetype": "image/png"})).await;
     assert_eq!((&told["fromMe"], &told["to"], &told["kind"]), (&json!(true), &json!(BRUNO), &json!("image")));
+    let response = get(&world.service, Method::GET, told["mediaUrl"].as_str().unwrap(), &[]).await;
+    assert!(response.bytes().await.unwrap() == file, "other bytes");
+    // Also when it has expired: the phone is told that it is its own.
+    let file = bytes(5000, 5);
+    let told = sent(&world, ANA, BRUNO, &file, json!({"mimetype": "image/png"})).await;
+    world.fault(json!({"mediaExpired": true})).await;
     let response = get(&world.service, Method::GET, told["mediaUrl"].as_str().unwrap(), &[]).await;
     assert!(response.bytes().await.unwrap() == file, "other bytes");
 }

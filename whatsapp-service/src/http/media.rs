@@ -31,6 +31,8 @@ use crate::{
 const CHUNK: u64 = 64 * 1024;
 /// After how many seconds it makes sense to ask again when too many files are being fetched.
 const BUSY_PAUSE: u64 = 10;
+/// The type of a file whose sender names none.
+const UNKNOWN: &str = "application/octet-stream";
 /// The longest name that is passed on, in characters.
 const LONGEST_NAME: usize = 200;
 
@@ -117,7 +119,7 @@ fn not_found() -> Problem {
 /// What is said of the file. Whatever its sender calls it, a browser is not to show it as a page of this host.
 fn about(source: &MediaSource, tag: &str) -> HeaderMap {
     let mimetype = source.mimetype.as_deref().filter(|mimetype| is_mimetype(mimetype));
-    let mimetype = mimetype.unwrap_or("application/octet-stream");
+    let mimetype = mimetype.unwrap_or(UNKNOWN);
     let fields: [(HeaderName, HeaderValue); 7] = [
         (CONTENT_TYPE, text(mimetype.into())),
         (X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
@@ -266,6 +268,19 @@ mod tests {
 
     #[test]
     fn what_is_no_mime_type_is_not_passed_on() {
+        let source = |mimetype: &str| MediaSource {
+            kind: crate::store::MediaKind::Document,
+            path: String::new(),
+            key: Vec::new(),
+            sha256: Vec::new(),
+            encrypted_sha256: Vec::new(),
+            size: None,
+            mimetype: Some(mimetype.into()),
+            filename: None,
+        };
+        for (said, passed_on) in [("text/csv", "text/csv"), ("text", UNKNOWN), ("text/csv\r\nX: y", UNKNOWN)] {
+            assert_eq!(about(&source(said), "")[CONTENT_TYPE], passed_on, "{said:?}");
+        }
         for good in ["image/jpeg", "audio/ogg; codecs=opus", "application/vnd.ms-excel", "image/svg+xml"] {
             assert!(is_mimetype(good), "{good}");
         }

@@ -494,6 +494,17 @@ mod tests {
             json!({"edit": {"messageId": "3EB0", "message": "A"}}),
             json!({"edit": {"messageId": "3EB0", "message": "B"}}),
             json!({"revoke": {"messageId": "3EB0"}}),
+            json!({"media": {"base64": "AAAA"}}),
+            json!({"media": {"base64": "AAAB"}}),
+            json!({"media": {"url": "https://example.com/a"}}),
+            json!({"media": {"url": "https://example.com/b"}}),
+            json!({"media": {"base64": "AAAA", "filename": "a"}}),
+            json!({"media": {"base64": "AAAA", "mimetype": "text/csv"}}),
+            json!({"media": {"base64": "AAAA"}, "message": "A"}),
+            json!({"media": {"base64": "AAAA"}, "replyTo": "3EB0"}),
+            json!({"media": {"base64": "AAAA"}, "voice": true}),
+            json!({"media": {"base64": "AAAA"}, "sticker": true}),
+            json!({"media": {"base64": "AAAA"}, "document": true}),
         ];
         let all: std::collections::BTreeSet<_> = calls.iter().cloned().map(with).collect();
         assert_eq!(all.len(), calls.len());
@@ -533,11 +544,19 @@ mod tests {
             (json!({"edit": {"messageId": "A", "message": ""}}), "`edit.message`"),
             (json!({"edit": {"messageId": "A", "message": long(65_537)}}), "`edit.message`"),
             (json!({"revoke": {"messageId": "A\n"}}), "`revoke.messageId`"),
+            (json!({"media": {"base64": "AAAA"}, "replyTo": "a b"}), "`replyTo`"),
+            (json!({"media": {"base64": "AAAA", "filename": ""}}), "`media.filename`"),
+            (json!({"media": {"base64": "AAAA", "filename": long(256)}}), "`media.filename`"),
+            (json!({"media": {"base64": "AAAA", "filename": "a\\b"}}), "`media.filename`"),
         ] {
             let mut body = json!({"to": "5511888888888"});
             body.as_object_mut().unwrap().extend(content.as_object().unwrap().clone());
             let refused = called(body).err().unwrap_or_else(|| panic!("{content} is taken"));
             assert!(refused.starts_with("invalid_content ") && refused.contains(why), "{content}: {refused}");
+        }
+        for caption in [long(0), long(65_537)] {
+            let refused = called(json!({"to": "5511888888888", "media": {"base64": "AAAA"}, "message": caption})).err();
+            assert!(refused.unwrap().starts_with("invalid_message `message`"));
         }
     }
 
@@ -552,6 +571,7 @@ mod tests {
             json!({"reaction": {"messageId": "3EB0", "emoji": ""}}),
             json!({"edit": {"messageId": "!~", "message": "A\nB"}}),
             json!({"revoke": {"messageId": "x".repeat(64)}}),
+            json!({"media": {"base64": "AAAA", "filename": "x".repeat(255)}, "message": "x".repeat(65_536)}),
         ] {
             let mut body = json!({"to": "5511888888888"});
             body.as_object_mut().unwrap().extend(content.as_object().unwrap().clone());

@@ -71,7 +71,7 @@ impl Fetcher {
                         .and_then(|length| length.parse().ok())
                         .is_some_and(|length: u64| length > most)
                     {
-                        return Err(NotTaken::NotFetched);
+                        return Err(NotTaken::Oversized { limit: most });
                     }
                     let hint = header(CONTENT_TYPE).map(str::to_owned);
                     return Ok(Fetched { hint, answer, deadline, _turn: turn });

@@ -76,6 +76,12 @@ pub enum NotTaken {
         /// How many bytes are allowed.
         limit: u64,
     },
+    /// More bytes than any kind may have, as whoever sends them announces.
+    #[error("`media` is larger than {limit} bytes, which is the most for any kind")]
+    Oversized {
+        /// How many bytes are allowed.
+        limit: u64,
+    },
     /// The URL led to nothing that can be sent. It is not said why: that would tell about the network of the service.
     #[error("the media could not be fetched from `media.url`")]
     NotFetched,
@@ -166,5 +172,26 @@ mod maybe_bytes {
     pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Vec<u8>>, D::Error> {
         let text = Option::<String>::deserialize(from)?;
         text.map(|text| BASE64_STANDARD.decode(text).map_err(serde::de::Error::custom)).transpose()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_has_a_limit_of_its_own() {
+        let limits = Limits { image: 1, video: 2, audio: 3, document: 4, sticker: 5 };
+        for (kind, limit) in [
+            (Kind::Image, 1),
+            (Kind::Video, 2),
+            (Kind::Audio, 3),
+            (Kind::Voice, 3),
+            (Kind::Document, 4),
+            (Kind::Sticker, 5),
+        ] {
+            assert_eq!(limits.of(kind), limit, "{kind:?}");
+        }
+        assert_eq!(limits.highest(), 5);
     }
 }

@@ -99,6 +99,11 @@ pub mod tests {
     fn a_film_says_how_long_and_how_large_it_is() {
         let expected = Film { width: Some(320), height: Some(240), seconds: Some(7) };
         assert_eq!(read(&mut Cursor::new(film())).unwrap(), expected);
+        // The same with times of 64 bits.
+        let numbers = [1 << 24, 0, 1, 0, 2, 1000, 1, 7500].map(u32::to_be_bytes).concat();
+        let moov = named(b"moov", &named(b"mvhd", &[numbers, vec![0; 80]].concat()));
+        let seconds = u32::try_from(((1_u64 << 32) + 7500) / 1000).unwrap();
+        assert_eq!(read(&mut Cursor::new(moov)).unwrap(), Film { seconds: Some(seconds), ..Film::default() });
     }
 
     proptest! {

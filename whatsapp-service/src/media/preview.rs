@@ -119,7 +119,10 @@ impl Picture {
 
 #[cfg(test)]
 mod tests {
+    use image::ImageEncoder;
+
     use super::*;
+    use crate::media::sealed::Writing;
 
     fn png(width: u32, height: u32) -> Cursor<Vec<u8>> {
         let mut png = Cursor::new(Vec::new());
@@ -134,6 +137,55 @@ mod tests {
         assert_eq!(picture.size, Some((640, 320)));
         let small = image::load_from_memory(&picture.small.unwrap()).unwrap();
         assert_eq!((small.width(), small.height()), (96, 48));
+    }
+
+    #[test]
+    fn a_picture_that_was_taken_sideways_is_shown_upright() {
+        // EXIF with one field: the orientation, to be turned by a quarter.
+        let exif = b"II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0\0\0\0\0";
+        let mut jpeg = Cursor::new(Vec::new());
+        let mut encoder = JpegEncoder::new(&mut jpeg);
+        encoder.set_exif_metadata(exif.to_vec()).unwrap();
+        DynamicImage::new_rgb8(640, 320).write_with_encoder(encoder).unwrap();
+        jpeg.set_position(0);
+        let picture = Picture::of(jpeg, 40 * 1024 * 1024);
+        assert_eq!(picture.size, Some((320, 640)));
+        let small = image::load_from_memory(&picture.small.unwrap()).unwrap();
+        assert_eq!((small.width(), small.height()), (48, 96));
+    }
+
+    #[tokio::test]
+    async fn what_plays_has_a_length() {
+        // MPEG-1, layer 3, 128 kbit/s, 44,100 Hz: 26 ms in each of these frames.
+        let mp3 = [&b"\xff\xfb\x90\0"[..], &[0; 413]].concat().repeat(100);
+        for (kind, mimetype, bytes, seconds) in [
+            (Kind::Audio, "audio/mpeg", mp3, Some(3)),
+            (Kind::Audio, "audio/mp4", movie::tests::film(), Some(7)),
+            (Kind::Video, "video/mp4", movie::tests::film(), Some(7)),
+            (Kind::Audio, "audio/mpeg", vec![7; 5_000], None),
+        ] {
+            let file = tempfile::tempfile().unwrap();
+            let mut writing = Writing::new(file.try_clone().unwrap(), kind.media_type()).unwrap();
+            writing.write(&bytes).unwrap();
+            let info = writing.finish().unwrap();
+            let parcel = Parcel {
+                file: String::new(),
+                kind,
+                key: info.media_key.to_vec(),
+                sha256: Vec::new(),
+                encrypted_sha256: Vec::new(),
+                size: info.file_length,
+                at: 0,
+                sidecar: None,
+                width: None,
+                height: None,
+                seconds: None,
+                thumbnail: None,
+                upload: None,
+            };
+            let parcel = Previews::new(1_000_000).describe(parcel, kind, mimetype, file).await;
+            assert_eq!(parcel.seconds, seconds, "{mimetype}, {} bytes", bytes.len());
+        }
     }
 
     #[test]

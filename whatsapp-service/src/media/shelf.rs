@@ -17,7 +17,7 @@ use std::{
 use axum::body::Bytes;
 use chrono::Utc;
 use futures_util::{Stream, StreamExt};
-use whatsapp_rust::wacore::download::MediaType;
+use whatsapp_rust::wacore::{download::MediaType, upload::encrypted_len};
 
 use super::{
     Claim, Kind, Limits, NotTaken, Parcel, Upload,
@@ -41,7 +41,7 @@ const PIECE: usize = 64 * 1024;
 const REMEMBERED: usize = 1_000;
 /// For how long an upload is used for further messages, in seconds: WhatsApp keeps it for weeks.
 const FRESH: i64 = 24 * 3600;
-/// For how long an upload is good for a message that was accepted with it, in seconds.
+/// For how long an upload is used for messages that were accepted while the file was there, in seconds.
 const GOOD: i64 = 14 * 24 * 3600;
 /// How many uploads may be under way.
 const UPLOADS: usize = 32;
@@ -233,6 +233,10 @@ impl Shelf {
             }
         }
         let info = blocking(move || writing.finish()).await?;
+        // The file is longer than what is in it, and it is the file that goes one day.
+        let length = usize::try_from(size).map_or(size, |size| encrypted_len(size) as u64);
+        self.used.fetch_add(length - part.bytes, Ordering::Relaxed);
+        part.bytes = length;
         let content = Content(tenant.clone(), keys_of(kind), info.file_sha256.to_vec());
         if let Some(taken) = self.known_bytes(&content, kind, &mimetype) {
             return Ok(taken);
@@ -312,7 +316,8 @@ impl Shelf {
     /// Has the bytes where WhatsApp's clients can fetch them, and says where that is. The same file is uploaded once,
     /// however many messages ask for it at the same time.
     pub async fn upload(&self, tenant: &TenantId, line: &Line<'_>, parcel: &Parcel) -> Result<Upload, NotUploaded> {
-        if let Some(upload) = parcel.upload.as_ref().filter(|upload| is_younger(upload, GOOD)) {
+        // It was fresh when the message was accepted, and no message waits for longer than a week.
+        if let Some(upload) = &parcel.upload {
             return Ok(upload.clone());
         }
         let slot = self.slot(tenant, parcel);
@@ -519,6 +524,8 @@ mod tests {
         drop(take(&shelf, "acme", &[7; 200_000]).await.unwrap());
         shelf.discard(idle, &HashSet::new()).await;
         assert_eq!(files(&folder), 1, "it was of use");
+        let reopened = self::shelf(&folder, &[]);
+        assert_eq!(reopened.used.load(Ordering::Relaxed), shelf.used.load(Ordering::Relaxed), "what is there counts");
         clear(&shelf, &[]).await;
         assert_eq!((files(&folder), shelf.used.load(Ordering::Relaxed)), (0, 0));
     }
@@ -539,6 +546,38 @@ mod tests {
         let anew = take(&shelf, "acme", &[7; 9_000]).await.unwrap();
         assert_eq!(files(&folder), 1);
         assert!(shelf.path(&anew.parcel.file).unwrap().exists());
+    }
+
+    #[tokio::test]
+    async fn an_upload_is_used_again_for_a_day() {
+        let folder = TempDir::new().unwrap();
+        let shelf = shelf(&folder, &[]);
+        let taken = take(&shelf, "acme", &[7; 9_000]).await.unwrap();
+        for (age, is_used) in [(FRESH - 60, true), (FRESH + 60, false)] {
+            let at = Utc::now().timestamp() - age;
+            let upload = Upload { url: "https://host/v/1".into(), direct_path: "/v/1".into(), at };
+            shelf.touch(&taken.parcel.file, |entry| entry.uploaded = Some(upload.clone()));
+            let again = take(&shelf, "acme", &[7; 9_000]).await.unwrap();
+            assert_eq!(again.parcel.upload, is_used.then_some(upload), "after {age} seconds");
+        }
+    }
+
+    #[tokio::test]
+    async fn only_so_many_files_are_remembered_and_what_is_held_is_among_them() {
+        let folder = TempDir::new().unwrap();
+        let shelf = shelf(&folder, &[]);
+        let held = take(&shelf, "acme", &[7; 9_000]).await.unwrap();
+        for n in 0..REMEMBERED {
+            let parcel = Parcel { file: format!("{n:032x}"), ..held.parcel.clone() };
+            let content = Content("acme".parse().unwrap(), "document", n.to_be_bytes().to_vec());
+            shelf.remember(&parcel, content, 0, false);
+            let known = shelf.lock();
+            assert!(known.files.len() <= REMEMBERED && known.names.len() == known.files.len());
+        }
+        let known = shelf.lock();
+        assert!(known.files.contains_key(&held.parcel.file));
+        assert!(!known.files.contains_key(&format!("{:032x}", 0)), "the oldest goes first");
+        assert!(known.files.contains_key(&format!("{:032x}", REMEMBERED - 1)));
     }
 
     #[tokio::test]

@@ -250,8 +250,7 @@ fn said(referred: &Referred, way: &Way<'_>) -> wa::Message {
     match referred {
         Referred::Own(message) => {
             if let Some(said) = &way.said_before {
-                // What a quote must not take along: the secret of the message.
-                return wa::Message { message_context_info: Default::default(), ..said.clone() };
+                return said.clone();
             }
             let content = message.content.as_ref().and_then(|kept| serde_json::from_str::<Content>(kept.get()).ok());
             content.map_or_else(|| wa::Message::text(""), |content| alone(&content.kind, way))
@@ -289,6 +288,73 @@ mod tests {
     #[test]
     fn a_plain_text_is_as_it_was() {
         assert_eq!(built(ContentKind::Text("Hello".into()), None, None), wa::Message::text("Hello"));
+    }
+
+    #[test]
+    fn media_says_where_it_is_and_what_opens_it() {
+        let upload = Upload { url: "https://host/v/1?x".into(), direct_path: "/v/1?x".into(), at: 5 };
+        let parcel = |kind| Parcel {
+            file: "file".into(),
+            kind,
+            key: vec![1; 32],
+            sha256: vec![2; 32],
+            encrypted_sha256: vec![3; 32],
+            size: 4,
+            at: 1_700_000_000,
+            sidecar: Some(vec![5; 10]),
+            width: Some(6),
+            height: Some(7),
+            seconds: Some(8),
+            thumbnail: Some(vec![9]),
+            upload: Some(upload.clone()),
+        };
+        let built = |kind| {
+            let media = Media {
+                kind,
+                mimetype: "a/b".into(),
+                filename: Some("name".into()),
+                size: 4,
+                sha256: String::new(),
+                width: None,
+                height: None,
+                seconds: None,
+                caption: Some("below".into()),
+                parcel: parcel(kind),
+            };
+            built(ContentKind::Media(media.into()), None, None)
+        };
+        macro_rules! check {
+            ($field:ident: $type:ident, $($kind:ident $more:tt),+) => {
+                $(
+                    let expected = $type {
+                        url: Some("https://host/v/1?x".into()),
+                        direct_path: Some("/v/1?x".into()),
+                        mimetype: Some("a/b".into()),
+                        file_sha256: Some(vec![2; 32]),
+                        file_enc_sha256: Some(vec![3; 32]),
+                        file_length: Some(4),
+                        media_key: Some(vec![1; 32]),
+                        media_key_timestamp: Some(1_700_000_000),
+                        ..check!($type $more)
+                    };
+                    let expected = wa::Message { $field: expected.into(), ..Default::default() };
+                    assert_eq!(built(Kind::$kind), expected);
+                )+
+            };
+            ($type:ident { $($own:ident: $value:expr),* }) => { $type { $($own: Some($value),)* ..Default::default() } };
+        }
+        check!(image_message: ImageMessage, Image { caption: "below".into(), width: 6, height: 7, jpeg_thumbnail: vec![9] });
+        check!(video_message: VideoMessage, Video {
+            caption: "below".into(), width: 6, height: 7, seconds: 8, jpeg_thumbnail: vec![9],
+            streaming_sidecar: vec![5; 10]
+        });
+        check!(audio_message: AudioMessage,
+            Audio { seconds: 8, ptt: false, streaming_sidecar: vec![5; 10] },
+            Voice { seconds: 8, ptt: true, streaming_sidecar: vec![5; 10] });
+        check!(sticker_message: StickerMessage, Sticker { width: 6, height: 7 });
+        check!(document_message: DocumentMessage, Document {
+            caption: "below".into(), title: "name".into(), file_name: "name".into()
+        });
     }
 
     #[test]

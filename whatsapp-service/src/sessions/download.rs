@@ -274,3 +274,30 @@ fn address(source: &MediaSource) -> String {
     let hash = BASE64_URL_SAFE.encode(&source.encrypted_sha256);
     format!("{}{joint}hash={hash}&mms-type={}&__wa-mms=", source.path, media_type(source.kind).mms_type())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(n: usize) -> Key {
+        ("acme".parse().unwrap(), format!("{n}"), String::new())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_used_lately_stays() {
+        let downloads = Downloads::new(PathBuf::new());
+        for n in 0..STAYING + 2 {
+            downloads.recent(key(n));
+            tokio::time::advance(Duration::from_secs(1)).await;
+        }
+        downloads.recent(key(0));
+        downloads.make_room();
+        let stays = |n| lock(&downloads.recent).contains_key(&key(n));
+        let gone: Vec<_> = (0..STAYING + 2).filter(|&n| !stays(n)).collect();
+        assert_eq!(gone, [1, 2], "they were used longest ago");
+        tokio::time::advance(IDLE).await;
+        downloads.recent(key(5));
+        downloads.forget_idle();
+        assert!(stays(5) && lock(&downloads.recent).len() == 1);
+    }
+}

@@ -235,10 +235,14 @@ mod tests {
     }
 
     #[test]
-    fn a_reaction_follows_its_message_in_the_same_lane() {
+    fn what_is_about_a_message_follows_it_in_the_same_lane() {
         // The number as WhatsApp knows it, and as the caller wrote it then.
         let taken = checked(reaction(), "551188888888", own(MessageStatus::Queued, TimeDelta::zero(), "text")).unwrap();
         assert_eq!((taken.to.digits(), taken.expires_in), (BRUNO, TimeDelta::days(1)));
+        for kind in [edit(), revoke()] {
+            let taken = checked(kind, "551188888888", own(MessageStatus::Sent, TimeDelta::zero(), "text")).unwrap();
+            assert_eq!(taken.to.digits(), BRUNO);
+        }
         let failed = own(MessageStatus::Failed, TimeDelta::zero(), "text");
         assert_eq!(checked(reaction(), BRUNO, failed).err(), Some(NotTaken::MessageNotSent));
     }

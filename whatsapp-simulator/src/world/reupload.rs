@@ -28,7 +28,13 @@ impl World {
 
     /// The sealed new path, or the code of why there is none.
     fn file_again(&self, handset: &Handset, id: &str, request: &Reupload) -> Result<(Vec<u8>, [u8; 12]), u8> {
-        let attachment = lock(&handset.chat).find(id).and_then(|message| message.media().cloned()).ok_or(NOT_FOUND)?;
+        // A message is known by who wrote it, too.
+        let own = request.about.attrs().optional_bool("from_me");
+        let attachment = {
+            let chat = lock(&handset.chat);
+            chat.find(id).filter(|message| message.from_me == own).and_then(|message| message.media().cloned())
+        };
+        let attachment = attachment.ok_or(NOT_FOUND)?;
         if !is_genuine(request, &attachment.key, id) {
             return Err(NOT_DECRYPTED);
         }

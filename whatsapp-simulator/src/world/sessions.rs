@@ -160,6 +160,9 @@ impl World {
         if fault.kind == FaultKind::MediaExpired {
             self.media.age();
         }
+        if fault.kind == FaultKind::MediaTokensExpired {
+            self.media.expire_tokens();
+        }
         self.faults.set(fault.clone());
         if immediate {
             let live: Vec<(Phone, Link)> = lock(&self.sessions)

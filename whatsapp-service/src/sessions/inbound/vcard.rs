@@ -83,10 +83,10 @@ mod tests {
 
     #[test]
     fn the_name_and_the_numbers_are_found() {
-        let card = "BEGIN:VCARD\r\nVERSION:3.0\r\nN:;Bruno\\, o Grande;;;\r\nFN:Bruno\\, o \r\n Grande\r\n\
+        let card = "BEGIN:VCARD\r\nVERSION:3.0\r\nN:;Bruno\\, o Grande;;;\r\nFN:Bruno\\, o \r\n Grande\\nde Souza\r\n\
                     item1.TEL;type=CELL;waid=5511888888888:+55 11 88888-8888\r\nitem1.X-ABLabel:Celular\r\n\
                     TEL;TYPE=\"work:voice\":tel:+551133334444\r\nPHOTO;BASE64:AAAA\r\nEND:VCARD";
-        let expected = contact("Bruno, o Grande", &["+55 11 88888-8888", "+551133334444"]);
+        let expected = contact("Bruno, o Grande\nde Souza", &["+55 11 88888-8888", "+551133334444"]);
         assert_eq!(Contact::read(card, Some("another")), expected);
     }
 

@@ -11,6 +11,7 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, OnceLock};
 
 use base64::Engine as _;
@@ -136,6 +137,8 @@ impl Shelves {
 pub(crate) struct MediaStore {
     /// What the upload tokens are made with.
     secret: [u8; 32],
+    /// How often all tokens have expired: those of another issue are no good.
+    issue: AtomicU64,
     /// Where the simulator listens: what clients are told when they don't say how they reached it.
     address: OnceLock<String>,
     shelves: Mutex<Shelves>,
@@ -148,6 +151,7 @@ impl MediaStore {
     pub(crate) fn new(changes: watch::Sender<u64>) -> Self {
         Self {
             secret: rand::random(),
+            issue: AtomicU64::default(),
             address: OnceLock::new(),
             shelves: Mutex::default(),
             looking: Mutex::default(),
@@ -172,10 +176,17 @@ impl MediaStore {
 
     /// What lets an account upload.
     pub(crate) fn auth(&self, account: AccountId) -> String {
-        let mac = Hmac::<Sha256>::new_from_slice(&self.secret).map(|mac| mac.chain_update(account.0.to_be_bytes()));
+        let issue = self.issue.load(Ordering::Relaxed).to_be_bytes();
+        let mac = Hmac::<Sha256>::new_from_slice(&self.secret);
+        let mac = mac.map(|mac| mac.chain_update(issue).chain_update(account.0.to_be_bytes()));
         // A key of any length will do for an HMAC; there is nothing that could go wrong.
         let mac = mac.map(|mac| mac.finalize().into_bytes().to_vec()).unwrap_or_default();
         format!("{}.{}", account.0, BASE64.encode(mac))
+    }
+
+    /// Makes all tokens that were handed out worthless.
+    pub(crate) fn expire_tokens(&self) {
+        self.issue.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Whose token this is.
@@ -274,6 +285,9 @@ mod tests {
         {
             assert_eq!(store.account(&wrong), None, "{wrong}");
         }
+        store.expire_tokens();
+        assert_eq!(store.account(&auth), None);
+        assert_eq!(store.account(&store.auth(AccountId(7))), Some(AccountId(7)));
     }
 
     #[test]
