@@ -32,7 +32,8 @@ const UNTIL_CALM: Duration = Duration::from_secs(45);
 pub struct Seen {
     /// When the messages began to flow.
     pub begun: Option<Instant>,
-    /// What the process used while they flowed, and how many seconds after the beginning.
+    /// What the process used while they flowed, and how many seconds after the beginning; only when nine of ten sessions
+    /// were ready, because the others need less than these.
     pub samples: Vec<(f64, Usage)>,
     /// Since when each session is not ready.
     not_ready: HashMap<String, Instant>,
@@ -100,16 +101,19 @@ pub async fn look(run: &Run, seen: &Mutex<Seen>, series: Option<&Path>) -> anyho
                     usage.cpu_seconds,
                 );
             }
-            lock(seen).note(usage, not_ready.into_iter().map(|(tenant, _)| tenant).collect());
+            let most_are_ready = not_ready.len() * 10 <= run.plan.tenants.len();
+            lock(seen).note(usage, most_are_ready, not_ready.into_iter().map(|(tenant, _)| tenant).collect());
         }
         tokio::time::sleep(LOOK).await;
     }
 }
 
 impl Seen {
-    fn note(&mut self, usage: Usage, not_ready: Vec<String>) {
+    fn note(&mut self, usage: Usage, most_are_ready: bool, not_ready: Vec<String>) {
         let Some(begun) = self.begun else { return };
-        self.samples.push((begun.elapsed().as_secs_f64(), usage));
+        if most_are_ready {
+            self.samples.push((begun.elapsed().as_secs_f64(), usage));
+        }
         let before = std::mem::take(&mut self.not_ready);
         for tenant in not_ready {
             let since = before.get(&tenant).copied().unwrap_or_else(Instant::now);
@@ -186,9 +190,10 @@ mod tests {
         let mut seen = Seen { begun: Some(Instant::now()), ..Seen::default() };
         let earlier = |seconds| Instant::now().checked_sub(Duration::from_secs(seconds)).unwrap();
         seen.not_ready.insert("a".into(), earlier(90));
-        seen.note(Usage::default(), vec!["a".into(), "b".into()]);
-        seen.note(Usage::default(), vec!["b".into()]);
-        seen.note(Usage::default(), vec!["a".into()]);
+        seen.note(Usage::default(), false, vec!["a".into(), "b".into()]);
+        seen.note(Usage::default(), true, vec!["b".into()]);
+        seen.note(Usage::default(), true, vec!["a".into()]);
         assert_eq!(seen.longest, (90, "a".into()));
+        assert_eq!(seen.samples.len(), 2, "what the few that are connected need says nothing");
     }
 }
