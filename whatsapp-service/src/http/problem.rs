@@ -276,7 +276,9 @@ impl From<NotTaken> for Problem {
 
 impl From<media::NotTaken> for Problem {
     fn from(not_taken: media::NotTaken) -> Self {
-        use media::NotTaken::{BrokenOff, Clash, Empty, Invalid, NoRoom, NotFetched, TooLarge, TooSlow, Type};
+        use media::NotTaken::{
+            BrokenOff, Clash, Disk, Empty, Invalid, NotFetched, RoomFull, ShareFull, TooLarge, TooSlow, Type,
+        };
         let message = not_taken.to_string();
         match not_taken {
             Invalid(_) | Clash | Empty => Self::bad_request("invalid_content", message),
@@ -294,7 +296,11 @@ impl From<media::NotTaken> for Problem {
             }
             BrokenOff => Self::bad_request("incomplete_body", "The body broke off."),
             TooSlow => Self::too_slow(),
-            NoRoom => Self::storage_failed(),
+            ShareFull | RoomFull => {
+                let status = StatusCode::SERVICE_UNAVAILABLE;
+                Self::new(status, "Media room full", "media_room_full", message).retryable(true)
+            }
+            Disk => Self::storage_failed(),
         }
     }
 }
