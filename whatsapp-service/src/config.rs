@@ -139,7 +139,7 @@ pub struct Config {
     #[arg(long, env = "MEDIA_MAX_STICKER", default_value_t = 1024 * 1024)]
     pub media_max_sticker: u64,
 
-    /// How much media of all tenants may wait on the disk, in bytes.
+    /// How much media of all tenants may wait on the disk, in bytes; of one tenant, a quarter of it.
     #[arg(long, env = "MEDIA_ROOM", default_value_t = 10 * 1024 * 1024 * 1024)]
     pub media_room: u64,
 

@@ -580,6 +580,49 @@ async fn media_that_nobody_waits_for_any_more_is_removed() {
 }
 
 #[tokio::test]
+async fn a_tenant_whose_media_waits_leaves_room_to_the_others() {
+    // Each tenant may have a quarter: two of these files.
+    const FILE: usize = 50_000;
+    let kinds = ["IMAGE", "VIDEO", "AUDIO", "DOCUMENT", "STICKER"].map(|kind| format!("MEDIA_MAX_{kind}"));
+    let (most, room) = (FILE.to_string(), (4 * 2 * (FILE + 100)).to_string());
+    let env: Vec<_> = kinds.iter().map(|kind| (kind.as_str(), most.as_str())).chain([("MEDIA_ROOM", &*room)]).collect();
+    let mut world = paired(&env).await;
+    world.pair("other", BRUNO).await;
+    world.cut_off("acme", ANA).await;
+    let send = async |service: &Service, tenant: &str, first: u8| {
+        let form = Form::default().text("to", BRUNO).file("x", &[&[first][..], &noise(FILE - 1)].concat());
+        let request = service.request(Method::POST, "/send?wait=0").header("X-Tenant-Id", tenant);
+        let (status, body) = answer(form.send_as(request)).await;
+        (status.as_u16(), body)
+    };
+    let mut waiting = Vec::new();
+    for n in 0..2 {
+        let (status, body) = send(&world.service, "acme", n).await;
+        assert_eq!(status, 202, "{body}");
+        waiting.push(body["id"].as_str().unwrap().to_owned());
+    }
+    // Also after a restart it is known whose the files are.
+    for _ in 0..2 {
+        let (status, body) = send(&world.service, "acme", 2).await;
+        assert_eq!(
+            (status, &body["code"], &body["retryable"]),
+            (503, &json!("media_room_full"), &json!(true)),
+            "{body}"
+        );
+        assert!(body["message"].as_str().unwrap().contains("this tenant"), "{body}");
+        let (status, body) = send(&world.service, "other", 2).await;
+        assert_eq!(status, 202, "{body}");
+        world.service.kill_and_restart().await;
+        world.service.tenant("acme").until_state("reconnecting").await;
+        world.service.tenant("other").until_state("ready").await;
+    }
+    let path = format!("/messages/{}", waiting[0]);
+    assert_eq!(world.service.tenant("acme").call(Method::DELETE, &path, None).await.0, 200);
+    eventually("there is room again", || async { (send(&world.service, "acme", 2).await.0 == 202).then_some(()) })
+        .await;
+}
+
+#[tokio::test]
 async fn nothing_of_media_is_told_by_the_disk_the_log_or_the_answers() {
     let key = BASE64_STANDARD.encode([7; 32]);
     let mut world = paired(&[("ENCRYPTION_KEY", &key), ("KEEP_BODIES", "true")]).await;

@@ -16,7 +16,7 @@ pub const OPEN: [&str; 4] = ["/docs", "/livez", "/openapi.json", "/readyz"];
 const NO_TENANT: [&str; 3] = ["/health", "/metrics", "/sessions"];
 
 /// What can go wrong: the table of `docs/api.md`, with the words that answers really have.
-pub const ERRORS: [Error; 66] = {
+pub const ERRORS: [Error; 67] = {
     use On::{Body, Every, Nothing, Query, Tenant, These};
     [
         Error(401, "Unauthorized", None, Every),
@@ -77,6 +77,7 @@ pub const ERRORS: [Error; 66] = {
         Error(413, "Payload too large", Some("media_too_large"), These(&["POST /send"])),
         Error(415, "Unsupported media type", Some("media_type"), These(&["POST /send"])),
         Error(422, "Media not fetched", Some("media_not_fetched"), These(&["POST /send"])),
+        Error(503, "Media room full", Some("media_room_full"), These(&["POST /send"])),
         Error(400, "Bad request", Some("invalid_message"), These(&["POST /send"])),
         Error(400, "Bad request", Some("invalid_reference"), These(&["POST /send"])),
         Error(400, "Bad request", Some("invalid_expires_in"), These(&["POST /send"])),

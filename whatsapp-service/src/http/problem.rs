@@ -277,7 +277,7 @@ impl From<NotTaken> for Problem {
 impl From<media::NotTaken> for Problem {
     fn from(not_taken: media::NotTaken) -> Self {
         use media::NotTaken::{
-            BrokenOff, Clash, Empty, Invalid, NoRoom, NotFetched, Oversized, TooLarge, TooSlow, Type,
+            BrokenOff, Clash, Disk, Empty, Invalid, NotFetched, Oversized, RoomFull, ShareFull, TooLarge, TooSlow, Type,
         };
         let message = not_taken.to_string();
         match not_taken {
@@ -296,7 +296,11 @@ impl From<media::NotTaken> for Problem {
             }
             BrokenOff => Self::bad_request("incomplete_body", "The body broke off."),
             TooSlow => Self::too_slow(),
-            NoRoom => Self::storage_failed(),
+            ShareFull | RoomFull => {
+                let status = StatusCode::SERVICE_UNAVAILABLE;
+                Self::new(status, "Media room full", "media_room_full", message).retryable(true)
+            }
+            Disk => Self::storage_failed(),
         }
     }
 }

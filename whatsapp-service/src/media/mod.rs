@@ -5,6 +5,7 @@ mod fetch;
 mod kind;
 mod movie;
 mod preview;
+mod room;
 mod sealed;
 mod shelf;
 mod turns;
@@ -91,9 +92,15 @@ pub enum NotTaken {
     /// The bytes did not come in time.
     #[error("the media did not arrive in time")]
     TooSlow,
-    /// There is no room for more media, or the disk does not take it.
+    /// The tenant has its share of the room for media.
+    #[error("the media of this tenant that waits to be sent fills its share of the room")]
+    ShareFull,
+    /// All tenants together have filled the room for media.
+    #[error("the media of all tenants that waits to be sent fills the room")]
+    RoomFull,
+    /// The disk does not take it.
     #[error("the media can't be stored now")]
-    NoRoom,
+    Disk,
 }
 
 /// Bytes that were taken in, as they are written down with the message that they belong to. Whoever has the key and the

@@ -10,20 +10,22 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use axum::body::Bytes;
 use chrono::Utc;
 use futures_util::{Stream, StreamExt};
-use whatsapp_rust::wacore::{download::MediaType, upload::encrypted_len};
+use whatsapp_rust::wacore::download::MediaType;
 
 use super::{
     Claim, Kind, Limits, NotTaken, Parcel, Upload,
     fetch::{Fetched, Fetcher},
     kind::HEAD,
     preview::Previews,
+    room::Room,
     sealed::Writing,
     turns::Turns,
     upload::{self, Line, NotUploaded},
@@ -47,19 +49,26 @@ const GOOD: i64 = 14 * 24 * 3600;
 const UPLOADS: usize = 32;
 /// And how many of them for one tenant.
 const UPLOADS_EACH: usize = 4;
+/// How long a message waits for one of these places.
+const TURN: Duration = Duration::from_secs(60);
 /// How a file is called that is not complete.
 const PART: &str = "part";
+/// After how long without a change such a file is nobody's: bytes that come more slowly are given up much earlier.
+const ABANDONED: Duration = Duration::from_secs(3600);
+/// The share of the room that one tenant may have.
+const SHARE: u64 = 4;
 
 /// The media of all tenants that is to be sent.
 pub struct Shelf {
     folder: PathBuf,
     limits: Limits,
-    room: u64,
-    used: Arc<AtomicU64>,
+    room: Arc<Room>,
     previews: Previews,
     fetcher: Fetcher,
     uploads: Turns,
     known: Mutex<Known>,
+    /// Whether the last sweep has left something.
+    stuck: AtomicBool,
 }
 
 /// What is remembered of files.
@@ -83,8 +92,16 @@ struct Entry {
     touched: u64,
     /// Whether the file may be there.
     on_disk: bool,
-    upload: Arc<tokio::sync::Mutex<Option<Upload>>>,
+    upload: Arc<Slot>,
     uploaded: Option<Upload>,
+}
+
+/// The upload of a file: one is under way at a time.
+#[derive(Default)]
+struct Slot {
+    done: tokio::sync::Mutex<Option<Upload>>,
+    /// How many attempts have failed.
+    failures: AtomicU64,
 }
 
 /// Media that was taken in. Its file stays as long as this is held, and then as long as a message needs it.
@@ -129,16 +146,16 @@ impl Drop for Held {
 /// A file that is being written. It goes unless it is kept.
 struct Part {
     path: PathBuf,
-    used: Arc<AtomicU64>,
-    bytes: u64,
+    name: String,
+    room: Arc<Room>,
     kept: bool,
 }
 
 impl Drop for Part {
     fn drop(&mut self) {
-        if !self.kept {
-            let _ = fs::remove_file(&self.path);
-            self.used.fetch_sub(self.bytes, Ordering::Relaxed);
+        // What is not there under this name may have got its own just now. It counts until it is swept.
+        if !self.kept && fs::remove_file(&self.path).is_ok() {
+            self.room.gone(&self.name);
         }
     }
 }
@@ -154,25 +171,32 @@ impl Shelf {
     /// Opens the folder, creates it if it is not there, and clears away what was not complete.
     pub fn open(folder: PathBuf, config: &Config) -> Result<Self, StoreError> {
         create_private_dir(&folder)?;
-        let mut used = 0;
+        let limits = config.media_limits();
+        let room = Room::new(config.media_room, (config.media_room / SHARE).max(limits.highest()));
         for entry in fs::read_dir(&folder).map_err(io_error("list", &folder))? {
             let entry = entry.map_err(io_error("list", &folder))?;
             if entry.path().extension().is_some_and(|extension| extension == PART) {
                 fs::remove_file(entry.path()).map_err(io_error("remove", &entry.path()))?;
             } else {
-                used += entry.metadata().map_err(io_error("look at", &entry.path()))?.len();
+                let length = entry.metadata().map_err(io_error("look at", &entry.path()))?.len();
+                room.set(&entry.file_name().to_string_lossy(), None, length);
             }
         }
         Ok(Self {
             folder,
-            limits: config.media_limits(),
-            room: config.media_room,
-            used: Arc::new(used.into()),
+            limits,
+            room: room.into(),
             previews: Previews::new(config.media_preview_memory),
             fetcher: Fetcher::new(Egress::new(config.allow_private_targets), config.media_fetch_timeout),
             uploads: Turns::new(UPLOADS, UPLOADS_EACH),
             known: Mutex::default(),
+            stuck: AtomicBool::new(false),
         })
+    }
+
+    /// Says whose a file is that an earlier process took in.
+    pub fn belongs(&self, file: &str, tenant: &TenantId) {
+        self.room.own(file, tenant);
     }
 
     /// How much a piece of media may hold, of any kind.
@@ -202,7 +226,7 @@ impl Shelf {
         let limit = self.limits.of(kind);
         let name = format!("{:032x}", rand::random::<u128>());
         let path = self.folder.join(&name).with_extension(PART);
-        let mut part = Part { path: path.clone(), used: self.used.clone(), bytes: 0, kept: false };
+        let mut part = Part { path: path.clone(), name: name.clone(), room: self.room.clone(), kept: false };
         let created = blocking(move || {
             let file = fs::File::options().read(true).write(true).create_new(true).mode(0o600).open(path)?;
             Writing::new(file, kind.media_type())
@@ -215,11 +239,11 @@ impl Shelf {
                 return Err(NotTaken::TooLarge { kind, limit });
             }
             let piece = std::mem::take(&mut pending);
-            part.bytes += piece.len() as u64;
-            if self.used.fetch_add(piece.len() as u64, Ordering::Relaxed) + piece.len() as u64 > self.room {
-                tracing::warn!("there is no room for more media: see MEDIA_ROOM");
-                return Err(NotTaken::NoRoom);
-            }
+            self.room.grow(&name, tenant, piece.len() as u64).inspect_err(|full| {
+                if matches!(full, NotTaken::RoomFull) {
+                    tracing::warn!("there is no room for more media: see MEDIA_ROOM");
+                }
+            })?;
             (writing, pending) = blocking(move || {
                 writing.write(&piece)?;
                 let mut piece = piece;
@@ -232,11 +256,9 @@ impl Shelf {
                 break;
             }
         }
-        let info = blocking(move || writing.finish()).await?;
-        // The file is longer than what is in it, and it is the file that goes one day.
-        let length = usize::try_from(size).map_or(size, |size| encrypted_len(size) as u64);
-        self.used.fetch_add(length - part.bytes, Ordering::Relaxed);
-        part.bytes = length;
+        let path = part.path.clone();
+        let (info, length) = blocking(move || Ok((writing.finish()?, fs::metadata(path)?.len()))).await?;
+        self.room.set(&name, Some(tenant), length);
         let content = Content(tenant.clone(), keys_of(kind), info.file_sha256.to_vec());
         if let Some(taken) = self.known_bytes(&content, kind, &mimetype) {
             return Ok(taken);
@@ -320,21 +342,47 @@ impl Shelf {
         if let Some(upload) = &parcel.upload {
             return Ok(upload.clone());
         }
+        let path = self.path(&parcel.file).ok_or(NotUploaded::Lost)?;
+        self.once(tenant, parcel, upload::upload(line, parcel, &path)).await
+    }
+
+    /// Does the `work` of uploading a file, or waits for somebody else's and takes what comes of it.
+    async fn once(
+        &self,
+        tenant: &TenantId,
+        parcel: &Parcel,
+        work: impl Future<Output = Result<Upload, NotUploaded>>,
+    ) -> Result<Upload, NotUploaded> {
         let slot = self.slot(tenant, parcel);
-        let mut slot = slot.lock().await;
-        if let Some(upload) = slot.as_ref().filter(|upload| is_younger(upload, GOOD)) {
+        let failures = slot.failures.load(Ordering::Relaxed);
+        let mut done = slot.done.lock().await;
+        if let Some(upload) = done.as_ref().filter(|upload| is_younger(upload, GOOD)) {
             return Ok(upload.clone());
         }
-        let _turn = self.uploads.take(tenant).await;
-        let path = self.path(&parcel.file).ok_or(NotUploaded::Lost)?;
-        let upload = upload::upload(line, parcel, &path).await?;
-        *slot = Some(upload.clone());
-        self.touch(&parcel.file, |entry| entry.uploaded = Some(upload.clone()));
-        Ok(upload)
+        if slot.failures.load(Ordering::Relaxed) != failures {
+            return Err(NotUploaded::Later);
+        }
+        let outcome = match tokio::time::timeout(TURN, self.uploads.take(tenant)).await {
+            Ok(_turn) => work.await,
+            Err(_) => Err(NotUploaded::Later),
+        };
+        match &outcome {
+            Ok(upload) => {
+                *done = Some(upload.clone());
+                self.touch(&parcel.file, |entry| entry.uploaded = Some(upload.clone()));
+            }
+            Err(NotUploaded::Later) => drop(slot.failures.fetch_add(1, Ordering::Relaxed)),
+            Err(NotUploaded::Lost) => {
+                // The same bytes, if they come again, are stored again.
+                self.touch(&parcel.file, |entry| entry.on_disk = false);
+                self.room.gone(&parcel.file);
+            }
+        }
+        outcome
     }
 
     /// The upload of a file, also of one that an earlier process took in.
-    fn slot(&self, tenant: &TenantId, parcel: &Parcel) -> Arc<tokio::sync::Mutex<Option<Upload>>> {
+    fn slot(&self, tenant: &TenantId, parcel: &Parcel) -> Arc<Slot> {
         if let Some(entry) = self.lock().files.get(&parcel.file) {
             return entry.upload.clone();
         }
@@ -348,10 +396,11 @@ impl Shelf {
         ours.then(|| self.folder.join(name))
     }
 
-    /// The files that nobody is about to need. Whether a message needs them, the database says.
+    /// The files that nobody is about to need. Whether a message needs them, the database says. What was never completed
+    /// is cleared away on the way.
     pub async fn idle(&self) -> Vec<Idle> {
-        let folder = self.folder.clone();
-        let Ok(names) = blocking(move || names(&folder)).await else { return Vec::new() };
+        let (folder, room) = (self.folder.clone(), self.room.clone());
+        let Ok(names) = blocking(move || names(&folder, &room)).await else { return Vec::new() };
         let known = self.lock();
         let idle = names.into_iter().filter_map(|name| match known.files.get(&name) {
             Some(entry) if entry.holders > 0 => None,
@@ -375,21 +424,24 @@ impl Shelf {
                     Some(entry) => entry.on_disk = false,
                     None => {}
                 }
-                gone.extend(self.path(&name));
+                gone.extend(self.path(&name).map(|path| (name, path)));
             }
         }
-        let used = self.used.clone();
+        let room = self.room.clone();
         let removed = blocking(move || {
-            for path in gone {
-                let length = fs::metadata(&path)?.len();
-                fs::remove_file(&path)?;
-                let _ =
-                    used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |used| Some(used.saturating_sub(length)));
+            let mut left = 0;
+            for (name, path) in gone {
+                match fs::remove_file(path) {
+                    Err(error) if error.kind() != io::ErrorKind::NotFound => left += 1,
+                    _ => room.gone(&name),
+                }
             }
-            Ok(())
+            Ok(left)
         });
-        if removed.await.is_err() {
-            tracing::warn!("media that is no longer needed could not be removed");
+        let left = removed.await.unwrap_or(1);
+        // The next sweep is soon, and finds the same.
+        if !self.stuck.swap(left > 0, Ordering::Relaxed) && left > 0 {
+            tracing::warn!(files = left, "media that is no longer needed could not be removed");
         }
     }
 
@@ -455,10 +507,24 @@ fn is_younger(upload: &Upload, seconds: i64) -> bool {
     Utc::now().timestamp() - upload.at < seconds
 }
 
-fn names(folder: &Path) -> io::Result<Vec<String>> {
-    let names = fs::read_dir(folder)?.map(|entry| Ok(entry?.file_name().into_string().unwrap_or_default()));
-    let names: io::Result<Vec<String>> = names.collect();
-    Ok(names?.into_iter().filter(|name| !name.is_empty() && !name.contains('.')).collect())
+/// The names of the files that are complete. What is not, and was left behind, is removed.
+fn names(folder: &Path, room: &Room) -> io::Result<Vec<String>> {
+    let mut names = Vec::new();
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        let Ok(name) = entry.file_name().into_string() else { continue };
+        match name.split_once('.') {
+            None => names.push(name),
+            Some((name, PART)) if is_abandoned(&entry) && fs::remove_file(entry.path()).is_ok() => room.gone(name),
+            Some(_) => {}
+        }
+    }
+    Ok(names)
+}
+
+fn is_abandoned(entry: &fs::DirEntry) -> bool {
+    let changed = entry.metadata().and_then(|about| about.modified());
+    changed.is_ok_and(|changed| changed.elapsed().is_ok_and(|age| age > ABANDONED))
 }
 
 /// Runs what waits for the disk. Why it did not work is for the log alone.
@@ -467,9 +533,9 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send
         Ok(Ok(done)) => Ok(done),
         Ok(Err(error)) => {
             tracing::error!(kind = %error.kind(), "media could not be written to the disk");
-            Err(NotTaken::NoRoom)
+            Err(NotTaken::Disk)
         }
-        Err(_) => Err(NotTaken::NoRoom),
+        Err(_) => Err(NotTaken::Disk),
     }
 }
 
@@ -524,10 +590,8 @@ mod tests {
         drop(take(&shelf, "acme", &[7; 200_000]).await.unwrap());
         shelf.discard(idle, &HashSet::new()).await;
         assert_eq!(files(&folder), 1, "it was of use");
-        let reopened = self::shelf(&folder, &[]);
-        assert_eq!(reopened.used.load(Ordering::Relaxed), shelf.used.load(Ordering::Relaxed), "what is there counts");
         clear(&shelf, &[]).await;
-        assert_eq!((files(&folder), shelf.used.load(Ordering::Relaxed)), (0, 0));
+        assert_eq!((files(&folder), shelf.room.used("acme")), (0, (0, 0)));
     }
 
     #[tokio::test]
@@ -590,9 +654,9 @@ mod tests {
         let broken = stream::iter([Ok(Bytes::from(vec![7; 90_000])), Err(NotTaken::BrokenOff)]);
         let broken = shelf.take(&"acme".parse().unwrap(), &Claim::default(), broken).await;
         assert!(matches!(broken, Err(NotTaken::BrokenOff)));
-        assert_eq!((files(&folder), shelf.used.load(Ordering::Relaxed)), (0, 0));
+        assert_eq!((files(&folder), shelf.room.used("acme")), (0, (0, 0)));
         let _first = take(&shelf, "acme", &[1; 100_000]).await.unwrap();
-        assert!(matches!(take(&shelf, "acme", &[2; 100_000]).await, Err(NotTaken::NoRoom)));
+        assert!(matches!(take(&shelf, "acme", &[2; 100_000]).await, Err(NotTaken::RoomFull)));
         assert_eq!(files(&folder), 1);
     }
 
@@ -603,5 +667,166 @@ mod tests {
         for name in ["", "../../service.db", "/etc/passwd", &"g".repeat(32), &"a".repeat(31)] {
             assert_eq!(shelf.path(name), None, "{name}");
         }
+    }
+
+    /// No kind may have more than this in these tests.
+    const MOST: u64 = 10_000;
+
+    /// A shelf where each tenant may have four of the largest files, and all together sixteen.
+    fn small(folder: &TempDir) -> Arc<Shelf> {
+        let kinds = ["image", "video", "audio", "document", "sticker"];
+        let limits = kinds.map(|kind| format!("--media-max-{kind}={MOST}"));
+        let room = format!("--media-room={}", 16 * (MOST + 100));
+        let settings: Vec<_> = limits.iter().chain([&room]).map(String::as_str).collect();
+        shelf(folder, &settings)
+    }
+
+    #[tokio::test]
+    async fn a_tenant_fills_its_share_and_leaves_the_rest_to_the_others() {
+        let folder = TempDir::new().unwrap();
+        let shelf = small(&folder);
+        let bytes = |n: u8| vec![n; MOST as usize];
+        let mut held = Vec::new();
+        for n in 0..4 {
+            held.push(take(&shelf, "acme", &bytes(n)).await.unwrap());
+        }
+        assert!(matches!(take(&shelf, "acme", &bytes(4)).await, Err(NotTaken::ShareFull)));
+        held.push(take(&shelf, "other", &bytes(4)).await.unwrap());
+        // The next process learns whose the files are from the messages that need them.
+        let used = (shelf.room.used("acme"), shelf.room.used("other"));
+        let names: Vec<_> = held.iter().map(|taken| taken.parcel.file.clone()).collect();
+        drop((shelf, held));
+        let shelf = small(&folder);
+        assert_eq!(shelf.room.used("acme"), (used.0.0, 0));
+        names[..4].iter().for_each(|name| shelf.belongs(name, &"acme".parse().unwrap()));
+        shelf.belongs(&names[4], &"other".parse().unwrap());
+        assert_eq!((shelf.room.used("acme"), shelf.room.used("other")), used);
+        assert!(matches!(take(&shelf, "acme", &bytes(5)).await, Err(NotTaken::ShareFull)));
+        // And has room again when one of them goes.
+        clear(&shelf, &names.iter().skip(1).map(String::as_str).collect::<Vec<_>>()).await;
+        assert_eq!(files(&folder), 4);
+        take(&shelf, "acme", &bytes(5)).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn one_file_of_the_largest_kind_fits_into_every_share() {
+        let folder = TempDir::new().unwrap();
+        let shelf = shelf(&folder, &["--media-room", "80000000"]);
+        let largest = stream::iter((0..64).map(|_| Ok(Bytes::from(vec![7; 1 << 20]))));
+        shelf.take(&"acme".parse().unwrap(), &Claim::default(), largest).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_caller_that_leaves_at_the_last_moment_leaves_the_sums_right() {
+        let folder = TempDir::new().unwrap();
+        let shelf = shelf(&folder, &[]);
+        let _other = take(&shelf, "acme", &[1; 50_000]).await.unwrap();
+        let used = shelf.room.used("acme");
+        // As when the file has its own name already, and nobody is left to say so.
+        let name = "a".repeat(32);
+        let path = shelf.folder.join(&name);
+        shelf.room.grow(&name, &"acme".parse().unwrap(), 50_000).unwrap();
+        fs::write(&path, vec![0; 50_026]).unwrap();
+        drop(Part { path: path.with_extension(PART), name, room: shelf.room.clone(), kept: false });
+        clear(&shelf, &[]).await;
+        assert_eq!((files(&folder), shelf.room.used("acme")), (1, used));
+    }
+
+    #[tokio::test]
+    async fn bytes_whose_file_was_lost_are_stored_again() {
+        let folder = TempDir::new().unwrap();
+        let acme = "acme".parse().unwrap();
+        let parcel = take(&shelf(&folder, &[]), "acme", &[7; 9_000]).await.unwrap().parcel;
+        let shelf = shelf(&folder, &[]);
+        fs::remove_file(shelf.path(&parcel.file).unwrap()).unwrap();
+        assert_eq!(shelf.once(&acme, &parcel, async { Err(NotUploaded::Lost) }).await, Err(NotUploaded::Lost));
+        assert_eq!(shelf.room.used("acme"), (0, 0));
+        for _ in 0..2 {
+            let anew = take(&shelf, "acme", &[7; 9_000]).await.unwrap();
+            assert!(shelf.path(&anew.parcel.file).unwrap().exists());
+        }
+    }
+
+    #[tokio::test]
+    async fn what_can_not_be_removed_keeps_nothing_else() {
+        let folder = TempDir::new().unwrap();
+        let shelf = shelf(&folder, &[]);
+        drop(take(&shelf, "acme", &[7; 9_000]).await.unwrap());
+        // A folder is no file, and stays.
+        let stuck = "a".repeat(32);
+        fs::create_dir(shelf.path(&stuck).unwrap()).unwrap();
+        let mut idle = shelf.idle().await;
+        idle.sort_by_key(|file| file.name != stuck);
+        assert_eq!((idle.len(), &idle[0].name), (2, &stuck));
+        shelf.discard(idle, &HashSet::new()).await;
+        assert_eq!((files(&folder), shelf.room.used("acme")), (1, (0, 0)));
+        assert!(shelf.stuck.load(Ordering::Relaxed));
+        fs::remove_dir(shelf.path(&stuck).unwrap()).unwrap();
+        clear(&shelf, &[]).await;
+        assert!(!shelf.stuck.load(Ordering::Relaxed));
+    }
+
+    #[tokio::test]
+    async fn what_was_never_completed_goes_when_it_is_old() {
+        let folder = TempDir::new().unwrap();
+        let shelf = shelf(&folder, &[]);
+        let part = |name: &str| shelf.folder.join(name.repeat(32)).with_extension(PART);
+        let old = fs::File::create(part("a")).unwrap();
+        old.set_modified(std::time::SystemTime::now() - ABANDONED - Duration::from_secs(1)).unwrap();
+        fs::write(part("b"), b"x").unwrap();
+        clear(&shelf, &[]).await;
+        assert_eq!((part("a").exists(), part("b").exists()), (false, true));
+    }
+
+    #[tokio::test]
+    async fn who_waits_for_an_upload_shares_its_failure() {
+        let folder = TempDir::new().unwrap();
+        let shelf = shelf(&folder, &[]);
+        let acme = "acme".parse().unwrap();
+        let parcel = take(&shelf, "acme", &[7; 9_000]).await.unwrap().parcel;
+        let attempts = AtomicU64::new(0);
+        let (begun, goes_on) = (tokio::sync::Notify::new(), tokio::sync::Notify::new());
+        let attempt = |outcome| {
+            let work = async {
+                attempts.fetch_add(1, Ordering::Relaxed);
+                begun.notify_one();
+                goes_on.notified().await;
+                outcome
+            };
+            shelf.once(&acme, &parcel, work)
+        };
+        let failed = Err(NotUploaded::Later);
+        // They are polled in this order: the first uploads, the others wait, and then it fails.
+        let release = async {
+            begun.notified().await;
+            goes_on.notify_one();
+        };
+        let first = attempt(failed.clone());
+        let (first, second, third, ()) = tokio::join!(first, attempt(failed.clone()), attempt(failed.clone()), release);
+        assert_eq!([&first, &second, &third], [&failed, &failed, &failed]);
+        assert_eq!(attempts.load(Ordering::Relaxed), 1, "nobody does it again");
+        // Whoever comes later makes an attempt of its own, and who waits for it has its success.
+        let upload = Upload { url: "u".into(), direct_path: "d".into(), at: Utc::now().timestamp() };
+        goes_on.notify_one();
+        let (first, second) = tokio::join!(attempt(Ok(upload.clone())), attempt(failed));
+        assert_eq!((first.as_ref(), second.as_ref()), (Ok(&upload), Ok(&upload)));
+        assert_eq!(attempts.load(Ordering::Relaxed), 2);
+    }
+
+    #[tokio::test]
+    async fn nobody_waits_without_end_for_a_place() {
+        let folder = TempDir::new().unwrap();
+        let shelf = shelf(&folder, &[]);
+        let acme = "acme".parse().unwrap();
+        let parcel = take(&shelf, "acme", &[7; 9_000]).await.unwrap().parcel;
+        let mut places = Vec::new();
+        for _ in 0..UPLOADS_EACH {
+            places.push(shelf.uploads.take(&acme).await);
+        }
+        // The clock jumps to whatever is waited for.
+        tokio::time::pause();
+        let upload = shelf.once(&acme, &parcel, async { unreachable!("there is no place") });
+        let upload = tokio::time::timeout(10 * TURN, upload).await;
+        assert_eq!(upload, Ok(Err(NotUploaded::Later)));
     }
 }

@@ -5,29 +5,27 @@ use std::{io, path::Path, time::Duration};
 use axum::body::Bytes;
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
 use chrono::Utc;
-use futures_util::{StreamExt, stream};
-use http_body_util::{BodyExt, Limited, StreamBody};
+use futures_util::{TryStreamExt, stream};
+use http_body_util::StreamBody;
 use hyper::{
     Request, StatusCode,
     body::Frame,
-    header::{CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderValue, ORIGIN},
+    header::{CONTENT_LENGTH, CONTENT_TYPE},
     http::uri::Authority,
 };
-use hyper_util::rt::TokioIo;
 use serde::Deserialize;
 use tokio::{
     fs::File,
     io::{AsyncReadExt, AsyncSeekExt},
 };
-use tokio_util::task::AbortOnDropHandle;
-use whatsapp_rust::{Client, wacore::net::WHATSAPP_WEB_ORIGIN};
+use whatsapp_rust::Client;
 
 use super::{Parcel, Upload};
-use crate::sessions::{Dialler, Proxy};
+use crate::sessions::{Dialler, Proxy, media_host};
 
 /// From how many bytes on the host is asked first what it has of a file, as WhatsApp Web does.
 const RESUMABLE: u64 = 5 * 1024 * 1024;
-/// How long a request may take, beside the time for its bytes.
+/// How long a request may take, beside the time for its bytes. And how long nothing at all may move.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// What a line must carry at least, in bytes per second.
 const SLOWEST: u64 = 64 * 1024;
@@ -57,6 +55,14 @@ pub struct Line<'a> {
     pub proxy: Option<Proxy>,
 }
 
+/// The same for one request.
+struct Way<'a> {
+    dialler: &'a Dialler,
+    proxy: Option<&'a Proxy>,
+    /// How long a host may take none of the bytes, or not answer when it has them all.
+    silence: Duration,
+}
+
 /// What a host says of an upload.
 #[derive(Deserialize)]
 struct Answer {
@@ -81,14 +87,16 @@ pub async fn upload(line: &Line<'_>, parcel: &Parcel, path: &Path) -> Result<Upl
         Err(_) => return Err(NotUploaded::Later),
     };
     let token = BASE64_URL_SAFE_NO_PAD.encode(&parcel.encrypted_sha256);
+    let way = Way { dialler: line.dialler, proxy: line.proxy.as_ref(), silence: PATIENCE };
     // What is asked for anew is only what the hosts want to be shown.
     for fresh in [false, true] {
-        let known = line.client.refresh_media_conn(fresh).await.map_err(|_| NotUploaded::Later)?;
+        let known = tokio::time::timeout(PATIENCE, line.client.refresh_media_conn(fresh)).await;
+        let known = known.map_err(|_| NotUploaded::Later)?.map_err(|_| NotUploaded::Later)?;
         let place = format!("{}/{token}?auth={}&token={token}", parcel.kind.media_type().upload_path(), known.auth);
         let mut stale = false;
         for host in &known.hosts {
             let Ok(host) = host.hostname.parse::<Authority>() else { continue };
-            match upload_to(line, &host, &place, path, length).await {
+            match upload_to(&way, &host, &place, path, length).await {
                 Ok(upload) => return Ok(upload),
                 Err(Refused::Stale) => {
                     stale = true;
@@ -105,6 +113,7 @@ pub async fn upload(line: &Line<'_>, parcel: &Parcel, path: &Path) -> Result<Upl
 }
 
 /// Why a host did not take a file.
+#[derive(Debug)]
 enum Refused {
     /// What it was shown is no longer good.
     Stale,
@@ -112,16 +121,10 @@ enum Refused {
     Otherwise,
 }
 
-async fn upload_to(
-    line: &Line<'_>,
-    host: &Authority,
-    place: &str,
-    path: &Path,
-    length: u64,
-) -> Result<Upload, Refused> {
+async fn upload_to(way: &Way<'_>, host: &Authority, place: &str, path: &Path, length: u64) -> Result<Upload, Refused> {
     let mut offset = 0;
     if length >= RESUMABLE
-        && let Ok(answer) = post(line, host, &format!("{place}&resume=1"), None).await
+        && let Ok(answer) = post(way, host, &format!("{place}&resume=1"), None).await
     {
         match answer.resume.as_deref() {
             Some("complete") => {
@@ -136,28 +139,27 @@ async fn upload_to(
     let mut file = File::open(path).await.map_err(|_| Refused::Otherwise)?;
     file.seek(io::SeekFrom::Start(offset)).await.map_err(|_| Refused::Otherwise)?;
     let place = if offset > 0 { format!("{place}&file_offset={offset}") } else { place.to_owned() };
-    let answer = post(line, host, &place, Some((file, length - offset))).await?;
+    let answer = post(way, host, &place, Some((file, length - offset))).await?;
     answer.upload().ok_or(Refused::Otherwise)
 }
 
-async fn post(line: &Line<'_>, host: &Authority, place: &str, body: Option<(File, u64)>) -> Result<Answer, Refused> {
+async fn post(way: &Way<'_>, host: &Authority, place: &str, body: Option<(File, u64)>) -> Result<Answer, Refused> {
     let length = body.as_ref().map_or(0, |(_, length)| *length);
     let exchange = async {
-        let stream = line.dialler.reach(host, line.proxy.as_ref()).await.ok()?;
-        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.ok()?;
-        let _connection = AbortOnDropHandle::new(tokio::spawn(async move { connection.await.unwrap_or_default() }));
         let request = Request::post(place)
-            .header(HOST, host.as_str())
-            .header(ORIGIN, HeaderValue::from_static(WHATSAPP_WEB_ORIGIN))
             .header(CONTENT_TYPE, "application/octet-stream")
             // The hosts take nothing in chunks.
-            .header(CONTENT_LENGTH, length)
-            .body(StreamBody::new(pieces(body).map(|piece| piece.map(Frame::data))))
-            .ok()?;
-        let answer = sender.send_request(request).await.ok()?;
-        let status = answer.status();
-        let text = Limited::new(answer.into_body(), ANSWER).collect().await.ok()?.to_bytes();
-        Some((status, text))
+            .header(CONTENT_LENGTH, length);
+        let body = StreamBody::new(pieces(body).map_ok(Frame::data));
+        let answer = media_host::ask(way.dialler, way.proxy, host, request, body, way.silence).await;
+        let (mut answer, mut text) = (answer.ok()?, Vec::new());
+        while let Some(part) = answer.next().await.ok()? {
+            text.extend_from_slice(&part);
+            if text.len() > ANSWER {
+                return None;
+            }
+        }
+        Some((answer.status, text))
     };
     let limit = (PATIENCE + Duration::from_secs(length / SLOWEST)).min(LONGEST);
     match tokio::time::timeout(limit, exchange).await {
@@ -183,4 +185,89 @@ fn pieces(body: Option<(File, u64)>) -> impl futures_util::Stream<Item = io::Res
             Err(error) => Some((Err(error), None)),
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::{
+        io::AsyncWriteExt,
+        net::{TcpSocket, TcpStream},
+    };
+
+    use super::*;
+    use crate::Trust;
+
+    /// More than what the system keeps of a connection whose other end does not read.
+    const MUCH: u64 = 32 * 1024 * 1024;
+    /// What a host says at the end.
+    const TAKEN: &str = r#"{"url": "https://host/v/1", "direct_path": "/v/1"}"#;
+
+    /// Uploads so many bytes to a host that does this with the connection, and bears so much silence.
+    async fn upload_of(
+        length: u64,
+        silence: Duration,
+        host: impl AsyncFnOnce(&mut TcpStream),
+    ) -> Result<Upload, Refused> {
+        let socket = TcpSocket::new_v4().unwrap();
+        // Otherwise the system takes more and more for the host, before it reads.
+        socket.set_recv_buffer_size(64 * 1024).unwrap();
+        socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let listener = socket.listen(8).unwrap();
+        let address = listener.local_addr().unwrap().to_string().parse().unwrap();
+        let host = async {
+            let mut stream = listener.accept().await.unwrap().0;
+            host(&mut stream).await;
+            // It stays open.
+            std::future::pending::<()>().await;
+        };
+        let file = tempfile::NamedTempFile::new().unwrap();
+        file.as_file().set_len(length).unwrap();
+        let dialler = Dialler::new(Some("ws://127.0.0.1:1/"), &Trust::WhatsAppOnly).unwrap();
+        let way = Way { dialler: &dialler, proxy: None, silence };
+        let body = Some((File::open(file.path()).await.unwrap(), length));
+        let answer = tokio::time::timeout(PATIENCE - Duration::from_secs(5), post(&way, &address, "/", body));
+        tokio::select! {
+            answer = answer => answer.expect("it is given up in time").map(|answer| answer.upload().unwrap()),
+            () = host => unreachable!("it stays"),
+        }
+    }
+
+    /// Reads a request's head, and then so many bytes.
+    async fn read(stream: &mut TcpStream, length: u64) {
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(stream.read_u8().await.unwrap());
+        }
+        tokio::io::copy(&mut stream.take(length), &mut tokio::io::sink()).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_host_that_takes_all_and_never_answers_is_given_up() {
+        let upload = upload_of(100_000, Duration::from_millis(500), async |stream| read(stream, 100_000).await);
+        assert!(matches!(upload.await, Err(Refused::Otherwise)));
+    }
+
+    #[tokio::test]
+    async fn a_host_that_stops_reading_is_given_up() {
+        let upload = upload_of(MUCH, Duration::from_millis(500), async |_| {});
+        assert!(matches!(upload.await, Err(Refused::Otherwise)));
+    }
+
+    #[tokio::test]
+    async fn a_host_that_is_slow_but_goes_on_has_its_time() {
+        const STEPS: u64 = 16;
+        let (silence, begun) = (Duration::from_secs(2), tokio::time::Instant::now());
+        let upload = upload_of(MUCH, silence, async |stream| {
+            read(stream, 0).await;
+            // As a host behind a slow line does: no step takes as long as silence may, but all of them together do.
+            for _ in 0..STEPS {
+                tokio::time::sleep(silence / 8).await;
+                tokio::io::copy(&mut (&mut *stream).take(MUCH / STEPS), &mut tokio::io::sink()).await.unwrap();
+            }
+            let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{TAKEN}", TAKEN.len());
+            stream.write_all(answer.as_bytes()).await.unwrap();
+        });
+        assert_eq!(upload.await.unwrap().direct_path, "/v/1");
+        assert!(begun.elapsed() >= silence);
+    }
 }

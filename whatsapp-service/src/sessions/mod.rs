@@ -12,7 +12,7 @@ mod inbound;
 mod lane;
 mod link;
 mod media_file;
-mod media_host;
+pub(crate) mod media_host;
 mod memory;
 mod numbers;
 mod outbound;
@@ -173,6 +173,9 @@ impl Manager {
         tracing::info!(messages = pending.len(), "resuming");
         let mut orphaned = BTreeSet::new();
         for message in pending {
+            if let Some(file) = &message.media {
+                self.media().belongs(file, &message.tenant);
+            }
             match (self.get(&message.tenant), Recipient::parse(&message.recipient)) {
                 (Some(session), Ok(recipient)) => session.resume(&recipient, message.row),
                 _ => drop(orphaned.insert(message.tenant)),

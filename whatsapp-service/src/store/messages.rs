@@ -237,6 +237,8 @@ pub struct Pending {
     pub recipient: String,
     /// Its place in the order of acceptance.
     pub row: i64,
+    /// The file of media that it needs.
+    pub media: Option<String>,
 }
 
 /// Which messages to list.
@@ -466,7 +468,7 @@ impl Store {
     pub async fn expire(&self) -> Result<Vec<Pending>, StoreError> {
         let now = Utc::now();
         let due = self.read(move |connection| {
-            let sql = "SELECT tenants.name AS tenant, recipient, row FROM messages JOIN tenants ON key = tenant \
+            let sql = "SELECT tenants.name AS tenant, recipient, row, media FROM messages JOIN tenants ON key = tenant \
                        WHERE pending = 1 AND expires_at <= ? AND NOT (tried = 1 AND status = 'queued') LIMIT 200";
             connection.prepare_cached(sql)?.query_map([millis(now)], pending)?.collect::<Result<Vec<_>, _>>()
         });
@@ -488,12 +490,12 @@ impl Store {
     /// becomes unknown.
     pub async fn recover(&self) -> Result<Vec<Pending>, StoreError> {
         self.write(move |tx| {
-            let sql = "SELECT tenants.name AS tenant, recipient, row FROM messages INDEXED BY messages_pending \
+            let sql = "SELECT tenants.name AS tenant, recipient, row, media FROM messages INDEXED BY messages_pending \
                        JOIN tenants ON key = tenant WHERE pending = 1 AND tried = 1 AND status = 'queued' ORDER BY row";
             for Pending { tenant, row, .. } in tx.all(sql, (), pending)? {
                 tx.advance(&tenant, Of::Row(row), MessageStatus::Unknown, |_| {})?;
             }
-            let sql = "SELECT tenants.name AS tenant, recipient, row FROM messages INDEXED BY messages_pending \
+            let sql = "SELECT tenants.name AS tenant, recipient, row, media FROM messages INDEXED BY messages_pending \
                        JOIN tenants ON key = tenant WHERE pending = 1 ORDER BY row";
             tx.all(sql, (), pending)
         })
@@ -789,7 +791,12 @@ fn same_call((known, message): (Vec<u8>, Message), fingerprint: &[u8; 32]) -> Ac
 }
 
 fn pending(row: &Row<'_>) -> rusqlite::Result<Pending> {
-    Ok(Pending { tenant: tenant_name(row, "tenant")?, recipient: row.get("recipient")?, row: row.get("row")? })
+    Ok(Pending {
+        tenant: tenant_name(row, "tenant")?,
+        recipient: row.get("recipient")?,
+        row: row.get("row")?,
+        media: row.get("media")?,
+    })
 }
 
 /// One of this tenant's messages. One whose text can't be read is one without.
