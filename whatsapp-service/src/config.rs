@@ -143,8 +143,9 @@ pub struct Config {
     #[arg(long, env = "MEDIA_ROOM", default_value_t = 10 * 1024 * 1024 * 1024)]
     pub media_room: u64,
 
-    /// How much memory making a small picture of a large one may take, in bytes. One is made at a time; 0 makes none.
-    #[arg(long, env = "MEDIA_PREVIEW_MEMORY", default_value_t = 40 * 1024 * 1024)]
+    /// How much memory making the small picture of a JPEG or PNG may take, in bytes: the file as such for JPEG, and the
+    /// picture unpacked. One is made at a time; 0 makes none.
+    #[arg(long, env = "MEDIA_PREVIEW_MEMORY", default_value_t = 48 * 1024 * 1024)]
     pub media_preview_memory: u64,
 
     /// How long fetching media from a URL may take, in seconds.

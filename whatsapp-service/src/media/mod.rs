@@ -1,7 +1,9 @@
 //! Media that is to be sent: taken in as a stream, encrypted while it comes as WhatsApp wants it, kept in a file until it
 //! was sent, and uploaded once for all messages that hold the same bytes.
 
+mod bounded;
 mod fetch;
+mod jpeg;
 mod kind;
 mod movie;
 mod preview;
@@ -10,6 +12,7 @@ mod sealed;
 mod shelf;
 mod turns;
 mod upload;
+mod webp;
 
 pub use self::{
     fetch::Fetched,
