@@ -88,6 +88,8 @@ pub enum FaultKind {
     CutAfterFrames(u64),
     /// Files that are on the media host by now can no longer be downloaded; those that come later can.
     MediaExpired,
+    /// What is downloaded is not what was uploaded.
+    MediaDamaged,
     /// The connection of an upload is cut when it has brought this many bytes.
     CutUploadAfter(u64),
     /// The media host answers this much later.
