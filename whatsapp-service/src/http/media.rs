@@ -23,7 +23,8 @@ use utoipa::IntoParams;
 
 use super::{App, caller::Tenant, problem::Problem};
 use crate::{
-    sessions::{MediaFile, NotFetched, hexadecimal},
+    encoding::{hexadecimal, percent_encoded},
+    sessions::{MediaFile, NotFetched},
     store::{Kept, KeptFor, MediaSource},
 };
 
@@ -154,10 +155,8 @@ fn disposition(name: Option<&str>) -> String {
         return "attachment".into();
     }
     let ascii = |c: char| if c == ' ' || (c.is_ascii_graphic() && !"\"%".contains(c)) { c } else { '_' };
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
-    let full = |byte: u8| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") };
-    let (simple, full) = (name.chars().map(ascii).collect::<String>(), name.bytes().map(full).collect::<String>());
-    format!("attachment; filename=\"{simple}\"; filename*=UTF-8''{full}")
+    let simple: String = name.chars().map(ascii).collect();
+    format!("attachment; filename=\"{simple}\"; filename*=UTF-8''{}", percent_encoded(name))
 }
 
 /// How much of a file is asked for.

@@ -7,14 +7,11 @@ use std::{
     fs::{self, File},
     io,
     ops::Range,
-    os::unix::fs::{FileExt, OpenOptionsExt},
+    os::unix::fs::OpenOptionsExt,
     path::Path,
 };
 
-use aes::{
-    Aes256,
-    cipher::{Block, BlockCipherDecrypt, KeyInit as _},
-};
+use aes::{Aes256, cipher::KeyInit as _};
 use hmac::{Hmac, Mac};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
@@ -22,7 +19,10 @@ use tokio::io::AsyncWriteExt;
 use whatsapp_rust::wacore::download::{DownloadUtils, MediaType};
 use zeroize::Zeroizing;
 
-use crate::store::{MediaKind, MediaSource, create_private_dir};
+use crate::{
+    media::read_blocks,
+    store::{MediaKind, MediaSource, create_private_dir},
+};
 
 const BLOCK: usize = 16;
 /// How much of the MAC is stored, behind the file.
@@ -153,23 +153,8 @@ impl MediaFile {
         let block = BLOCK as u64;
         let (first, end) = (range.start / block * block, range.end.div_ceil(block) * block);
         let length = usize::try_from(end - first).map_err(io::Error::other)?;
-        // Each block is mixed with the one before it, as it is stored; the first one with the beginning of the keys.
-        let mut before = self.iv;
-        if first > 0 {
-            self.file.read_exact_at(&mut before, first - block)?;
-        }
         let mut part = vec![0; length];
-        self.file.read_exact_at(&mut part, first)?;
-        let cipher = Aes256::new((&*self.key).into());
-        for stored in part.chunks_exact_mut(BLOCK) {
-            let mut plain = Block::<Aes256>::default();
-            plain.copy_from_slice(stored);
-            cipher.decrypt_block(&mut plain);
-            for ((plain, stored), before) in plain.iter_mut().zip(stored).zip(&mut before) {
-                *plain ^= *before;
-                *before = std::mem::replace(stored, *plain);
-            }
-        }
+        read_blocks(&self.file, &Aes256::new((&*self.key).into()), self.iv, first, &mut part)?;
         let skipped = usize::try_from(range.start - first).map_err(io::Error::other)?;
         part.truncate(usize::try_from(range.end - first).map_err(io::Error::other)?);
         part.drain(..skipped);

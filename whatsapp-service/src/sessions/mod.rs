@@ -47,7 +47,7 @@ pub use self::{
     dials::DialFigures,
     download::NotFetched,
     gestures::{Doing, NotDone},
-    inbound::{ReceivedMessage, hexadecimal},
+    inbound::ReceivedMessage,
     media_file::MediaFile,
     memory::MemoryReport,
     outbox::{NotTaken, ReachoutTimelock, Refused, Submission, Taken},

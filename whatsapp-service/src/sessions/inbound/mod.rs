@@ -13,10 +13,7 @@ use tokio::runtime::Handle;
 use whatsapp_rust::{Client, InboundDurabilityHook, anyhow, async_trait, types::events::InboundMessage};
 
 use self::told::{Told, told, vote};
-pub use self::{
-    media::{hexadecimal, is_path},
-    told::ReceivedMessage,
-};
+pub use self::{media::is_path, told::ReceivedMessage};
 use super::session::Session;
 use crate::store::{Kept, KeptFor, MessageStatus, Received};
 
