@@ -19,6 +19,7 @@ use tokio::io::AsyncWriteExt;
 use whatsapp_rust::wacore::download::{DownloadUtils, MediaType};
 use zeroize::Zeroizing;
 
+use super::room::Room;
 use crate::{
     media::read_blocks,
     store::{MediaKind, MediaSource, create_private_dir},
@@ -33,6 +34,8 @@ const OVERHEAD: u64 = (BLOCK + MAC) as u64;
 pub const CHUNK: usize = 64 * 1024;
 /// The longest file, whatever its sender says: WhatsApp takes none that is longer.
 const LONGEST: u64 = 2 * 1024 * 1024 * 1024;
+/// What the longest file takes on the disk.
+pub const LONGEST_STORED: u64 = LONGEST + OVERHEAD;
 
 /// Why a file can't be used.
 #[derive(Debug, thiserror::Error)]
@@ -54,6 +57,8 @@ pub struct MediaFile {
     iv: [u8; BLOCK],
     key: Zeroizing<[u8; 32]>,
     size: u64,
+    /// Until the file is gone.
+    _room: Option<Room>,
 }
 
 /// A file that is coming.
@@ -77,14 +82,13 @@ impl ComingFile {
         let mut mac = Hmac::<Sha256>::new_from_slice(&mac_key).expect("HMAC takes keys of every length");
         mac.update(&iv);
         let file = nameless_file(folder)?;
-        let limit = source.size.map_or(LONGEST, |size| size.min(LONGEST)) + OVERHEAD;
         Ok(Self {
             file: file.into(),
             mac,
             digest: Sha256::new(),
             tail: Vec::with_capacity(MAC),
             length: 0,
-            limit,
+            limit: most_stored(source),
             iv,
             key: Zeroizing::new(key),
         })
@@ -119,7 +123,7 @@ impl ComingFile {
         }
         self.file.flush().await?;
         let file = self.file.into_std().await;
-        let mut media = MediaFile { file, iv: self.iv, key: self.key, size: encrypted };
+        let mut media = MediaFile { file, iv: self.iv, key: self.key, size: encrypted, _room: None };
         let sha256 = source.sha256.clone();
         let checked = tokio::task::spawn_blocking(move || {
             let last = media.read(encrypted - BLOCK as u64..encrypted)?;
@@ -143,6 +147,16 @@ impl ComingFile {
 }
 
 impl MediaFile {
+    /// Holds the room that was taken for it.
+    pub fn in_room(self, room: Room) -> Self {
+        Self { _room: Some(room), ..self }
+    }
+
+    /// How much it takes on the disk at most.
+    pub fn stored(&self) -> u64 {
+        self.size + OVERHEAD
+    }
+
     /// How long the file is.
     pub fn size(&self) -> u64 {
         self.size
@@ -162,6 +176,11 @@ impl MediaFile {
     }
 }
 
+/// How much the file that `source` tells of takes on the disk at most.
+pub fn most_stored(source: &MediaSource) -> u64 {
+    source.size.map_or(LONGEST, |size| size.min(LONGEST)) + OVERHEAD
+}
+
 /// A file that nobody else can open.
 fn nameless_file(folder: &Path) -> io::Result<File> {
     create_private_dir(folder).map_err(io::Error::other)?;
@@ -179,6 +198,18 @@ pub fn media_type(kind: MediaKind) -> MediaType {
         MediaKind::Audio => MediaType::Audio,
         MediaKind::Document => MediaType::Document,
         MediaKind::Sticker => MediaType::Sticker,
+    }
+}
+
+#[cfg(test)]
+impl MediaFile {
+    /// A file that holds these bytes.
+    pub fn holding(plain: &[u8]) -> Self {
+        let stored = whatsapp_rust::wacore::upload::encrypt_media(plain, MediaType::Document).unwrap();
+        let (iv, key, _) = DownloadUtils::get_media_keys(&stored.media_key, MediaType::Document).unwrap();
+        let mut file = tempfile::tempfile().unwrap();
+        io::Write::write_all(&mut file, &stored.data_to_upload).unwrap();
+        Self { file, iv, key: Zeroizing::new(key), size: plain.len() as u64, _room: None }
     }
 }
 

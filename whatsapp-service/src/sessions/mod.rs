@@ -23,6 +23,7 @@ mod recall;
 mod recipient;
 mod references;
 mod restoring;
+mod room;
 mod session;
 mod state;
 mod store_owner;
