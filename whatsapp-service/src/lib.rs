@@ -8,6 +8,7 @@ pub mod clock;
 pub mod config;
 pub mod descriptors;
 pub mod egress;
+pub mod encoding;
 pub mod http;
 pub mod log;
 pub mod media;

@@ -6,9 +6,14 @@ use base64::{Engine, prelude::BASE64_STANDARD};
 use reqwest::{Method, Response};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
-use whatsapp_simulator::Config;
+use tokio::task::JoinSet;
+use whatsapp_rust::{UploadOptions, prelude::wa, wacore::download::MediaType};
+use whatsapp_simulator::{Config, Phone};
 
-use crate::harness::{ANA, BRUNO, Service, World};
+use crate::{
+    client::TestClient,
+    harness::{ANA, BRUNO, Service, World, eventually},
+};
 
 /// Bytes that look like nothing, the same ones each time.
 fn bytes(length: usize, seed: u8) -> Vec<u8> {
@@ -21,13 +26,54 @@ fn hexadecimal(bytes: &[u8]) -> String {
 }
 
 /// Has a phone send a file, and returns what is told of it.
-async fn sent(world: &World, from: &str, to: &str, file: &[u8], mut with: Value) -> Value {
+async fn sent(world: &World, from: &str, to: &str, file: &[u8], with: Value) -> Value {
+    let id = sent_only(world, from, to, file, with).await;
+    told_to(world, "acme", &id).await
+}
+
+/// Has a phone send a file, and returns the message's id.
+async fn sent_only(world: &World, from: &str, to: &str, file: &[u8], mut with: Value) -> Value {
     with["base64"] = BASE64_STANDARD.encode(file).into();
     let message = json!({"to": to, "text": "look at this", "media": with}).to_string();
-    let id = world.admin(Method::POST, &format!("/admin/accounts/{from}/messages"), message).await["id"].clone();
-    let told = world.service.tenant("acme");
-    let told = told.until_told("message.received", |told| told.iter().any(|one| one["id"] == id)).await;
-    told.into_iter().find(|one| one["id"] == id).unwrap()
+    world.admin(Method::POST, &format!("/admin/accounts/{from}/messages"), message).await["id"].clone()
+}
+
+/// What a tenant is told of a message.
+async fn told_to(world: &World, tenant: &str, id: &Value) -> Value {
+    let told = world.service.tenant(tenant);
+    let told = told.until_told("message.received", |told| told.iter().any(|one| one["id"] == *id)).await;
+    told.into_iter().find(|one| one["id"] == *id).unwrap()
+}
+
+/// A document that a client has uploaded.
+async fn document(client: &TestClient, bytes: &[u8]) -> wa::message::DocumentMessage {
+    let file = client.client.upload(bytes.to_vec(), MediaType::Document, UploadOptions::new()).await.unwrap();
+    wa::message::DocumentMessage {
+        direct_path: Some(file.direct_path),
+        media_key: Some(file.media_key.to_vec()),
+        file_sha256: Some(file.file_sha256.to_vec()),
+        file_enc_sha256: Some(file.file_enc_sha256.to_vec()),
+        file_length: Some(file.file_length),
+        mimetype: Some("application/pdf".into()),
+        file_name: Some("plan.pdf".into()),
+        ..Default::default()
+    }
+}
+
+/// Has a client send a document to Ana, and returns where her tenant has it.
+async fn received(world: &World, client: &TestClient, document: wa::message::DocumentMessage) -> String {
+    let message = wa::Message { document_message: Some(document).into(), ..Default::default() };
+    let id = json!(client.send_any(&Phone::parse(ANA).unwrap(), message).await);
+    told_to(world, "acme", &id).await["mediaUrl"].as_str().expect("an address").into()
+}
+
+/// Waits until a fault has applied so often that this is left of it.
+async fn until_left(world: &World, times: u64) {
+    eventually("the media host is asked", || async {
+        let faults = world.admin(Method::GET, "/admin/faults", "").await;
+        (faults[0]["times"] == times).then_some(())
+    })
+    .await;
 }
 
 /// Asks for a file.
@@ -237,4 +283,98 @@ async fn a_picture_that_the_owner_sends_from_the_phone_can_be_fetched_too() {
     world.fault(json!({"mediaExpired": true})).await;
     let response = get(&world.service, Method::GET, told["mediaUrl"].as_str().unwrap(), &[]).await;
     assert!(response.bytes().await.unwrap() == file, "other bytes");
+}
+
+#[tokio::test]
+async fn what_is_not_the_file_that_was_sent_is_not_passed_on() {
+    let world = World::start().await;
+    world.pair("acme", ANA).await;
+    let acme = world.service.tenant("acme");
+    let refused = async |url: &str| {
+        let (status, answer) = acme.call(Method::GET, url, None).await;
+        assert_eq!((status.as_u16(), &answer["code"]), (502, &json!("media_damaged")), "{answer}");
+    };
+    let file = bytes(100_000, 5);
+    let told = sent(&world, BRUNO, ANA, &file, json!({"mimetype": "application/zip", "filename": "a.zip"})).await;
+    let url = told["mediaUrl"].as_str().unwrap();
+    world.fault(json!({"mediaDamaged": true, "phone": BRUNO})).await;
+    refused(url).await;
+    // It may have been the way, and not the file.
+    world.clear_faults().await;
+    let response = get(&world.service, Method::GET, url, &[]).await;
+    assert!(response.bytes().await.unwrap() == file, "other bytes");
+
+    let (bruno, _) = TestClient::paired(&world.simulator, &Phone::parse(BRUNO).unwrap()).await;
+    let plan = document(&bruno, &file).await;
+    let other_key = wa::message::DocumentMessage { media_key: Some(vec![7; 32]), ..plan.clone() };
+    let other_content = wa::message::DocumentMessage { file_sha256: Some(vec![7; 32]), ..plan.clone() };
+    for wrong in [other_key, other_content] {
+        refused(&received(&world, &bruno, wrong).await).await;
+    }
+    let url = received(&world, &bruno, plan).await;
+    let response = get(&world.service, Method::GET, &url, &[]).await;
+    assert!(response.bytes().await.unwrap() == file, "other bytes");
+    bruno.stop().await;
+}
+
+#[tokio::test]
+async fn slow_files_of_one_tenant_hold_up_nobody_else() {
+    let world = World::start().await;
+    world.pair("acme", ANA).await;
+    world.pair("other", BRUNO).await;
+    let file = bytes(1000, 6);
+    let id = sent_only(&world, ANA, BRUNO, &file, json!({"mimetype": "image/png"})).await;
+    let others = told_to(&world, "other", &id).await;
+    let mut slow = Vec::new();
+    for n in 0..4 {
+        let told = sent(&world, BRUNO, ANA, &bytes(1000, n), json!({"mimetype": "image/png"})).await;
+        slow.push(told["mediaUrl"].as_str().unwrap().to_owned());
+    }
+    world.fault(json!({"mediaLatencyMs": 60_000, "phone": BRUNO, "times": 4})).await;
+    let mut waiting = JoinSet::new();
+    for url in &slow {
+        waiting.spawn(world.service.request(Method::GET, url).header("X-Tenant-Id", "acme").send());
+    }
+    until_left(&world, 2).await;
+    let url = others["mediaUrl"].as_str().unwrap();
+    let response = world.service.request(Method::GET, url).header("X-Tenant-Id", "other").send().await.unwrap();
+    assert!(response.bytes().await.unwrap() == file, "other bytes");
+    until_left(&world, 2).await;
+    assert!(waiting.try_join_next().is_none(), "the slow ones are still waited for");
+}
+
+#[tokio::test]
+async fn a_file_for_which_there_is_no_room_has_to_wait() {
+    let world = World::start().await;
+    world.pair("acme", ANA).await;
+    world.pair("other", BRUNO).await;
+    let acme = world.service.tenant("acme");
+    let file = bytes(1000, 7);
+    let id = sent_only(&world, ANA, BRUNO, &file, json!({"mimetype": "image/png"})).await;
+    let others = told_to(&world, "other", &id).await["mediaUrl"].as_str().unwrap().to_owned();
+    let (bruno, _) = TestClient::paired(&world.simulator, &Phone::parse(BRUNO).unwrap()).await;
+    let large = |document| wa::message::DocumentMessage { file_length: Some(2 << 30), ..document };
+    let first = received(&world, &bruno, large(document(&bruno, &bytes(2000, 8)).await)).await;
+    let second = received(&world, &bruno, large(document(&bruno, &file).await)).await;
+
+    // It is counted as long as its sender says, from before its first byte on.
+    world.fault(json!({"mediaLatencyMs": 60_000, "phone": BRUNO, "times": 1})).await;
+    let waiting = tokio::spawn(world.service.request(Method::GET, &first).header("X-Tenant-Id", "acme").send());
+    until_left(&world, 0).await;
+    let (status, answer) = acme.call(Method::GET, &second, None).await;
+    assert_eq!((status.as_u16(), &answer["code"]), (503, &json!("media_busy")), "{answer}");
+    assert_eq!((&answer["retryable"], &answer["retryAfter"]), (&json!(true), &json!(10)), "{answer}");
+    let response = world.service.request(Method::GET, &others).header("X-Tenant-Id", "other").send().await.unwrap();
+    assert!(response.bytes().await.unwrap() == file, "others have room");
+    assert!(!waiting.is_finished(), "the first one is still waited for");
+    // Whoever no longer waits takes no room.
+    waiting.abort();
+    eventually("there is room", || async {
+        let response = get(&world.service, Method::GET, &second, &[]).await;
+        (response.status() == 200).then_some(())
+    })
+    .await;
+    let response = get(&world.service, Method::GET, &first, &[]).await;
+    assert_eq!(response.status(), 200, "what was fetched takes no more room than it needs");
+    bruno.stop().await;
 }

@@ -12,8 +12,8 @@ use utoipa::ToSchema;
 
 use super::{App, problem::Problem};
 use crate::{
+    encoding::hexadecimal,
     media::{Claim, NotTaken, Taken},
-    sessions::hexadecimal,
     store::{Content, ContentKind, Media},
     tenant::TenantId,
 };

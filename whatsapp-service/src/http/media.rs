@@ -1,6 +1,6 @@
 //! `GET /messages/{id}/media`: the file that came with a message, decrypted as it is read.
 
-use std::{ops::Range, sync::Arc};
+use std::{io, ops::Range, sync::Arc, time::Duration};
 
 use axum::{
     body::{Body, Bytes},
@@ -19,16 +19,20 @@ use axum::{
 };
 use futures_util::stream;
 use serde::Deserialize;
+use tokio::{sync::mpsc, task::spawn_blocking, time::timeout};
 use utoipa::IntoParams;
 
 use super::{App, caller::Tenant, problem::Problem};
 use crate::{
-    sessions::{MediaFile, NotFetched, hexadecimal},
+    encoding::{hexadecimal, percent_encoded},
+    sessions::{MediaFile, NotFetched},
     store::{Kept, KeptFor, MediaSource},
 };
 
 /// How much is read at a time.
 const CHUNK: u64 = 64 * 1024;
+/// How long a caller may take nothing of an answer: the file takes room on the disk until then.
+const PATIENCE: Duration = Duration::from_secs(30);
 /// After how many seconds it makes sense to ask again when too many files are being fetched.
 const BUSY_PAUSE: u64 = 10;
 /// The type of a file whose sender names none.
@@ -156,10 +160,8 @@ fn disposition(name: Option<&str>) -> String {
         return "attachment".into();
     }
     let ascii = |c: char| if c == ' ' || (c.is_ascii_graphic() && !"\"%".contains(c)) { c } else { '_' };
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
-    let full = |byte: u8| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") };
-    let (simple, full) = (name.chars().map(ascii).collect::<String>(), name.bytes().map(full).collect::<String>());
-    format!("attachment; filename=\"{simple}\"; filename*=UTF-8''{full}")
+    let simple: String = name.chars().map(ascii).collect();
+    format!("attachment; filename=\"{simple}\"; filename*=UTF-8''{}", percent_encoded(name))
 }
 
 /// How much of a file is asked for.
@@ -189,19 +191,29 @@ fn asked_for(range: &str, size: u64) -> Asked {
     if start < end { Asked::Part(start..end) } else { Asked::Nothing }
 }
 
-/// The part of a file, read as fast as it is taken.
+/// The part of a file, read as fast as it is taken. One that ends before its end breaks the answer off: its length was
+/// said.
 fn body(file: Arc<MediaFile>, range: Range<u64>) -> Body {
-    let parts = stream::try_unfold((file, range), async |(file, range)| {
-        if range.is_empty() {
-            return Ok::<_, std::io::Error>(None);
+    let (parts, mut taken) = mpsc::channel(1);
+    // Nobody asks the answer for more while its caller takes nothing: only a task of its own notices that.
+    tokio::spawn(give(file, range, parts));
+    Body::from_stream(stream::poll_fn(move |context| taken.poll_recv(context)))
+}
+
+/// Hands over the part of a file until nobody takes it any more.
+async fn give(file: Arc<MediaFile>, range: Range<u64>, parts: mpsc::Sender<io::Result<Bytes>>) {
+    let mut at = range.start;
+    while at < range.end {
+        let Ok(Ok(place)) = timeout(PATIENCE, parts.reserve()).await else { return };
+        let (reader, now) = (file.clone(), at..range.end.min(at + CHUNK));
+        at = now.end;
+        let part = spawn_blocking(move || reader.read(now)).await.map_err(io::Error::other).flatten();
+        let is_broken = part.is_err();
+        place.send(part.map(Bytes::from));
+        if is_broken {
+            return;
         }
-        let (now, rest) =
-            (range.start..range.end.min(range.start + CHUNK), range.end.min(range.start + CHUNK)..range.end);
-        let reader = file.clone();
-        let part = tokio::task::spawn_blocking(move || reader.read(now)).await.map_err(std::io::Error::other)??;
-        Ok(Some((Bytes::from(part), (file, rest))))
-    });
-    Body::from_stream(parts)
+    }
 }
 
 impl From<NotFetched> for Problem {
@@ -226,7 +238,41 @@ impl From<NotFetched> for Problem {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::StreamExt;
+    use tokio::time::sleep;
+
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn who_takes_nothing_for_long_is_let_go_and_who_is_slow_is_not() {
+        let plain: Vec<u8> = (0..3 * CHUNK + 100).map(|n| (n % 251) as u8).collect();
+        let file = Arc::new(MediaFile::holding(&plain));
+        let mut slow = body(file.clone(), 10..file.size()).into_data_stream();
+        let mut got = Vec::new();
+        while let Some(part) = slow.next().await {
+            got.extend(part.unwrap());
+            sleep(PATIENCE * 9 / 10).await;
+        }
+        assert!(got == plain[10..], "other bytes");
+
+        let (size, held) = (file.size(), Arc::downgrade(&file));
+        let mut stalled = body(file, 0..size).into_data_stream();
+        let mut got = stalled.next().await.expect("a part").unwrap().len();
+        assert!(held.upgrade().is_some());
+        sleep(PATIENCE * 2).await;
+        assert!(held.upgrade().is_none(), "the file is still there");
+        while let Some(Ok(part)) = stalled.next().await {
+            got += part.len();
+        }
+        assert!((got as u64) < size, "the answer is known to be broken off");
+
+        let gone = Arc::new(MediaFile::holding(&plain));
+        let held = Arc::downgrade(&gone);
+        drop(body(gone, 0..size));
+        while held.upgrade().is_some() {
+            sleep(PATIENCE / 100).await;
+        }
+    }
 
     #[test]
     fn a_range_is_read_as_it_is_meant() {

@@ -17,12 +17,15 @@ mod webp;
 pub use self::{
     fetch::Fetched,
     kind::{Claim, Kind},
+    sealed::read_blocks,
     shelf::{Idle, Shelf, Taken},
+    turns::{Turn, Turns},
     upload::{Line, NotUploaded},
 };
 
-use base64::{Engine, prelude::BASE64_STANDARD};
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
+
+use crate::encoding::{base64_text, maybe_base64_text};
 
 /// The most bytes of each kind.
 #[derive(Clone, Copy, Debug)]
@@ -116,20 +119,20 @@ pub struct Parcel {
     /// What they were encrypted for: the keys of each type are others.
     pub kind: Kind,
     /// The key.
-    #[serde(with = "bytes")]
+    #[serde(with = "base64_text")]
     pub key: Vec<u8>,
     /// SHA-256 of the bytes.
-    #[serde(with = "bytes")]
+    #[serde(with = "base64_text")]
     pub sha256: Vec<u8>,
     /// SHA-256 of the file.
-    #[serde(with = "bytes")]
+    #[serde(with = "base64_text")]
     pub encrypted_sha256: Vec<u8>,
     /// How many bytes there are.
     pub size: u64,
     /// When the key was made, in seconds since 1970.
     pub at: i64,
     /// What lets a player begin before the end has come.
-    #[serde(with = "maybe_bytes", default, skip_serializing_if = "Option::is_none")]
+    #[serde(with = "maybe_base64_text", default, skip_serializing_if = "Option::is_none")]
     pub sidecar: Option<Vec<u8>>,
     /// In pixels.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -141,7 +144,7 @@ pub struct Parcel {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seconds: Option<u32>,
     /// A small JPEG picture of it.
-    #[serde(with = "maybe_bytes", default, skip_serializing_if = "Option::is_none")]
+    #[serde(with = "maybe_base64_text", default, skip_serializing_if = "Option::is_none")]
     pub thumbnail: Option<Vec<u8>>,
     /// Where an earlier message with the same bytes has brought them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -158,31 +161,6 @@ pub struct Upload {
     pub direct_path: String,
     /// When, in seconds since 1970.
     pub at: i64,
-}
-
-mod bytes {
-    use super::*;
-
-    pub fn serialize<S: Serializer>(bytes: &[u8], to: S) -> Result<S::Ok, S::Error> {
-        to.serialize_str(&BASE64_STANDARD.encode(bytes))
-    }
-
-    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<u8>, D::Error> {
-        BASE64_STANDARD.decode(String::deserialize(from)?).map_err(serde::de::Error::custom)
-    }
-}
-
-mod maybe_bytes {
-    use super::*;
-
-    pub fn serialize<S: Serializer>(bytes: &Option<Vec<u8>>, to: S) -> Result<S::Ok, S::Error> {
-        bytes.as_ref().map(|bytes| BASE64_STANDARD.encode(bytes)).serialize(to)
-    }
-
-    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Vec<u8>>, D::Error> {
-        let text = Option::<String>::deserialize(from)?;
-        text.map(|text| BASE64_STANDARD.decode(text).map_err(serde::de::Error::custom)).transpose()
-    }
 }
 
 #[cfg(test)]

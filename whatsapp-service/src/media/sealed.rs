@@ -3,6 +3,7 @@
 use std::{
     fs::File,
     io::{self, Read, Seek, SeekFrom, Write},
+    os::unix::fs::FileExt,
 };
 
 use aes::{
@@ -74,28 +75,32 @@ impl Plain {
         let from = self.at / BLOCK * BLOCK;
         let padded = (self.size / BLOCK + 1) * BLOCK;
         let length = WINDOW.min(padded - from) as usize;
-        let mut before = self.iv;
-        if from > 0 {
-            self.file.seek(SeekFrom::Start(from - BLOCK))?;
-            self.file.read_exact(&mut before)?;
-        } else {
-            self.file.seek(SeekFrom::Start(0))?;
-        }
         self.window.resize(length, 0);
-        self.file.read_exact(&mut self.window)?;
-        for block in self.window.chunks_exact_mut(BLOCK as usize) {
-            let mut encrypted = [0; BLOCK as usize];
-            encrypted.copy_from_slice(block);
-            let mut decrypted: Block<Aes256> = encrypted.into();
-            self.cipher.decrypt_block(&mut decrypted);
-            for (byte, (plain, before)) in block.iter_mut().zip(decrypted.iter().zip(before)) {
-                *byte = plain ^ before;
-            }
-            before = encrypted;
-        }
+        read_blocks(&self.file, &self.cipher, self.iv, from, &mut self.window)?;
         self.window_at = from;
         Ok(())
     }
+}
+
+/// Reads whole blocks of an encrypted file, from the beginning of one on, and decrypts them. Each is mixed with the one
+/// before it, as it is stored; the first one of the file with `iv`.
+pub fn read_blocks(file: &File, cipher: &Aes256, iv: [u8; 16], from: u64, blocks: &mut [u8]) -> io::Result<()> {
+    let mut before = iv;
+    if from > 0 {
+        file.read_exact_at(&mut before, from - BLOCK)?;
+    }
+    file.read_exact_at(blocks, from)?;
+    for block in blocks.chunks_exact_mut(BLOCK as usize) {
+        let mut stored = Block::<Aes256>::default();
+        stored.copy_from_slice(block);
+        let mut plain = stored;
+        cipher.decrypt_block(&mut plain);
+        for ((byte, plain), before) in block.iter_mut().zip(plain).zip(&before) {
+            *byte = plain ^ before;
+        }
+        before = stored.into();
+    }
+    Ok(())
 }
 
 impl Read for Plain {

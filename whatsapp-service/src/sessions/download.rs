@@ -14,10 +14,7 @@ use std::{
 use base64::{Engine, prelude::BASE64_URL_SAFE};
 use chrono::{TimeDelta, Utc};
 use hyper::StatusCode;
-use tokio::{
-    sync::{OnceCell, Semaphore},
-    time::Instant,
-};
+use tokio::{sync::OnceCell, time::Instant};
 use whatsapp_rust::{
     Client, Jid, MediaRetryResult, NodeFilter,
     wacore::media_retry::{build_media_retry_receipt, encrypt_media_retry_receipt, parse_media_retry_notification},
@@ -25,19 +22,22 @@ use whatsapp_rust::{
 
 use super::{
     inbound::is_path,
-    media_file::{ComingFile, MediaError, MediaFile, media_type},
+    media_file::{ComingFile, LONGEST_STORED, MediaError, MediaFile, media_type, most_stored},
     media_host,
     outbox::Refused,
+    room::{Full, Room, Space},
     session::{Session, lock},
     state::State,
 };
 use crate::{
+    media::{Turn, Turns},
     store::{Kept, MediaSource, StoreError},
     tenant::TenantId,
 };
 
-/// How many files may be fetched at the same time, for all tenants together.
+/// How many files may be fetched at the same time, for all tenants together, and for each.
 const AT_ONCE: usize = 4;
+const AT_ONCE_EACH: usize = 2;
 /// How long somebody waits for his turn.
 const TURN_LIMIT: Duration = Duration::from_secs(30);
 /// How long one file may take, from whatever hosts.
@@ -50,16 +50,21 @@ const PHONE_LIMIT: Duration = Duration::from_secs(30);
 const READY_LIMIT: Duration = Duration::from_secs(10);
 /// How long a file stays that nobody reads.
 const IDLE: Duration = Duration::from_secs(60);
-/// How many files stay, and how long they may be together.
+/// How many files stay for the next part that is asked for, and how long they may be together.
 const STAYING: usize = 16;
-const BYTES: u64 = 1024 * 1024 * 1024;
+const BYTES_STAYING: u64 = 1024 * 1024 * 1024;
+/// How much room files may take on the disk, also those on their way and those that somebody still reads: for all tenants
+/// together, and for each. The longest one has room.
+const BYTES: u64 = 2 * LONGEST_STORED;
+const BYTES_EACH: u64 = LONGEST_STORED;
 /// How long a phone that did not help is not asked again.
 const PHONE_PAUSE: Duration = Duration::from_secs(30);
 
 /// Files on their way, and those that are here just now.
 pub struct Downloads {
     folder: PathBuf,
-    turns: Semaphore,
+    turns: Turns,
+    space: Arc<Space>,
     recent: Mutex<HashMap<Key, Arc<Recent>>>,
 }
 
@@ -79,8 +84,8 @@ pub enum NotFetched {
     /// The session is needed for it.
     #[error(transparent)]
     Refused(#[from] Refused),
-    /// Too many are on their way.
-    #[error("too many files are being fetched just now")]
+    /// Too many are on their way, or there is no room for more.
+    #[error("too many files, or too large ones, are being fetched just now")]
     Busy,
     /// WhatsApp has it no longer, and the account's phone did not upload it again.
     #[error("WhatsApp has the file no longer, and the account's phone did not upload it again")]
@@ -105,7 +110,33 @@ impl From<StoreError> for NotFetched {
 impl Downloads {
     /// Files are put into this folder.
     pub fn new(folder: PathBuf) -> Self {
-        Self { folder, turns: Semaphore::new(AT_ONCE), recent: Mutex::default() }
+        Self {
+            folder,
+            turns: Turns::new(AT_ONCE, AT_ONCE_EACH),
+            space: Space::new(BYTES, BYTES_EACH),
+            recent: Mutex::default(),
+        }
+    }
+
+    /// A tenant's turn to fetch a file.
+    async fn turn(&self, tenant: &TenantId) -> Result<Turn, NotFetched> {
+        tokio::time::timeout(TURN_LIMIT, self.turns.take(tenant)).await.map_err(|_| NotFetched::Busy)
+    }
+
+    /// Room for a tenant's file. Those that nobody reads just now make way for it.
+    fn room(&self, tenant: &TenantId, bytes: u64) -> Result<Room, NotFetched> {
+        let mut recent = lock(&self.recent);
+        loop {
+            let full = match self.space.take(tenant, bytes) {
+                Ok(room) => return Ok(room),
+                Err(full) => full,
+            };
+            let helps = |(key, one): &(&Key, &Arc<Recent>)| {
+                one.is_unread() && Arc::strong_count(one) == 1 && (full == Full::All || key.0 == *tenant)
+            };
+            let oldest = oldest(recent.iter().filter(helps)).ok_or(NotFetched::Busy)?;
+            recent.remove(&oldest);
+        }
     }
 
     fn recent(&self, key: Key) -> Arc<Recent> {
@@ -118,31 +149,55 @@ impl Downloads {
         entry
     }
 
-    /// Lets go of what was used longest ago until the others fit. Those who read it go on with it.
-    fn make_room(&self) {
+    /// Lets go of what was used longest ago until the others fit. Those who read it go on with it. What is on its way
+    /// stays, and what keeps a phone from being asked again.
+    fn tidy(&self) {
         let mut recent = lock(&self.recent);
-        let size = |recent: &Recent| recent.file.get().map_or(0, |file| file.size());
-        while recent.len() > STAYING || (recent.len() > 1 && recent.values().map(|one| size(one)).sum::<u64>() > BYTES)
-        {
-            let oldest = recent.iter().min_by_key(|(_, recent)| *lock(&recent.used)).map(|(key, _)| key.clone());
-            let Some(oldest) = oldest else { return };
+        recent.retain(|_, one| one.file.initialized() || Arc::strong_count(one) > 1 || one.is_in_vain());
+        loop {
+            let here = || recent.iter().filter(|(_, one)| one.file.initialized());
+            let bytes: u64 = here().filter_map(|(_, one)| one.file.get()).map(|file| file.size()).sum();
+            let count = here().count();
+            if count <= STAYING && (bytes <= BYTES_STAYING || count <= 1) {
+                return;
+            }
+            let Some(oldest) = oldest(here()) else { return };
             recent.remove(&oldest);
         }
     }
 
     /// Lets go of the files that nobody has asked for in a while.
     pub fn forget_idle(&self) {
-        lock(&self.recent).retain(|_, recent| lock(&recent.used).elapsed() < IDLE);
+        lock(&self.recent).retain(|_, one| Arc::strong_count(one) > 1 || lock(&one.used).elapsed() < IDLE);
     }
+}
+
+impl Recent {
+    /// Whether the phone was asked in vain, a short time ago.
+    fn is_in_vain(&self) -> bool {
+        lock(&self.in_vain_until).is_some_and(|until| Instant::now() < until)
+    }
+
+    /// Whether the file is here for nobody but those who may still come.
+    fn is_unread(&self) -> bool {
+        self.file.get().is_some_and(|file| Arc::strong_count(file) == 1)
+    }
+}
+
+/// The one that was used longest ago.
+fn oldest<'a>(among: impl Iterator<Item = (&'a Key, &'a Arc<Recent>)>) -> Option<Key> {
+    among.min_by_key(|(_, one)| *lock(&one.used)).map(|(key, _)| key.clone())
 }
 
 impl Session {
     /// The file that came with a message. Those who ask for the same one at the same time share one download.
     pub async fn file(&self, kept: &Kept, source: &MediaSource) -> Result<Arc<MediaFile>, NotFetched> {
-        let recent = self.around.downloads.recent((self.tenant.clone(), kept.id.clone(), kept.digest()));
+        let downloads = &self.around.downloads;
+        let recent = downloads.recent((self.tenant.clone(), kept.id.clone(), kept.digest()));
         let file = recent.file.get_or_try_init(|| self.fetch(kept, source, &recent)).await.cloned();
         *lock(&recent.used) = Instant::now();
-        self.around.downloads.make_room();
+        drop(recent);
+        downloads.tidy();
         file
     }
 
@@ -152,7 +207,7 @@ impl Session {
             Err(NotFetched::Expired) => {}
             fetched => return fetched,
         }
-        if lock(&recent.in_vain_until).is_some_and(|until| Instant::now() < until) {
+        if recent.is_in_vain() {
             return Err(NotFetched::Expired);
         }
         // Nobody has to wait for this phone who waits for his turn.
@@ -168,10 +223,14 @@ impl Session {
     }
 
     async fn take_turn(&self, client: &Client, source: &MediaSource) -> Result<Arc<MediaFile>, NotFetched> {
-        let turn = tokio::time::timeout(TURN_LIMIT, self.around.downloads.turns.acquire()).await;
-        let Ok(Ok(_turn)) = turn else { return Err(NotFetched::Busy) };
+        let downloads = &self.around.downloads;
+        let _turn = downloads.turn(&self.tenant).await?;
+        let mut room = downloads.room(&self.tenant, most_stored(source))?;
         let fetched = tokio::time::timeout(FETCH_LIMIT, self.ask_hosts(client, source)).await;
-        fetched.unwrap_or_else(|_| Err(NotFetched::Unavailable(format!("it took longer than {FETCH_LIMIT:?}"))))
+        let file =
+            fetched.unwrap_or_else(|_| Err(NotFetched::Unavailable(format!("it took longer than {FETCH_LIMIT:?}"))))?;
+        room.shrink(file.stored());
+        Ok(Arc::new(file.in_room(room)))
     }
 
     /// The client, if it is there or comes back soon.
@@ -192,7 +251,7 @@ impl Session {
     }
 
     /// Asks each media host for a file.
-    async fn ask_hosts(&self, client: &Client, source: &MediaSource) -> Result<Arc<MediaFile>, NotFetched> {
+    async fn ask_hosts(&self, client: &Client, source: &MediaSource) -> Result<MediaFile, NotFetched> {
         let hosts = tokio::time::timeout(HOSTS_LIMIT, client.refresh_media_conn(false)).await;
         let hosts = match hosts {
             Ok(Ok(hosts)) => hosts.hosts,
@@ -213,7 +272,7 @@ impl Session {
         Err(last)
     }
 
-    async fn ask_host(&self, host: &str, path: &str, source: &MediaSource) -> Result<Arc<MediaFile>, NotFetched> {
+    async fn ask_host(&self, host: &str, path: &str, source: &MediaSource) -> Result<MediaFile, NotFetched> {
         let unavailable = |why: String| NotFetched::Unavailable(why);
         let host = host.parse().map_err(|_| unavailable("a media host's name is none".into()))?;
         let answer = media_host::get(&self.around.dialler, self.proxy().as_ref(), &host, path).await;
@@ -230,7 +289,7 @@ impl Session {
         while let Some(part) = answer.next().await.map_err(|error| unavailable(error.to_string()))? {
             coming.append(&part).await?;
         }
-        Ok(Arc::new(coming.finish(source).await?))
+        Ok(coming.finish(source).await?)
     }
 
     /// Asks the account's phone to upload a file again, and says where it is then.
@@ -277,27 +336,90 @@ fn address(source: &MediaSource) -> String {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt;
+
     use super::*;
 
-    fn key(n: usize) -> Key {
-        ("acme".parse().unwrap(), format!("{n}"), String::new())
+    fn tenant(name: &str) -> TenantId {
+        name.parse().unwrap()
+    }
+
+    fn key(name: &str, id: &str) -> Key {
+        (tenant(name), id.into(), String::new())
+    }
+
+    fn downloads() -> Downloads {
+        Downloads::new("nowhere".into())
+    }
+
+    /// A file that was fetched, and is here.
+    fn fetched(downloads: &Downloads, key: Key, bytes: u64) -> Arc<Recent> {
+        let room = downloads.room(&key.0, bytes).unwrap();
+        let recent = downloads.recent(key);
+        recent.file.set(Arc::new(MediaFile::holding(b"bytes").in_room(room))).ok().unwrap();
+        recent
+    }
+
+    fn is_known(downloads: &Downloads, key: &Key) -> bool {
+        lock(&downloads.recent).contains_key(key)
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_was_used_lately_stays() {
-        let downloads = Downloads::new(PathBuf::new());
-        for n in 0..STAYING + 2 {
-            downloads.recent(key(n));
-            tokio::time::advance(Duration::from_secs(1)).await;
+    async fn no_tenant_has_all_the_turns_and_nobody_waits_for_long() {
+        let (downloads, acme, other) = (downloads(), tenant("acme"), tenant("other"));
+        let _slow = [downloads.turn(&acme).await.unwrap(), downloads.turn(&acme).await.unwrap()];
+        let started = Instant::now();
+        assert!(matches!(downloads.turn(&acme).await, Err(NotFetched::Busy)));
+        assert_eq!(started.elapsed(), TURN_LIMIT);
+        let _others = [downloads.turn(&other).now_or_never(), downloads.turn(&other).now_or_never()]
+            .map(|turn| turn.expect("at once").unwrap());
+        assert!(matches!(downloads.turn(&tenant("third")).await, Err(NotFetched::Busy)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_on_its_way_and_what_was_asked_for_in_vain_is_not_forgotten() {
+        let downloads = downloads();
+        let (coming, vain, failed) = (key("acme", "coming"), key("acme", "vain"), key("acme", "failed"));
+        let under_way = downloads.recent(coming.clone());
+        *lock(&downloads.recent(vain.clone()).in_vain_until) = Some(Instant::now() + PHONE_PAUSE);
+        downloads.recent(failed.clone());
+        for n in 0..=STAYING {
+            tokio::time::advance(Duration::from_millis(1)).await;
+            fetched(&downloads, key("acme", &n.to_string()), 1);
         }
-        downloads.recent(key(0));
-        downloads.make_room();
-        let stays = |n| lock(&downloads.recent).contains_key(&key(n));
-        let gone: Vec<_> = (0..STAYING + 2).filter(|&n| !stays(n)).collect();
-        assert_eq!(gone, [1, 2], "they were used longest ago");
+        downloads.tidy();
+        assert!(Arc::ptr_eq(&downloads.recent(coming.clone()), &under_way), "it would be fetched twice");
+        assert!(downloads.recent(vain.clone()).is_in_vain(), "the phone would be asked too soon");
+        assert!(!is_known(&downloads, &failed), "there is nothing to remember");
+        assert!(!is_known(&downloads, &key("acme", "0")), "the one that was used longest ago made way");
+        assert!(is_known(&downloads, &key("acme", "1")));
+        // A large file takes longer than files stay.
         tokio::time::advance(IDLE).await;
-        downloads.recent(key(5));
         downloads.forget_idle();
-        assert!(stays(5) && lock(&downloads.recent).len() == 1);
+        assert!(Arc::ptr_eq(&downloads.recent(coming), &under_way));
+        assert_eq!(lock(&downloads.recent).len(), 1, "all others were idle");
+        drop(under_way);
+        tokio::time::advance(IDLE).await;
+        downloads.forget_idle();
+        assert!(lock(&downloads.recent).is_empty());
+    }
+
+    #[tokio::test]
+    async fn files_that_are_read_take_room_until_their_last_reader_goes() {
+        let downloads = downloads();
+        let half = BYTES_EACH / 2;
+        // Both were let go, and somebody still reads one of them.
+        let read = fetched(&downloads, key("acme", "read"), half).file.get().cloned().unwrap();
+        fetched(&downloads, key("acme", "unread"), half);
+        fetched(&downloads, key("other", "unread"), half);
+        let _first = downloads.room(&tenant("acme"), half).expect("what nobody reads makes way");
+        assert!(!is_known(&downloads, &key("acme", "unread")));
+        assert!(is_known(&downloads, &key("other", "unread")), "this would not have helped");
+        assert!(matches!(downloads.room(&tenant("acme"), half), Err(NotFetched::Busy)));
+        lock(&downloads.recent).clear();
+        assert!(matches!(downloads.room(&tenant("acme"), half), Err(NotFetched::Busy)), "it has no name any more");
+        let _others = downloads.room(&tenant("other"), BYTES_EACH).expect("the others have theirs");
+        drop(read);
+        assert!(downloads.room(&tenant("acme"), half).is_ok());
     }
 }

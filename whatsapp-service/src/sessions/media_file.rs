@@ -7,14 +7,11 @@ use std::{
     fs::{self, File},
     io,
     ops::Range,
-    os::unix::fs::{FileExt, OpenOptionsExt},
+    os::unix::fs::OpenOptionsExt,
     path::Path,
 };
 
-use aes::{
-    Aes256,
-    cipher::{Block, BlockCipherDecrypt, KeyInit as _},
-};
+use aes::{Aes256, cipher::KeyInit as _};
 use hmac::{Hmac, Mac};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
@@ -22,7 +19,11 @@ use tokio::io::AsyncWriteExt;
 use whatsapp_rust::wacore::download::{DownloadUtils, MediaType};
 use zeroize::Zeroizing;
 
-use crate::store::{MediaKind, MediaSource, create_private_dir};
+use super::room::Room;
+use crate::{
+    media::read_blocks,
+    store::{MediaKind, MediaSource, create_private_dir},
+};
 
 const BLOCK: usize = 16;
 /// How much of the MAC is stored, behind the file.
@@ -33,6 +34,8 @@ const OVERHEAD: u64 = (BLOCK + MAC) as u64;
 pub const CHUNK: usize = 64 * 1024;
 /// The longest file, whatever its sender says: WhatsApp takes none that is longer.
 const LONGEST: u64 = 2 * 1024 * 1024 * 1024;
+/// What the longest file takes on the disk.
+pub const LONGEST_STORED: u64 = LONGEST + OVERHEAD;
 
 /// Why a file can't be used.
 #[derive(Debug, thiserror::Error)]
@@ -54,6 +57,8 @@ pub struct MediaFile {
     iv: [u8; BLOCK],
     key: Zeroizing<[u8; 32]>,
     size: u64,
+    /// Until the file is gone.
+    _room: Option<Room>,
 }
 
 /// A file that is coming.
@@ -77,14 +82,13 @@ impl ComingFile {
         let mut mac = Hmac::<Sha256>::new_from_slice(&mac_key).expect("HMAC takes keys of every length");
         mac.update(&iv);
         let file = nameless_file(folder)?;
-        let limit = source.size.map_or(LONGEST, |size| size.min(LONGEST)) + OVERHEAD;
         Ok(Self {
             file: file.into(),
             mac,
             digest: Sha256::new(),
             tail: Vec::with_capacity(MAC),
             length: 0,
-            limit,
+            limit: most_stored(source),
             iv,
             key: Zeroizing::new(key),
         })
@@ -119,7 +123,7 @@ impl ComingFile {
         }
         self.file.flush().await?;
         let file = self.file.into_std().await;
-        let mut media = MediaFile { file, iv: self.iv, key: self.key, size: encrypted };
+        let mut media = MediaFile { file, iv: self.iv, key: self.key, size: encrypted, _room: None };
         let sha256 = source.sha256.clone();
         let checked = tokio::task::spawn_blocking(move || {
             let last = media.read(encrypted - BLOCK as u64..encrypted)?;
@@ -143,6 +147,16 @@ impl ComingFile {
 }
 
 impl MediaFile {
+    /// Holds the room that was taken for it.
+    pub fn in_room(self, room: Room) -> Self {
+        Self { _room: Some(room), ..self }
+    }
+
+    /// How much it takes on the disk at most.
+    pub fn stored(&self) -> u64 {
+        self.size + OVERHEAD
+    }
+
     /// How long the file is.
     pub fn size(&self) -> u64 {
         self.size
@@ -153,28 +167,18 @@ impl MediaFile {
         let block = BLOCK as u64;
         let (first, end) = (range.start / block * block, range.end.div_ceil(block) * block);
         let length = usize::try_from(end - first).map_err(io::Error::other)?;
-        // Each block is mixed with the one before it, as it is stored; the first one with the beginning of the keys.
-        let mut before = self.iv;
-        if first > 0 {
-            self.file.read_exact_at(&mut before, first - block)?;
-        }
         let mut part = vec![0; length];
-        self.file.read_exact_at(&mut part, first)?;
-        let cipher = Aes256::new((&*self.key).into());
-        for stored in part.chunks_exact_mut(BLOCK) {
-            let mut plain = Block::<Aes256>::default();
-            plain.copy_from_slice(stored);
-            cipher.decrypt_block(&mut plain);
-            for ((plain, stored), before) in plain.iter_mut().zip(stored).zip(&mut before) {
-                *plain ^= *before;
-                *before = std::mem::replace(stored, *plain);
-            }
-        }
+        read_blocks(&self.file, &Aes256::new((&*self.key).into()), self.iv, first, &mut part)?;
         let skipped = usize::try_from(range.start - first).map_err(io::Error::other)?;
         part.truncate(usize::try_from(range.end - first).map_err(io::Error::other)?);
         part.drain(..skipped);
         Ok(part)
     }
+}
+
+/// How much the file that `source` tells of takes on the disk at most.
+pub fn most_stored(source: &MediaSource) -> u64 {
+    source.size.map_or(LONGEST, |size| size.min(LONGEST)) + OVERHEAD
 }
 
 /// A file that nobody else can open.
@@ -194,6 +198,18 @@ pub fn media_type(kind: MediaKind) -> MediaType {
         MediaKind::Audio => MediaType::Audio,
         MediaKind::Document => MediaType::Document,
         MediaKind::Sticker => MediaType::Sticker,
+    }
+}
+
+#[cfg(test)]
+impl MediaFile {
+    /// A file that holds these bytes.
+    pub fn holding(plain: &[u8]) -> Self {
+        let stored = whatsapp_rust::wacore::upload::encrypt_media(plain, MediaType::Document).unwrap();
+        let (iv, key, _) = DownloadUtils::get_media_keys(&stored.media_key, MediaType::Document).unwrap();
+        let mut file = tempfile::tempfile().unwrap();
+        io::Write::write_all(&mut file, &stored.data_to_upload).unwrap();
+        Self { file, iv, key: Zeroizing::new(key), size: plain.len() as u64, _room: None }
     }
 }
 

@@ -23,6 +23,7 @@ mod recall;
 mod recipient;
 mod references;
 mod restoring;
+mod room;
 mod session;
 mod state;
 mod store_owner;
@@ -47,7 +48,7 @@ pub use self::{
     dials::DialFigures,
     download::NotFetched,
     gestures::{Doing, NotDone},
-    inbound::{ReceivedMessage, hexadecimal},
+    inbound::ReceivedMessage,
     media_file::MediaFile,
     memory::MemoryReport,
     outbox::{NotTaken, ReachoutTimelock, Refused, Submission, Taken},

@@ -12,7 +12,10 @@ use super::{
     cells::{Cells, Kind, decode, encode, name, prefix},
     tx::{Tx, millis},
 };
-use crate::tenant::TenantId;
+use crate::{
+    encoding::{base64_text, hexadecimal},
+    tenant::TenantId,
+};
 
 /// What is kept of a message.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -49,13 +52,13 @@ pub struct MediaSource {
     /// Its path at WhatsApp's media hosts.
     pub path: String,
     /// What it is encrypted with.
-    #[serde(with = "as_base64")]
+    #[serde(with = "base64_text")]
     pub key: Vec<u8>,
     /// Its SHA-256.
-    #[serde(with = "as_base64")]
+    #[serde(with = "base64_text")]
     pub sha256: Vec<u8>,
     /// The SHA-256 of what is stored at WhatsApp.
-    #[serde(with = "as_base64")]
+    #[serde(with = "base64_text")]
     pub encrypted_sha256: Vec<u8>,
     /// Its size, as the sender says.
     pub size: Option<u64>,
@@ -91,7 +94,7 @@ pub enum MediaKind {
 #[derive(Clone, Serialize, Deserialize)]
 pub struct PollKey {
     /// The poll's secret.
-    #[serde(with = "as_base64")]
+    #[serde(with = "base64_text")]
     pub secret: Vec<u8>,
     /// Who asks, under both of their names if both are known.
     pub creators: Vec<String>,
@@ -109,7 +112,7 @@ impl Kept {
     /// What tells this message from another with the same id: senders choose those.
     pub fn digest(&self) -> String {
         let digest = Sha256::digest(format!("{}\n{}\n{}", self.chat, self.sender, self.id));
-        digest[..8].iter().map(|byte| format!("{byte:02x}")).collect()
+        hexadecimal(&digest[..8])
     }
 
     fn name(&self) -> Vec<u8> {
@@ -169,19 +172,4 @@ const LIVE: &str = "SELECT key FROM stores WHERE state = 'live' AND tenant = (SE
 
 fn live_store(connection: &Connection, tenant: &TenantId) -> rusqlite::Result<Option<i64>> {
     connection.prepare_cached(LIVE)?.query_row([tenant.as_str()], |row| row.get(0)).optional()
-}
-
-/// Bytes as a text.
-mod as_base64 {
-    use base64::{Engine, prelude::BASE64_STANDARD};
-    use serde::{Deserialize, Deserializer, Serializer, de::Error};
-
-    pub fn serialize<S: Serializer>(bytes: &[u8], to: S) -> Result<S::Ok, S::Error> {
-        to.serialize_str(&BASE64_STANDARD.encode(bytes))
-    }
-
-    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<u8>, D::Error> {
-        let text = String::deserialize(from)?;
-        BASE64_STANDARD.decode(text).map_err(|_| D::Error::custom("not base64"))
-    }
 }

@@ -33,7 +33,7 @@ use super::{
     data_dir::{create_private_dir, io_error},
     tx::{carry, damaged},
 };
-use crate::tenant::TenantId;
+use crate::{encoding::hexadecimal, tenant::TenantId};
 
 const NOTE: &str = "The folders in here were used by an earlier version. What was in them is in service.db now.\n\
                     Never use them again: message keys are used once, and these would be used a second time.\n\
@@ -120,7 +120,7 @@ impl Store {
 
     /// The folder that a tenant had.
     pub fn folder(&self, tenant: &TenantId) -> PathBuf {
-        let digest: String = Sha256::digest(tenant.as_str()).iter().map(|byte| format!("{byte:02x}")).collect();
+        let digest = hexadecimal(&Sha256::digest(tenant.as_str()));
         self.folders.join(digest)
     }
 

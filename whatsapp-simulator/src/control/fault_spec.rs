@@ -61,6 +61,8 @@ pub(crate) struct FaultSpec {
     #[serde(skip_serializing_if = "Option::is_none")]
     media_tokens_expired: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    media_damaged: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     cut_upload_after: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     media_latency_ms: Option<u64>,
@@ -156,6 +158,7 @@ impl FaultSpec {
             ("edgeRouting", self.edge_routing, FaultKind::EdgeRouting),
             ("mediaExpired", self.media_expired, FaultKind::MediaExpired),
             ("mediaTokensExpired", self.media_tokens_expired, FaultKind::MediaTokensExpired),
+            ("mediaDamaged", self.media_damaged, FaultKind::MediaDamaged),
         ];
         for (name, value, kind) in switches {
             match value {
@@ -200,6 +203,7 @@ impl From<&Fault> for FaultSpec {
             FaultKind::CutAfterFrames(frames) => spec.cut_after_frames = Some(*frames),
             FaultKind::MediaExpired => spec.media_expired = Some(true),
             FaultKind::MediaTokensExpired => spec.media_tokens_expired = Some(true),
+            FaultKind::MediaDamaged => spec.media_damaged = Some(true),
             FaultKind::CutUploadAfter(bytes) => spec.cut_upload_after = Some(*bytes),
             FaultKind::MediaLatency(d) => spec.media_latency_ms = ms(d),
         }
@@ -221,10 +225,10 @@ mod tests {
         let faults = parse(
             r#"{"phone":"5511999999999","times":3,"dropAcks":true,"latencyMs":50,
                 "loginFailure":{"reason":402,"expire":60},"streamError":"515","streamConflict":"replaced",
-                "dropMessages":true,"forgetConfirmations":true,"unreadable":true,"mediaExpired":true,"mediaTokensExpired":true,"cutUploadAfter":1000,"mediaLatencyMs":5,"reachoutTimelock":{"until":1770000000,"type":"RATE_LIMIT"}}"#,
+                "dropMessages":true,"forgetConfirmations":true,"unreadable":true,"mediaExpired":true,"mediaTokensExpired":true,"mediaDamaged":true,"cutUploadAfter":1000,"mediaLatencyMs":5,"reachoutTimelock":{"until":1770000000,"type":"RATE_LIMIT"}}"#,
         )
         .unwrap();
-        assert_eq!(faults.len(), 13);
+        assert_eq!(faults.len(), 14);
         for fault in faults {
             let again = FaultSpec::from(&fault).into_faults().unwrap();
             assert_eq!(again, [fault]);

@@ -8,6 +8,7 @@ use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use futures_util::StreamExt as _;
 use futures_util::stream::{Stream, unfold};
 use serde::Deserialize;
 use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _};
@@ -15,6 +16,7 @@ use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _};
 use super::{refusal, slowness};
 use crate::control::App;
 use crate::world::address::Address;
+use crate::world::faults::FaultKind;
 use crate::world::media::{FOLDER, Missing, token};
 
 /// How much is read at once.
@@ -78,6 +80,8 @@ pub(super) async fn download(
     let Ok(file) = world.media.open(&object) else {
         return refusal(StatusCode::INTERNAL_SERVER_ERROR, "the file can't be read");
     };
+    let damage = |kind: &FaultKind| (*kind == FaultKind::MediaDamaged).then_some(());
+    let damage = world.faults.take(world.number_of(owner).as_ref(), damage);
     let (world, mut file) = (Arc::clone(world), tokio::fs::File::from_std(file));
     if file.seek(SeekFrom::Start(start)).await.is_err() {
         return refusal(StatusCode::INTERNAL_SERVER_ERROR, "the file can't be read");
@@ -88,13 +92,23 @@ pub(super) async fn download(
         (header::CONTENT_LENGTH, length.to_string()),
         (header::ACCEPT_RANGES, "bytes".to_owned()),
     ];
-    let body = Body::from_stream(read(file, length, done));
+    let body = match damage {
+        Some(()) => Body::from_stream(read(file, length, done).map(|part| part.map(damaged))),
+        None => Body::from_stream(read(file, length, done)),
+    };
     if part.is_some() {
         let last = start + length - 1;
         let place = [(header::CONTENT_RANGE, format!("bytes {start}-{last}/{}", object.length))];
         return (StatusCode::PARTIAL_CONTENT, headers, place, body).into_response();
     }
     (headers, body).into_response()
+}
+
+/// Other bytes than these, as many.
+fn damaged(part: Bytes) -> Bytes {
+    let mut part = part.to_vec();
+    part.iter_mut().take(1).for_each(|byte| *byte ^= 1);
+    part.into()
 }
 
 /// Reads so many bytes of a file, and says when the last ones were taken.

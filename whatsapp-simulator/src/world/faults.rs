@@ -90,6 +90,8 @@ pub enum FaultKind {
     MediaExpired,
     /// What lets an account upload was good until now; those who ask again get another token.
     MediaTokensExpired,
+    /// What is downloaded is not what was uploaded.
+    MediaDamaged,
     /// The connection of an upload is cut when it has brought this many bytes.
     CutUploadAfter(u64),
     /// The media host answers this much later.

@@ -5,7 +5,10 @@ use utoipa::ToSchema;
 use whatsapp_rust::waproto::whatsapp as wa;
 
 use super::told::Kind;
-use crate::store::{MediaKind, MediaSource};
+use crate::{
+    encoding::hexadecimal,
+    store::{MediaKind, MediaSource},
+};
 
 /// What the sender says of a file.
 #[derive(Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
@@ -152,9 +155,4 @@ impl<'a> Stored<'a> {
 /// Whether a text is a path on whatever host it is asked of: one that begins otherwise could name another host.
 pub fn is_path(text: &str) -> bool {
     text.starts_with('/') && text.bytes().all(|byte| byte.is_ascii_graphic())
-}
-
-/// Bytes as digits.
-pub fn hexadecimal(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -13,15 +13,13 @@ use tokio::runtime::Handle;
 use whatsapp_rust::{
     Client, InboundDurabilityHook, anyhow, async_trait,
     types::{events::InboundMessage, message::MessageInfo},
+    waproto::whatsapp::message::PollUpdateMessage,
 };
 
 use self::told::{Told, told, vote};
-pub use self::{
-    media::{hexadecimal, is_path},
-    told::ReceivedMessage,
-};
+pub use self::{media::is_path, told::ReceivedMessage};
 use super::session::Session;
-use crate::store::{Kept, KeptFor, MessageStatus, Received};
+use crate::store::{Kept, KeptFor, MessageStatus, Received, StoreError};
 
 /// Takes what one client receives into the event log of its session.
 #[derive(Clone)]
@@ -73,7 +71,10 @@ impl Session {
         let mut messages: Vec<Received> = Vec::with_capacity(batch.len());
         for message in batch {
             let source = &message.info.source;
-            let chosen = self.chosen(message, &messages).await;
+            let chosen = match vote(&message.message) {
+                Some(vote) => self.chosen(vote, message, &messages).await?,
+                None => None,
+            };
             let (data, kept) = told(message, chosen).map(|Told { data, kept }| (data, kept)).unzip();
             let identity = identity(&message.info);
             let kept = kept.flatten().map(|kept| (kept, until));
@@ -85,19 +86,36 @@ impl Session {
         self.persist(|| self.around.store.received(&self.tenant, messages.clone())).await
     }
 
-    /// What a vote chose, if the message is one and its poll is known: it may have come just before, in the same batch.
-    /// One that can't be read is told all the same.
-    async fn chosen(&self, message: &InboundMessage, before: &[Received]) -> Option<Vec<String>> {
-        let vote = vote(&message.message)?;
-        let id = vote.poll_creation_message_key.id.as_deref()?;
-        let mut polls = self.around.store.kept(&self.tenant, id).await.unwrap_or_default();
+    /// What a vote chose, if its poll is known: it may have come just before, in the same batch. One that can't be read is
+    /// told all the same. `None` when the process is about to end.
+    async fn chosen(
+        &self,
+        vote: &PollUpdateMessage,
+        message: &InboundMessage,
+        before: &[Received],
+    ) -> Option<Option<Vec<String>>> {
+        let id = vote.poll_creation_message_key.id.as_deref().unwrap_or_default();
+        let mut polls = self.polls(|| self.around.store.kept(&self.tenant, id)).await?;
         let just_now = before.iter().filter_map(|one| one.kept.as_ref()).map(|(kept, _)| kept);
         polls.extend(just_now.filter(|kept| kept.id == id).cloned());
         let of = |kept: &Kept| match &kept.what {
             KeptFor::Votes(poll) => votes::chosen(vote, &message.info, id, poll),
             KeptFor::Media(_) => None,
         };
-        polls.iter().find_map(of)
+        Some(polls.iter().find_map(of))
+    }
+
+    /// Polls, however long the disk takes to give them: a vote is told once. `None` when the process is about to end.
+    async fn polls<F>(&self, read: impl Fn() -> F) -> Option<Vec<Kept>>
+    where
+        F: Future<Output = Result<Vec<Kept>, StoreError>>,
+    {
+        let read = async || match read().await {
+            // This will not be better later, and nothing else that comes in is to wait for it.
+            Err(StoreError::Damaged(_)) => Ok(Vec::new()),
+            read => read,
+        };
+        self.persist(read).await
     }
 }
 
@@ -112,5 +130,46 @@ impl InboundDurabilityHook for Inbound {
         let Some(session) = self.0.upgrade() else { anyhow::bail!("the session is gone") };
         // The library would try again only with the next connection.
         session.take_messages(batch).await.ok_or_else(|| anyhow::anyhow!("the process is about to end"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use clap::Parser;
+
+    use super::*;
+    use crate::{
+        Trust,
+        cli::Cli,
+        sessions::{Dialler, Manager, session::lock},
+        store::{PollKey, Seal},
+    };
+
+    fn poll() -> Kept {
+        let what = KeptFor::Votes(PollKey { secret: vec![1; 32], creators: Vec::new(), options: Vec::new() });
+        Kept { at: 0, chat: "chat".into(), sender: "sender".into(), id: "poll".into(), from_me: false, what }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_poll_is_read_until_the_disk_gives_it() {
+        let data = tempfile::TempDir::new().unwrap();
+        let mut config = Cli::try_parse_from(["test"]).unwrap().config;
+        config.data_dir = data.path().into();
+        let trust = Trust::AnyServer { tls_roots: Vec::new() };
+        let dialler = Dialler::new(None, &trust).unwrap();
+        let manager = Manager::new(&config, Seal::NONE, &trust, dialler).unwrap();
+        let session = manager.get_or_create(&"acme".parse().unwrap());
+        let after = async |answers: Vec<Result<Vec<Kept>, StoreError>>| {
+            let answers = Mutex::new(answers.into_iter());
+            let read = session.polls(|| std::future::ready(lock(&answers).next().expect("one more"))).await;
+            (read.map(|polls| polls.len()), lock(&answers).len())
+        };
+        let hiccup = || Err(StoreError::TransactionLost);
+        assert_eq!(after(vec![hiccup(), hiccup(), Ok(vec![poll()])]).await, (Some(1), 0));
+        assert_eq!(after(vec![hiccup(), Err(StoreError::Closed), Ok(vec![poll()])]).await, (None, 1));
+        let damaged = StoreError::Damaged("a value".into());
+        assert_eq!(after(vec![Err(damaged), Ok(vec![poll()])]).await, (Some(0), 1), "the vote is told all the same");
     }
 }

@@ -22,6 +22,7 @@ use super::{
 };
 use crate::{
     clock,
+    encoding::percent_encoded,
     store::{Kept, KeptFor, PollKey},
 };
 
@@ -396,9 +397,7 @@ fn unsupported(base: &wa::Message, from_me: bool) -> Option<String> {
 
 /// Where this service has the file that came with a message. The id may be anything: the sender's device chose it.
 fn media_url(id: &str) -> String {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
-    let part = |byte: u8| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") };
-    format!("/messages/{}/media", id.bytes().map(part).collect::<String>())
+    format!("/messages/{}/media", percent_encoded(id))
 }
 
 impl Location<'_> {
