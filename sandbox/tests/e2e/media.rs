@@ -287,6 +287,13 @@ async fn host(picture: Vec<u8>) -> Host {
                 }))
             }),
         )
+        .route(
+            "/huge",
+            get(async || {
+                let never = futures_util::stream::pending::<Result<Vec<u8>, std::io::Error>>();
+                ([("content-length", "200000000")], axum::body::Body::from_stream(never))
+            }),
+        )
         .route("/packed", get(async || ([("content-encoding", "gzip")], "x").into_response()))
         .route("/silent", get(std::future::pending::<()>));
     tokio::spawn(async { axum::serve(listener, app).await });
@@ -317,8 +324,11 @@ async fn a_url_is_fetched_within_limits_and_the_bytes_tell_what_they_are() {
         messages.insert(problem.to_string());
     }
     assert_eq!(messages.len(), 1, "nothing is told of the network: {messages:?}");
-    let (status, problem) = acme.call(Method::POST, "/send", Some(url("/endless"))).await;
-    assert_eq!((status.as_u16(), &problem["code"]), (413, &json!("media_too_large")), "{problem}");
+    for path in ["/endless", "/huge"] {
+        let (status, problem) = acme.call(Method::POST, "/send", Some(url(path))).await;
+        assert_eq!((status.as_u16(), &problem["code"]), (413, &json!("media_too_large")), "{path}: {problem}");
+        assert_eq!(problem["retryable"], false, "{path}: {problem}");
+    }
     // The same call again asks nobody.
     let mut body = url("/picture");
     body["idempotencyKey"] = json!("k");
@@ -326,6 +336,36 @@ async fn a_url_is_fetched_within_limits_and_the_bytes_tell_what_they_are() {
     let asked = host.asked.load(Ordering::SeqCst);
     let (_, again) = acme.call(Method::POST, "/send", Some(body)).await;
     assert_eq!((&again["id"], host.asked.load(Ordering::SeqCst)), (&first["id"], asked));
+}
+
+#[tokio::test]
+async fn the_urls_of_a_call_are_fetched_side_by_side_and_share_its_time() {
+    let world = paired(&[("ALLOW_PRIVATE_TARGETS", "true"), ("MEDIA_FETCH_TIMEOUT", "2")]).await;
+    let acme = world.service.tenant("acme");
+    let host = host(png(20, 20)).await;
+    // One after the other, those that never answer would take 86 s.
+    let silent = |n: usize| !(3..20).contains(&n);
+    let messages: Vec<_> = (0..60)
+        .map(|n| {
+            let path = if silent(n) { "silent" } else { "picture" };
+            json!({"to": BRUNO, "reference": n.to_string(), "media": {"url": format!("{}/{path}?{n}", host.url)}})
+        })
+        .collect();
+    let begun = std::time::Instant::now();
+    let (status, body) = acme.call(Method::POST, "/send/bulk", Some(json!({"messages": messages}))).await;
+    let took = begun.elapsed();
+    assert_eq!(status, 202, "{body}");
+    assert!(took.as_secs() < 20, "{took:?}");
+    let entries = body["messages"].as_array().unwrap();
+    assert_eq!(entries.len(), messages.len());
+    for (n, entry) in entries.iter().enumerate() {
+        assert_eq!(entry["reference"], n.to_string(), "in order");
+        match silent(n) {
+            true => assert_eq!((&entry["code"], &entry["retryable"]), (&json!("media_not_fetched"), &json!(true))),
+            false => assert!(entry["id"].is_string(), "{entry}"),
+        }
+    }
+    acme.until_fate(&entries[19]["id"], "delivered").await;
 }
 
 #[tokio::test]

@@ -276,7 +276,9 @@ impl From<NotTaken> for Problem {
 
 impl From<media::NotTaken> for Problem {
     fn from(not_taken: media::NotTaken) -> Self {
-        use media::NotTaken::{BrokenOff, Clash, Empty, Invalid, NoRoom, NotFetched, TooLarge, TooSlow, Type};
+        use media::NotTaken::{
+            BrokenOff, Clash, Empty, Invalid, NoRoom, NotFetched, TooLarge, TooLargeForAll, TooSlow, Type,
+        };
         let message = not_taken.to_string();
         match not_taken {
             Invalid(_) | Clash | Empty => Self::bad_request("invalid_content", message),
@@ -284,7 +286,7 @@ impl From<media::NotTaken> for Problem {
                 let status = StatusCode::UNSUPPORTED_MEDIA_TYPE;
                 Self::new(status, "Unsupported media type", "media_type", message).retryable(false)
             }
-            TooLarge { .. } => {
+            TooLarge { .. } | TooLargeForAll { .. } => {
                 let status = StatusCode::PAYLOAD_TOO_LARGE;
                 Self::new(status, "Payload too large", "media_too_large", message).retryable(false)
             }

@@ -76,6 +76,12 @@ pub enum NotTaken {
         /// How many bytes are allowed.
         limit: u64,
     },
+    /// More bytes than any kind is allowed to have.
+    #[error("`media` is larger than {limit} bytes, which is the most for any kind")]
+    TooLargeForAll {
+        /// How many bytes are allowed.
+        limit: u64,
+    },
     /// The URL led to nothing that can be sent. It is not said why: that would tell about the network of the service.
     #[error("the media could not be fetched from `media.url`")]
     NotFetched,
