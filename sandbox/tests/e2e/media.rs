@@ -637,6 +637,10 @@ async fn no_file_is_taken_for_a_session_that_does_not_send_it() {
     assert_eq!(status, 200, "{gone}");
     eventually("no file is kept", || async { (files(&world.service) == 0).then_some(()) }).await;
 
+    // It is an error of the whole call, as it is for texts.
+    let messages = [json!({"to": BRUNO, "media": {"url": "http://example.com/a.png"}})];
+    let (status, problem) = acme.call(Method::POST, "/send/bulk", Some(json!({"messages": messages}))).await;
+    assert_eq!((status.as_u16(), &problem["code"]), (409, &json!("session_not_found")), "{problem}");
     // The rest of the file never comes, and nobody waits for it.
     let form = Form::default().text("to", BRUNO).file("big.bin", &noise(20_000_000)).ended();
     let mut writer = Writer::begin(&world.service, form.len()).await;
