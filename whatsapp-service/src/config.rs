@@ -148,7 +148,7 @@ pub struct Config {
     #[arg(long, env = "MEDIA_PREVIEW_MEMORY", default_value_t = 48 * 1024 * 1024)]
     pub media_preview_memory: u64,
 
-    /// How long fetching media from a URL may take, in seconds.
+    /// How long fetching media from URLs may take, for all of a call, in seconds.
     #[arg(long, env = "MEDIA_FETCH_TIMEOUT", default_value = "60", value_parser = parse_seconds)]
     pub media_fetch_timeout: Duration,
 
@@ -156,8 +156,8 @@ pub struct Config {
     #[arg(long, env = "BODY_LIMIT", default_value_t = 1024 * 1024)]
     pub body_limit: usize,
 
-    /// How long a client may take to send a request's head, and then its body, in seconds. An idle connection is closed
-    /// after this time too.
+    /// How long a client may take to send a request's head, and then its body, in seconds; of a form, each field, and a
+    /// second more for every 64 KiB of it. An idle connection is closed after this time too.
     #[arg(long, env = "READ_TIMEOUT", default_value = "30", value_parser = parse_seconds)]
     pub read_timeout: Duration,
 

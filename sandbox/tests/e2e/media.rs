@@ -17,9 +17,12 @@ use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
-use tokio::net::TcpListener;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+};
 
-use crate::harness::{ANA, BRUNO, Log, Program, Service, World, answer, eventually, simulator};
+use crate::harness::{ANA, BRUNO, Log, Program, SECRET, Service, World, answer, eventually, simulator};
 
 /// How long a call may take that is to end by itself.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -87,9 +90,52 @@ impl Form {
         self.part(&format!("name=\"media\"; filename=\"{filename}\""), bytes)
     }
 
-    fn send_as(mut self, request: RequestBuilder) -> RequestBuilder {
+    fn ended(mut self) -> Vec<u8> {
         self.0.extend(format!("--{}--\r\n", Self::BOUNDARY).as_bytes());
-        request.header("Content-Type", format!("multipart/form-data; boundary={}", Self::BOUNDARY)).body(self.0)
+        self.0
+    }
+
+    fn send_as(self, request: RequestBuilder) -> RequestBuilder {
+        Self::bytes(request, self.ended())
+    }
+
+    /// Anything that calls itself a form.
+    fn bytes(request: RequestBuilder, body: Vec<u8>) -> RequestBuilder {
+        request.header("Content-Type", format!("multipart/form-data; boundary={}", Self::BOUNDARY)).body(body)
+    }
+}
+
+/// A caller of `POST /send` that writes its form as it likes.
+struct Writer(TcpStream);
+
+impl Writer {
+    /// Says that so many bytes will come.
+    async fn begin(service: &Service, length: usize) -> Self {
+        let mut stream = TcpStream::connect(service.url.trim_start_matches("http://")).await.unwrap();
+        let head = format!(
+            "POST /send HTTP/1.1\r\nHost: x\r\nX-Internal-Secret: {SECRET}\r\nX-Tenant-Id: acme\r\n\
+             Content-Type: multipart/form-data; boundary={}\r\nContent-Length: {length}\r\n\r\n",
+            Form::BOUNDARY
+        );
+        stream.write_all(head.as_bytes()).await.unwrap();
+        Self(stream)
+    }
+
+    async fn write(&mut self, bytes: &[u8]) {
+        self.0.write_all(bytes).await.expect("the service reads");
+    }
+
+    async fn answer(mut self) -> (u16, Value) {
+        let mut said = Vec::new();
+        loop {
+            assert_ne!(self.0.read_buf(&mut said).await.unwrap(), 0, "no answer");
+            let text = String::from_utf8_lossy(&said);
+            if let Some((head, body)) = text.split_once("\r\n\r\n")
+                && let Ok(body) = serde_json::from_str(body)
+            {
+                return (head.split(' ').nth(1).unwrap().parse().unwrap(), body);
+            }
+        }
     }
 }
 
@@ -349,6 +395,7 @@ async fn a_url_is_fetched_within_limits_and_the_bytes_tell_what_they_are() {
     for path in ["/endless", "/large"] {
         let (status, problem) = acme.call(Method::POST, "/send", Some(url(path))).await;
         assert_eq!((status.as_u16(), &problem["code"]), (413, &json!("media_too_large")), "{path}: {problem}");
+        assert_eq!(problem["retryable"], false, "{path}: {problem}");
     }
     // The same call again asks nobody.
     let mut body = url("/picture");
@@ -361,6 +408,36 @@ async fn a_url_is_fetched_within_limits_and_the_bytes_tell_what_they_are() {
     let (status, refused) = world.service.tenant("nobody").call(Method::POST, "/send", Some(url("/picture"))).await;
     assert_eq!((status.as_u16(), &refused["code"]), (409, &json!("session_not_found")), "{refused}");
     assert_eq!(host.asked.load(Ordering::SeqCst), asked);
+}
+
+#[tokio::test]
+async fn the_urls_of_a_call_are_fetched_side_by_side_and_share_its_time() {
+    let world = paired(&[("ALLOW_PRIVATE_TARGETS", "true"), ("MEDIA_FETCH_TIMEOUT", "2")]).await;
+    let acme = world.service.tenant("acme");
+    let host = host(png(20, 20)).await;
+    // One after the other, those that never answer would take 86 s.
+    let silent = |n: usize| !(3..20).contains(&n);
+    let messages: Vec<_> = (0..60)
+        .map(|n| {
+            let path = if silent(n) { "silent" } else { "picture" };
+            json!({"to": BRUNO, "reference": n.to_string(), "media": {"url": format!("{}/{path}?{n}", host.url)}})
+        })
+        .collect();
+    let begun = std::time::Instant::now();
+    let (status, body) = acme.call(Method::POST, "/send/bulk", Some(json!({"messages": messages}))).await;
+    let took = begun.elapsed();
+    assert_eq!(status, 202, "{body}");
+    assert!(took.as_secs() < 20, "{took:?}");
+    let entries = body["messages"].as_array().unwrap();
+    assert_eq!(entries.len(), messages.len());
+    for (n, entry) in entries.iter().enumerate() {
+        assert_eq!(entry["reference"], n.to_string(), "in order");
+        match silent(n) {
+            true => assert_eq!((&entry["code"], &entry["retryable"]), (&json!("media_not_fetched"), &json!(true))),
+            false => assert!(entry["id"].is_string(), "{entry}"),
+        }
+    }
+    acme.until_fate(&entries[19]["id"], "delivered").await;
 }
 
 #[tokio::test]
@@ -661,8 +738,8 @@ fn peak(service: &Service) -> u64 {
     line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
 }
 
-#[tokio::test]
-async fn a_hundred_megabytes_pass_through_a_service_that_may_hold_sixty_four() {
+/// A service that may hold 64 MiB.
+async fn narrow() -> World {
     const MAY_HOLD: u64 = 64 * 1024 * 1024;
     let simulator = simulator(Default::default()).await;
     // The kernel refuses to give it more, the stacks of its threads included.
@@ -673,7 +750,12 @@ async fn a_hundred_megabytes_pass_through_a_service_that_may_hold_sixty_four() {
         .collect();
     program.binary = "prlimit".into();
     let service = Service::run(program, Arc::new(TempDir::new().unwrap()), Log::default()).await;
-    let world = World { simulator, service };
+    World { simulator, service }
+}
+
+#[tokio::test]
+async fn a_hundred_megabytes_pass_through_a_service_that_may_hold_sixty_four() {
+    let world = narrow().await;
     world.pair("acme", ANA).await;
     let bytes = noise(1_000_000).repeat(100);
     let (status, sent) = send_form(&world.service, &[], "big.bin", bytes.clone()).await;
@@ -682,6 +764,90 @@ async fn a_hundred_megabytes_pass_through_a_service_that_may_hold_sixty_four() {
     acme.until_fate(&sent["id"], "delivered").await;
     let (shown, _) = world.until_file(BRUNO, &sent["id"]).await;
     assert_eq!(shown["media"]["sha256"], hexadecimal(&bytes));
+}
+
+#[tokio::test]
+async fn a_form_without_a_field_is_not_gathered_in_memory() {
+    let world = narrow().await;
+    let send = |body| Form::bytes(world.service.request(Method::POST, "/send").header("X-Tenant-Id", "acme"), body);
+    let much = vec![b'a'; 101_000_000];
+    let head = format!("--{}\r\nContent-Disposition: form-data; name=\"", Form::BOUNDARY);
+    for beginning in [String::new(), head] {
+        let (status, problem) = answer(send([beginning.as_bytes(), &much].concat())).await;
+        assert_eq!((status.as_u16(), &problem["code"]), (400, &json!("invalid_multipart")), "{beginning} {problem}");
+        assert!(problem["message"].as_str().unwrap().contains("no field"), "{problem}");
+    }
+    // What RFC 2046 allows before the first part is passed over.
+    world.pair("acme", ANA).await;
+    let before = [&much[..40_000], b"\r\n"].concat();
+    let form = Form(before).text("to", BRUNO).file("a.txt", b"Hello");
+    let (status, sent) = answer(send(form.ended())).await;
+    assert_eq!(status, 200, "{sent}");
+    assert_eq!(world.until_file(BRUNO, &sent["id"]).await.1, b"Hello");
+}
+
+#[tokio::test]
+async fn no_file_is_taken_for_a_session_that_does_not_send_it() {
+    let world = paired(&[]).await;
+    let acme = world.service.tenant("acme");
+    let key = [("idempotencyKey", "k-1")];
+    let (status, sent) = send_form(&world.service, &key, "a.txt", b"Hello".to_vec()).await;
+    assert_eq!(status, 200, "{sent}");
+    let (status, gone) = acme.call(Method::DELETE, "/session", None).await;
+    assert_eq!(status, 200, "{gone}");
+    eventually("no file is kept", || async { (files(&world.service) == 0).then_some(()) }).await;
+
+    // It is an error of the whole call, as it is for texts.
+    let messages = [json!({"to": BRUNO, "media": {"url": "http://example.com/a.png"}})];
+    let (status, problem) = acme.call(Method::POST, "/send/bulk", Some(json!({"messages": messages}))).await;
+    assert_eq!((status.as_u16(), &problem["code"]), (409, &json!("session_not_found")), "{problem}");
+    // The rest of the file never comes, and nobody waits for it.
+    let form = Form::default().text("to", BRUNO).file("big.bin", &noise(20_000_000)).ended();
+    let mut writer = Writer::begin(&world.service, form.len()).await;
+    writer.write(&form[..200_000]).await;
+    let (status, problem) = writer.answer().await;
+    assert_eq!((status, &problem["code"]), (409, &json!("session_not_found")), "{problem}");
+    assert_eq!(files(&world.service), 0);
+    // Who writes all of it first can do so, and gets the same answer.
+    let mut writer = Writer::begin(&world.service, form.len()).await;
+    writer.write(&form).await;
+    let (status, problem) = writer.answer().await;
+    assert_eq!((status, &problem["code"]), (409, &json!("session_not_found")), "{problem}");
+
+    // The same call again is answered whatever the session is, if its key is known when the file begins.
+    let (status, again) = send_form(&world.service, &key, "a.txt", b"Hello".to_vec()).await;
+    assert_eq!((status, &again["id"]), (200, &sent["id"]), "{again}");
+    let form = || Form::default().text("to", BRUNO).file("a.txt", b"Hello");
+    let request = || world.service.request(Method::POST, "/send").header("X-Tenant-Id", "acme");
+    let (status, again) = answer(form().send_as(request()).header("Idempotency-Key", "k-1")).await;
+    assert_eq!((status.as_u16(), &again["id"]), (200, &sent["id"]), "{again}");
+    let (status, problem) = answer(form().send_as(request()).header("Idempotency-Key", "k-2")).await;
+    assert_eq!((status.as_u16(), &problem["code"]), (409, &json!("session_not_found")), "{problem}");
+    let (status, problem) = answer(form().text("idempotencyKey", "k-1").send_as(request())).await;
+    assert_eq!((status.as_u16(), &problem["code"]), (409, &json!("session_not_found")), "{problem}");
+}
+
+#[tokio::test]
+async fn a_form_that_comes_byte_by_byte_is_cut_off() {
+    let world = paired(&[("READ_TIMEOUT", "1")]).await;
+    let form = Form::default().text("to", BRUNO).file("big.bin", &noise(1_000_000)).ended();
+    let mut writer = Writer::begin(&world.service, form.len()).await;
+    let (beginning, rest) = form.split_at(10_000);
+    writer.write(beginning).await;
+    let mut answered = false;
+    for byte in &rest[..100] {
+        writer.write(&[*byte]).await;
+        // No byte is late: all of them are.
+        let wait = std::time::Duration::from_millis(300);
+        if tokio::time::timeout(wait, writer.0.readable()).await.is_ok() {
+            answered = true;
+            break;
+        }
+    }
+    assert!(answered, "it goes on for ever");
+    let (status, problem) = writer.answer().await;
+    assert_eq!((status, &problem["code"]), (408, &json!("request_timeout")), "{problem}");
+    eventually("no file is kept", || async { (files(&world.service) == 0).then_some(()) }).await;
 }
 
 #[tokio::test]
@@ -697,9 +863,7 @@ async fn fifty_tenants_send_sixteen_megabytes_each_at_once() {
     }
     let before = peak(&world.service);
     let form = Form::default().text("to", BRUNO).text("document", "true").file("big.bin", &noise(1_000_000).repeat(16));
-    let mut body = form.0;
-    body.extend(format!("--{}--\r\n", Form::BOUNDARY).as_bytes());
-    let body = axum::body::Bytes::from(body);
+    let body = axum::body::Bytes::from(form.ended());
     let begun = std::time::Instant::now();
     let sending = (0..TENANTS).map(|n| {
         let request = world.service.request(Method::POST, "/send?wait=0").header("X-Tenant-Id", format!("tenant-{n}"));

@@ -1,13 +1,14 @@
 //! Media, as a call names it: by its URL, as base64, or as a part of a form.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use axum::body::Bytes;
 use base64::{Engine, prelude::BASE64_STANDARD};
-use futures_util::stream;
+use futures_util::{StreamExt, stream};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
+use tokio::time::Instant;
 use utoipa::ToSchema;
 
 use super::{App, problem::Problem};
@@ -18,6 +19,8 @@ use crate::{
     tenant::TenantId,
 };
 
+/// How many URLs of a call are read from at once.
+const SIDE_BY_SIDE: usize = 4;
 /// How much base64 is decoded at a time: whole groups of four characters.
 const PIECE: usize = 64 * 1024;
 
@@ -78,32 +81,26 @@ impl Wanted {
         })
     }
 
-    /// Has the bytes on the disk, and says what the message says. What is already in `known`, by its URL, is not
-    /// fetched again.
-    pub async fn content(
-        self,
-        app: &App,
-        tenant: &TenantId,
-        known: &mut HashMap<String, Taken>,
-    ) -> Result<(Content, Taken), Problem> {
+    /// What is the same for all messages that a URL is fetched once for; nothing if the bytes are not behind a URL.
+    fn place(&self) -> Option<String> {
+        match &self.source {
+            Source::Url(url) => Some(format!("{url} {:?}", self.claim)),
+            Source::Base64(_) | Source::Here(_) => None,
+        }
+    }
+
+    /// Has the bytes on the disk, and says what the message says. What is behind a URL is `fetched` already.
+    pub async fn content(self, app: &App, tenant: &TenantId, fetched: &Fetched) -> Result<(Content, Taken), Problem> {
+        let place = self.place();
         let Self { source, claim, filename, caption, reply_to } = self;
-        let shelf = app.manager.media();
         let taken = match source {
             Source::Here(taken) => *taken,
-            Source::Base64(text) => shelf.take(tenant, &claim, decoded(&text)).await?,
-            Source::Url(url) => {
-                let name = format!("{url} {claim:?}");
-                match known.get(&name) {
-                    Some(taken) => taken.again(),
-                    None => {
-                        let fetched = shelf.fetch(tenant, &url).await?;
-                        let claim = Claim { hint: fetched.hint.clone(), ..claim };
-                        let taken = shelf.take(tenant, &claim, fetched.bytes()).await?;
-                        known.insert(name, taken.again());
-                        taken
-                    }
-                }
-            }
+            Source::Base64(text) => app.manager.media().take(tenant, &claim, decoded(&text)).await?,
+            Source::Url(_) => match place.and_then(|place| fetched.0.get(&place)) {
+                Some(Ok(taken)) => taken.again(),
+                Some(Err(problem)) => return Err(problem.clone()),
+                None => return Err(NotTaken::NotFetched.into()),
+            },
         };
         if caption.is_some() && !taken.kind.takes_caption() {
             let kind = taken.kind.as_str();
@@ -125,6 +122,37 @@ impl Wanted {
         };
         Ok((Content { kind: ContentKind::Media(media.into()), reply_to }, taken))
     }
+}
+
+/// What came of the URLs of a call.
+pub struct Fetched(HashMap<String, Result<Taken, Problem>>);
+
+impl Fetched {
+    /// Has the bytes behind the URLs of these on the disk: each is fetched once, a few side by side, and all of them
+    /// within `MEDIA_FETCH_TIMEOUT`.
+    pub async fn from<'a>(app: &App, tenant: &TenantId, all: impl Iterator<Item = &'a Wanted>) -> Self {
+        let deadline = Instant::now() + app.fetch_timeout;
+        let mut places = HashSet::new();
+        let wanted: Vec<_> = all
+            .filter_map(|wanted| match (&wanted.source, wanted.place()) {
+                (Source::Url(url), Some(place)) if places.insert(place.clone()) => {
+                    Some((place, url.clone(), wanted.claim.clone()))
+                }
+                _ => None,
+            })
+            .collect();
+        let fetching = wanted.into_iter().map(|(place, url, claim)| async move {
+            (place, fetch(app, tenant, &url, claim, deadline).await.map_err(Problem::from))
+        });
+        Self(stream::iter(fetching).buffer_unordered(SIDE_BY_SIDE).collect().await)
+    }
+}
+
+async fn fetch(app: &App, tenant: &TenantId, url: &str, claim: Claim, deadline: Instant) -> Result<Taken, NotTaken> {
+    let shelf = app.manager.media();
+    let fetched = shelf.fetch(tenant, url, deadline).await?;
+    let claim = Claim { hint: fetched.hint.clone(), ..claim };
+    shelf.take(tenant, &claim, fetched.bytes()).await
 }
 
 fn decoded(text: &str) -> impl futures_util::Stream<Item = Result<Bytes, NotTaken>> + Send {

@@ -54,6 +54,7 @@ pub struct App {
     send_timeout: Duration,
     body_limit: usize,
     read_timeout: Duration,
+    fetch_timeout: Duration,
     memory: metrics::Memory,
 }
 
@@ -67,6 +68,7 @@ impl App {
             send_timeout: config.send_timeout,
             body_limit: config.body_limit,
             read_timeout: config.read_timeout,
+            fetch_timeout: config.media_fetch_timeout,
             memory: metrics::Memory::default(),
         }
     }

@@ -1,17 +1,18 @@
 //! `POST /send`'s body: JSON, or a form whose file goes to the disk while it comes in.
 
 use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
+    io,
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
+    time::{Duration, Instant},
 };
 
 use axum::{
-    body::Body as RawBody,
+    body::{BodyDataStream, Bytes},
     extract::{FromRequest, FromRequestParts, Request},
-    http::header::{CONTENT_LENGTH, CONTENT_TYPE},
+    http::{
+        HeaderMap,
+        header::{CONTENT_LENGTH, CONTENT_TYPE},
+    },
 };
 use futures_util::{StreamExt, stream};
 use multer::{Field, Multipart};
@@ -22,14 +23,28 @@ use super::{
     App,
     caller::{Body, Tenant},
     problem::Problem,
-    send::Send,
+    send::{self, Send},
 };
-use crate::media::{Claim, NotTaken, Taken};
+use crate::{
+    media::{Claim, NotTaken, Taken},
+    store::Idempotency,
+    tenant::TenantId,
+};
 
 /// How much all but the file may hold, in bytes, with what stands between the parts.
 const AROUND: u64 = 1024 * 1024;
 /// The longest text field, in bytes: the longest message in the longest letters.
 const MAX_TEXT: usize = 4 * 65_536;
+/// How much may come without a field in it, in bytes, before the first part or in the head of one: the parser holds it
+/// all.
+const MAX_HEAD: usize = 64 * 1024;
+/// How much of that the parser is given at a time.
+const PIECE: usize = 16 * 1024;
+/// What a line must carry at least, in bytes per second.
+const SLOWEST: u64 = 64 * 1024;
+/// For how long a caller whose form is refused may go on writing: one that writes first and reads then would find its
+/// connection reset, and no answer.
+const LINGER: Duration = Duration::from_secs(5);
 /// What decides what the file is, and so must come before it.
 const BEFORE: [&str; 4] = ["mimetype", "voice", "sticker", "document"];
 
@@ -86,56 +101,87 @@ impl FromRequest<Arc<App>> for SendBody {
         }
         let (mut parts, body) = request.into_parts();
         let Tenant(tenant) = Tenant::from_request_parts(&mut parts, app).await?;
-        let incoming = Incoming::default();
-        let mut form = Multipart::new(incoming.watch(body, limit, app.read_timeout).fuse(), boundary);
-        let (mut fields, mut taken) = (Map::new(), None::<(Taken, Option<String>)>);
-        while let Some(field) = form.next_field().await.map_err(|error| incoming.problem(&error, limit))? {
-            let name = field.name().unwrap_or_default().to_owned();
-            if taken.is_some() && BEFORE.contains(&name.as_str()) {
-                return Err(wrong(format!("`{name}` says what the file is, so it must come before `media`")));
-            }
-            if fields.contains_key(&name) || (name == "media" && taken.is_some()) {
-                return Err(wrong(format!("`{name}` is there more than once")));
-            }
-            if name == "media" {
-                let claim = claim(&fields, &field)?;
-                let filename = field.file_name().map(plain_name);
-                let bytes = stream::unfold(Some(field), |field| async {
-                    let mut field = field?;
-                    match field.chunk().await {
-                        Ok(Some(bytes)) => Some((Ok(bytes), Some(field))),
-                        Ok(None) => None,
-                        Err(_) => Some((Err(NotTaken::BrokenOff), None)),
-                    }
-                });
-                let bytes = app.manager.media().take(&tenant, &claim, bytes).await;
-                let bytes = bytes.map_err(|not_taken| match not_taken {
-                    NotTaken::BrokenOff => incoming.broken_off(limit),
-                    not_taken => not_taken.into(),
-                })?;
-                taken = Some((bytes, filename.filter(|name| !name.is_empty())));
-            } else {
-                let text = text(field, &name).await.map_err(|error| match error {
-                    Some(error) => incoming.problem(&error, limit),
-                    None => wrong(format!("`{name}` is longer than {MAX_TEXT} bytes, or not UTF-8")),
-                })?;
-                let value = value(&name, text)?;
-                fields.insert(name, value);
-            }
+        let incoming = Incoming::new(body.into_data_stream(), limit, app.read_timeout);
+        let form = Multipart::new(incoming.bytes().fuse(), boundary);
+        let read = read(form, &incoming, app, &tenant, &parts.headers).await;
+        if read.is_err() {
+            incoming.linger();
         }
-        let (bytes, filename) = taken.ok_or_else(|| wrong("there is no file: its part is called `media`"))?;
-        let mut media = Map::new();
-        for name in ["mimetype", "filename"] {
-            media.extend(fields.remove(name).map(|value| (name.to_owned(), value)));
-        }
-        if let Some(filename) = filename {
-            media.entry("filename").or_insert(filename.into());
-        }
-        fields.insert("media".into(), media.into());
-        let body = serde_json::from_value::<Send>(fields.into());
-        let body = body.map_err(|error| wrong(error.to_string()))?;
-        Ok(Self(body.with_bytes(bytes)))
+        read.map(Self)
     }
+}
+
+async fn read(
+    mut form: Multipart<'_>,
+    incoming: &Incoming,
+    app: &App,
+    tenant: &TenantId,
+    headers: &HeaderMap,
+) -> Result<Send, Problem> {
+    let (mut fields, mut taken) = (Map::new(), None::<(Taken, Option<String>)>);
+    loop {
+        incoming.seek();
+        let field = form.next_field().await.map_err(|error| incoming.problem(&error))?;
+        let Some(field) = field else { break };
+        incoming.found();
+        let name = field.name().unwrap_or_default().to_owned();
+        if taken.is_some() && BEFORE.contains(&name.as_str()) {
+            return Err(wrong(format!("`{name}` says what the file is, so it must come before `media`")));
+        }
+        if fields.contains_key(&name) || (name == "media" && taken.is_some()) {
+            return Err(wrong(format!("`{name}` is there more than once")));
+        }
+        if name == "media" {
+            let claim = claim(&fields, &field)?;
+            let key = fields.get("idempotencyKey").and_then(Value::as_str).map(str::to_owned);
+            check_caller(app, tenant, send::key(headers, key)?).await?;
+            let filename = field.file_name().map(plain_name);
+            let bytes = stream::unfold(Some(field), |field| async {
+                let mut field = field?;
+                match field.chunk().await {
+                    Ok(Some(bytes)) => Some((Ok(bytes), Some(field))),
+                    Ok(None) => None,
+                    Err(_) => Some((Err(NotTaken::BrokenOff), None)),
+                }
+            });
+            let bytes = app.manager.media().take(tenant, &claim, bytes).await;
+            let bytes = bytes.map_err(|not_taken| match not_taken {
+                NotTaken::BrokenOff => incoming.broken_off(),
+                not_taken => not_taken.into(),
+            })?;
+            taken = Some((bytes, filename.filter(|name| !name.is_empty())));
+        } else {
+            let text = text(field).await.map_err(|error| match error {
+                Some(error) => incoming.problem(&error),
+                None => wrong(format!("`{name}` is longer than {MAX_TEXT} bytes, or not UTF-8")),
+            })?;
+            let value = value(&name, text)?;
+            fields.insert(name, value);
+        }
+    }
+    let (bytes, filename) = taken.ok_or_else(|| wrong("there is no file: its part is called `media`"))?;
+    let mut media = Map::new();
+    for name in ["mimetype", "filename"] {
+        media.extend(fields.remove(name).map(|value| (name.to_owned(), value)));
+    }
+    if let Some(filename) = filename {
+        media.entry("filename").or_insert(filename.into());
+    }
+    fields.insert("media".into(), media.into());
+    let body = serde_json::from_value::<Send>(fields.into());
+    let body = body.map_err(|error| wrong(error.to_string()))?;
+    Ok(body.with_bytes(bytes))
+}
+
+/// Nothing is taken for nobody: the session accepts messages, or the call was made before and gets its first answer,
+/// whatever the session is by now. Whether it is the same call shows when the bytes are here.
+async fn check_caller(app: &App, tenant: &TenantId, key: Option<String>) -> Result<(), Problem> {
+    let call = key.map(|key| Idempotency { key, fingerprint: Default::default() });
+    let known = app.manager.known(tenant, vec![call]).await?;
+    if known.iter().any(Option::is_some) {
+        return Ok(());
+    }
+    send::accepting(app, tenant).map(drop)
 }
 
 /// What the fields before the file say of it.
@@ -165,7 +211,7 @@ fn value(name: &str, text: String) -> Result<Value, Problem> {
 }
 
 /// A text field; nothing as the error if it is too long, or no text.
-async fn text(mut field: Field<'_>, _name: &str) -> Result<String, Option<multer::Error>> {
+async fn text(mut field: Field<'_>) -> Result<String, Option<multer::Error>> {
     let mut text = Vec::new();
     while let Some(bytes) = field.chunk().await.map_err(Some)? {
         if text.len() + bytes.len() > MAX_TEXT {
@@ -182,66 +228,134 @@ fn plain_name(name: &str) -> String {
     name.chars().filter(|character| !character.is_control()).take(255).collect()
 }
 
-/// Why a body ended before its end.
-#[derive(Clone, Default)]
+/// A form's bytes on their way to the parser, and why they ended before their end.
+#[derive(Clone)]
 struct Incoming {
-    late: Arc<AtomicBool>,
-    long: Arc<AtomicBool>,
+    coming: Arc<tokio::sync::Mutex<Coming>>,
+    progress: Arc<Mutex<Progress>>,
+    why: Arc<OnceLock<Problem>>,
+}
+
+struct Coming {
+    body: BodyDataStream,
+    /// What has come, and the parser was not given yet.
+    rest: Bytes,
+    /// How much has come.
+    length: u64,
+    limit: u64,
+    patience: Duration,
+}
+
+/// How far the present field is: from when the parser began to look for it.
+struct Progress {
+    /// Whether the parser still looks for it.
+    seeking: bool,
+    since: Instant,
+    /// How many bytes the parser was given.
+    given: usize,
+    /// How long the caller was waited for. The time that the service takes itself is not the caller's.
+    waited: Duration,
+}
+
+impl Progress {
+    fn begin() -> Self {
+        Self { seeking: true, since: Instant::now(), given: 0, waited: Duration::ZERO }
+    }
 }
 
 impl Incoming {
-    /// The body's bytes. Each part of them may take so long.
-    fn watch(
-        &self,
-        body: RawBody,
-        limit: u64,
-        patience: Duration,
-    ) -> impl futures_util::Stream<Item = Result<axum::body::Bytes, std::io::Error>> + std::marker::Send + use<> {
-        let (late, long) = (self.late.clone(), self.long.clone());
-        let body = Box::pin(body.into_data_stream());
-        stream::unfold((Some(body), 0), move |(body, length)| {
-            let (late, long) = (late.clone(), long.clone());
-            async move {
-                let mut body = body?;
-                // The parser takes all that is there at once, and would hold it all. After each part it is to work first.
-                tokio::task::yield_now().await;
-                let broken = || Err(std::io::Error::from(std::io::ErrorKind::ConnectionAborted));
-                match tokio::time::timeout(patience, body.next()).await {
-                    Ok(Some(Ok(bytes))) => {
-                        let length = length + bytes.len() as u64;
-                        if length > limit {
-                            long.store(true, Ordering::Relaxed);
-                            return Some((broken(), (None, length)));
-                        }
-                        Some((Ok(bytes), (Some(body), length)))
-                    }
-                    Ok(None) => None,
-                    Ok(Some(Err(_))) => Some((broken(), (None, length))),
-                    Err(_) => {
-                        late.store(true, Ordering::Relaxed);
-                        Some((broken(), (None, length)))
-                    }
+    fn new(body: BodyDataStream, limit: u64, patience: Duration) -> Self {
+        let coming = Coming { body, rest: Bytes::new(), length: 0, limit, patience };
+        Self { coming: Arc::new(coming.into()), progress: Arc::new(Progress::begin().into()), why: Arc::default() }
+    }
+
+    /// The bytes, for the parser.
+    fn bytes(&self) -> impl futures_util::Stream<Item = io::Result<Bytes>> + std::marker::Send + use<> {
+        stream::unfold(Some(self.clone()), |incoming| async {
+            let incoming = incoming?;
+            // The parser takes all that is there at once, and would hold it all. After each part it is to work first.
+            tokio::task::yield_now().await;
+            match incoming.next().await {
+                Ok(bytes) => bytes.map(|bytes| (Ok(bytes), Some(incoming))),
+                Err(problem) => {
+                    let _ = incoming.why.set(problem);
+                    Some((Err(io::ErrorKind::ConnectionAborted.into()), None))
                 }
             }
         })
     }
 
-    fn broken_off(&self, limit: u64) -> Problem {
-        if self.late.load(Ordering::Relaxed) {
-            Problem::too_slow()
-        } else if self.long.load(Ordering::Relaxed) {
-            Problem::too_large(usize::try_from(limit).unwrap_or(usize::MAX))
-        } else {
-            NotTaken::BrokenOff.into()
+    async fn next(&self) -> Result<Option<Bytes>, Problem> {
+        let mut coming = self.coming.lock().await;
+        if coming.rest.is_empty() {
+            let Some(bytes) = self.receive(&mut coming).await? else { return Ok(None) };
+            coming.length += bytes.len() as u64;
+            if coming.length > coming.limit {
+                return Err(Problem::too_large(usize::try_from(coming.limit).unwrap_or(usize::MAX)));
+            }
+            coming.rest = bytes;
         }
+        let mut progress = self.progress();
+        let most = match progress.seeking {
+            true if progress.given > MAX_HEAD => {
+                return Err(wrong(format!("there are {MAX_HEAD} bytes and no field in them")));
+            }
+            true => PIECE.min(coming.rest.len()),
+            false => coming.rest.len(),
+        };
+        progress.given += most;
+        Ok(Some(coming.rest.split_to(most)))
     }
 
-    fn problem(&self, error: &multer::Error, limit: u64) -> Problem {
+    /// What comes next. It may take a while, but no line may be slower than the slowest.
+    async fn receive(&self, coming: &mut Coming) -> Result<Option<Bytes>, Problem> {
+        let patience = {
+            let progress = self.progress();
+            let earned = coming.patience + Duration::from_secs(progress.given as u64 / SLOWEST);
+            earned.saturating_sub(progress.waited).min(coming.patience)
+        };
+        let begun = Instant::now();
+        let came = tokio::time::timeout(patience, coming.body.next()).await;
+        {
+            let mut progress = self.progress();
+            let waited = begun.max(progress.since).elapsed();
+            progress.waited += waited;
+        }
+        came.map_err(|_| Problem::too_slow())?.transpose().map_err(|_| NotTaken::BrokenOff.into())
+    }
+
+    /// The parser begins to look for a field.
+    fn seek(&self) {
+        *self.progress() = Progress::begin();
+    }
+
+    /// The parser has found the field.
+    fn found(&self) {
+        self.progress().seeking = false;
+    }
+
+    fn progress(&self) -> MutexGuard<'_, Progress> {
+        self.progress.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Goes on reading for a moment, when the parser is gone, and throws away what comes.
+    fn linger(self) {
+        tokio::spawn(tokio::time::timeout(LINGER, async move {
+            let mut coming = self.coming.lock().await;
+            while let Some(Ok(_)) = coming.body.next().await {}
+        }));
+    }
+
+    fn broken_off(&self) -> Problem {
+        self.why.get().cloned().unwrap_or_else(|| NotTaken::BrokenOff.into())
+    }
+
+    fn problem(&self, error: &multer::Error) -> Problem {
         match error {
             multer::Error::StreamReadFailed(_)
             | multer::Error::IncompleteStream
             | multer::Error::IncompleteHeaders
-            | multer::Error::IncompleteFieldData { .. } => self.broken_off(limit),
+            | multer::Error::IncompleteFieldData { .. } => self.broken_off(),
             _ => wrong("the body is not multipart/form-data as RFC 7578 has it"),
         }
     }

@@ -1,6 +1,6 @@
 //! `POST /send` and `POST /send/bulk`.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use axum::{
     Json,
@@ -16,7 +16,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::{
     App,
-    attachment::{Attachment, Wanted},
+    attachment::{Attachment, Fetched, Wanted},
     caller::{Body, Tenant},
     content::{Parts, Said},
     multipart::{Form, SendBody},
@@ -25,7 +25,7 @@ use super::{
 use crate::{
     clock::timestamp,
     media,
-    sessions::{NotTaken, Recipient, Submission, Taken},
+    sessions::{NotTaken, Recipient, Session, Submission, Taken},
     store::{
         Accepted, Contact, Content, ContentKind, Edit, Idempotency, Location, Message, MessageStatus, Reaction, Revoke,
     },
@@ -189,52 +189,75 @@ async fn take(
 ) -> Result<Vec<Result<Taken, Problem>>, Problem> {
     let calls = wishes.iter().map(|wish| wish.idempotency.clone()).collect();
     let (mut taken, mut new) = (Vec::with_capacity(wishes.len()), Vec::new());
-    // Their files stay until the messages are written down.
-    let (mut held, mut fetched) = (Vec::new(), HashMap::new());
     for (known, wish) in app.manager.known(tenant, calls).await?.into_iter().zip(wishes) {
         taken.push(match known {
             Some(Accepted::Known(message)) => Some(Ok(app.manager.taken(tenant, *message, wait).await)),
             Some(_) => Some(Err(NotTaken::Conflict.into())),
-            None => match wish.fulfil(app, tenant, &mut fetched).await {
-                Ok((submission, media)) => {
-                    new.push(submission);
-                    held.extend(media);
-                    None
-                }
-                Err(problem) => Some(Err(problem)),
-            },
+            None => {
+                new.push(wish);
+                None
+            }
         });
     }
-    let all_new = new.len() == taken.len();
-    let refused = match app.manager.get(tenant) {
-        _ if new.is_empty() => None,
-        None => Some(Problem::session_not_found(StatusCode::CONFLICT)),
-        Some(session) => {
-            // On a task of its own: a caller that hangs up must not stop a message halfway.
-            let submitting = app.manager.see_through(async move {
-                let submitted = session.submit(new, wait).await;
-                drop((held, fetched));
-                submitted
-            });
-            match submitting.await.map_err(|_| unforeseen())? {
-                Ok(submitted) => {
-                    let mut submitted = submitted.into_iter().map(|one| one.map_err(Problem::from));
-                    for place in taken.iter_mut().filter(|place| place.is_none()) {
-                        *place = submitted.next();
-                    }
-                    None
-                }
-                Err(refused) => Some(refused.into()),
-            }
-        }
-    };
-    match refused {
-        Some(problem) if all_new => Err(problem),
-        refused => {
-            let for_the_rest = || Err(refused.clone().unwrap_or_else(unforeseen));
-            Ok(taken.into_iter().map(|place| place.unwrap_or_else(for_the_rest)).collect())
-        }
+    if new.is_empty() {
+        return Ok(taken.into_iter().flatten().collect());
     }
+    let all_new = new.len() == taken.len();
+    let mut submitted = match submit(app, tenant, new, wait).await {
+        Err(problem) if all_new => return Err(problem),
+        Err(problem) => {
+            return Ok(taken.into_iter().map(|place| place.unwrap_or_else(|| Err(problem.clone()))).collect());
+        }
+        Ok(submitted) => submitted.into_iter(),
+    };
+    let mut next = || submitted.next().unwrap_or_else(|| Err(unforeseen()));
+    Ok(taken.into_iter().map(|place| place.unwrap_or_else(&mut next)).collect())
+}
+
+/// Has new messages written down, each by itself, when the bytes of their media are here. An error for all means that
+/// none was.
+async fn submit(
+    app: &App,
+    tenant: &TenantId,
+    wishes: Vec<Wish>,
+    wait: bool,
+) -> Result<Vec<Result<Taken, Problem>>, Problem> {
+    // Nothing is fetched for nobody.
+    accepting(app, tenant)?;
+    let fetched = Fetched::from(app, tenant, wishes.iter().filter_map(Wish::media)).await;
+    let (mut answers, mut good, mut held) = (Vec::with_capacity(wishes.len()), Vec::new(), Vec::new());
+    for wish in wishes {
+        answers.push(match wish.fulfil(app, tenant, &fetched).await {
+            Ok((submission, media)) => {
+                good.push(submission);
+                held.extend(media);
+                None
+            }
+            Err(problem) => Some(Err(problem)),
+        });
+    }
+    if good.is_empty() {
+        return Ok(answers.into_iter().flatten().collect());
+    }
+    // That took its time: it may be another session by now.
+    let session = accepting(app, tenant)?;
+    // On a task of its own: a caller that hangs up must not stop a message halfway.
+    let submitting = app.manager.see_through(async move {
+        let submitted = session.submit(good, wait).await;
+        // Their files stay until the messages are written down.
+        drop((held, fetched));
+        submitted
+    });
+    let mut submitted = submitting.await.map_err(|_| unforeseen())??.into_iter();
+    let mut next = || submitted.next().map_or_else(|| Err(unforeseen()), |one| one.map_err(Problem::from));
+    Ok(answers.into_iter().map(|answer| answer.unwrap_or_else(&mut next)).collect())
+}
+
+/// The tenant's session, if it takes messages.
+pub(super) fn accepting(app: &App, tenant: &TenantId) -> Result<Arc<Session>, Problem> {
+    let session = app.manager.get(tenant).ok_or_else(|| Problem::session_not_found(StatusCode::CONFLICT))?;
+    session.accepts()?;
+    Ok(session)
 }
 
 fn unforeseen() -> Problem {
@@ -242,7 +265,7 @@ fn unforeseen() -> Problem {
 }
 
 /// The key of a single call: in the header, or, as in bulk, in the body.
-fn key(headers: &HeaderMap, in_body: Option<String>) -> Result<Option<String>, Problem> {
+pub(super) fn key(headers: &HeaderMap, in_body: Option<String>) -> Result<Option<String>, Problem> {
     let mut values = headers.get_all("idempotency-key").iter();
     match (values.next(), values.next(), in_body) {
         (None, _, in_body) => Ok(in_body),
@@ -279,7 +302,7 @@ enum Entry {
     },
 }
 
-/// `POST /send/bulk`: writes many messages down in one commit, and answers at once.
+/// `POST /send/bulk`: writes many messages down in one commit, and does not wait until they are sent.
 #[utoipa::path(
     post, path = "/send/bulk", tag = "Messages",
     request_body = Bulk,
@@ -306,8 +329,7 @@ pub async fn bulk(
         });
     }
     if wishes.is_empty() {
-        let session = app.manager.get(&tenant).ok_or_else(|| Problem::session_not_found(StatusCode::CONFLICT))?;
-        session.accepts()?;
+        accepting(&app, &tenant)?;
     }
     let mut taken = take(&app, &tenant, wishes, false).await?.into_iter();
     let refused = |problem: Problem, reference| {
@@ -345,20 +367,24 @@ struct Wish {
 }
 
 impl Wish {
+    fn media(&self) -> Option<&Wanted> {
+        match &self.said {
+            Said::Media(wanted) => Some(wanted),
+            Said::Content(_) => None,
+        }
+    }
+
     /// Has the bytes of its media on the disk, if it has media.
     async fn fulfil(
         self,
         app: &App,
         tenant: &TenantId,
-        fetched: &mut HashMap<String, media::Taken>,
+        fetched: &Fetched,
     ) -> Result<(Submission, Option<media::Taken>), Problem> {
         let Self { to, said, reference, expires_in, idempotency } = self;
         let (content, media) = match said {
             Said::Content(content) => (content, None),
             Said::Media(wanted) => {
-                // Nothing is fetched for nobody.
-                let session = app.manager.get(tenant);
-                session.ok_or_else(|| Problem::session_not_found(StatusCode::CONFLICT))?.accepts()?;
                 let (content, media) = wanted.content(app, tenant, fetched).await?;
                 (content, Some(media))
             }

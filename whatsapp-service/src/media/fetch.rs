@@ -1,8 +1,6 @@
 //! Media that the caller names by its URL. The address rules are those of the webhooks, on every hop, and why nothing
 //! came is told to nobody: it would say what is to be found in the service's own network.
 
-use std::time::Duration;
-
 use axum::body::Bytes;
 use futures_util::{Stream, stream};
 use reqwest::{
@@ -30,7 +28,6 @@ const AT_ONCE_EACH: usize = 4;
 /// Reads from URLs.
 pub struct Fetcher {
     egress: Egress,
-    limit: Duration,
     turns: Turns,
 }
 
@@ -44,18 +41,20 @@ pub struct Fetched {
 }
 
 impl Fetcher {
-    /// Each URL may take so long, redirects and bytes included.
-    pub fn new(egress: Egress, limit: Duration) -> Self {
-        Self { egress, limit, turns: Turns::new(AT_ONCE, AT_ONCE_EACH) }
+    /// Nothing is read yet.
+    pub fn new(egress: Egress) -> Self {
+        Self { egress, turns: Turns::new(AT_ONCE, AT_ONCE_EACH) }
     }
 
-    /// The answer at `url`, of at most so many bytes, for a tenant.
-    pub async fn fetch(&self, tenant: &TenantId, url: &str, most: u64) -> Result<Fetched, NotTaken> {
+    /// The answer at `url`, of at most so many bytes, for a tenant. All of it has to be there at the deadline.
+    pub async fn fetch(&self, tenant: &TenantId, url: &str, most: u64, deadline: Instant) -> Result<Fetched, NotTaken> {
         let mut target = self.egress.target(url).map_err(|refused| match refused {
             RefusedTarget::Address => NotTaken::NotFetched,
             wrong => NotTaken::Invalid(format!("`media.url`: {}", wrong.to_string().trim_start_matches("url "))),
         })?;
-        let deadline = Instant::now() + self.limit;
+        if deadline <= Instant::now() {
+            return Err(NotTaken::NotFetched);
+        }
         let turn = timeout_at(deadline, self.turns.take(tenant)).await.map_err(|_| NotTaken::NotFetched)?;
         for _ in 0..=MAX_REDIRECTS {
             let answer = timeout_at(deadline, self.egress.get(&target)).await.map_err(|_| NotTaken::NotFetched)?;

@@ -187,7 +187,7 @@ impl Shelf {
             limits,
             room: room.into(),
             previews: Previews::new(config.media_preview_memory),
-            fetcher: Fetcher::new(Egress::new(config.allow_private_targets), config.media_fetch_timeout),
+            fetcher: Fetcher::new(Egress::new(config.allow_private_targets)),
             uploads: Turns::new(UPLOADS, UPLOADS_EACH),
             known: Mutex::default(),
             stuck: AtomicBool::new(false),
@@ -204,9 +204,14 @@ impl Shelf {
         self.limits.highest()
     }
 
-    /// The answer at a URL, for a tenant.
-    pub async fn fetch(&self, tenant: &TenantId, url: &str) -> Result<Fetched, NotTaken> {
-        self.fetcher.fetch(tenant, url, self.limits.highest()).await
+    /// The answer at a URL, for a tenant, if it is all there at the deadline.
+    pub async fn fetch(
+        &self,
+        tenant: &TenantId,
+        url: &str,
+        deadline: tokio::time::Instant,
+    ) -> Result<Fetched, NotTaken> {
+        self.fetcher.fetch(tenant, url, self.limits.highest(), deadline).await
     }
 
     /// Takes bytes in, as they come. When this returns, they are on the disk.
