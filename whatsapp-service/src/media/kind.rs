@@ -233,6 +233,8 @@ mod tests {
             (AAC, Kind::Audio, "audio/aac"),
             (PDF, Kind::Document, "application/pdf"),
             (b"GIF89a\x01\0\x01\0", Kind::Document, "image/gif"),
+            (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", Kind::Document, "image/heif"),
+            (b"\0\0\0\x14ftypqt  \0\0\0\0qt  ", Kind::Document, "video/quicktime"),
             (b"plain text", Kind::Document, UNKNOWN),
         ] {
             assert_eq!(Kind::of(head, &Claim::default()).unwrap(), (kind, mimetype.into()), "{mimetype}");
@@ -247,7 +249,19 @@ mod tests {
         assert_eq!(Kind::of(b"a,b\n", &hinted("text/csv")).unwrap(), (Kind::Document, "text/csv".into()));
         assert_eq!(Kind::of(b"a,b\n", &hinted("image/jpeg")).unwrap().1, UNKNOWN, "a hint proves nothing");
         assert_eq!(Kind::of(PNG, &hinted("text/plain")).unwrap(), (Kind::Image, "image/png".into()));
-        assert_eq!(Kind::of(M4A, &said("audio/x-m4a")).unwrap(), (Kind::Audio, "audio/mp4".into()));
+        for (head, said_so, is) in [
+            (JPEG, "image/jpg", "image/jpeg"),
+            (MP3, "audio/mp3", "audio/mpeg"),
+            (M4A, "audio/x-m4a", "audio/mp4"),
+            (AAC, "audio/aacp", "audio/aac"),
+            (THREE_GP, "audio/3gpp", "video/3gpp"),
+            (OPUS, "application/ogg", "audio/ogg; codecs=opus"),
+            // One container for both.
+            (MP4, "audio/mp4", "video/mp4"),
+            (M4A, "video/mp4", "audio/mp4"),
+        ] {
+            assert_eq!(Kind::of(head, &said(said_so)).unwrap().1, is, "{said_so}");
+        }
     }
 
     #[test]

@@ -546,6 +546,8 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use clap::Parser;
     use futures_util::stream;
     use tempfile::TempDir;
@@ -614,7 +616,8 @@ mod tests {
         clear(&shelf, &[]).await;
         let anew = take(&shelf, "acme", &[7; 9_000]).await.unwrap();
         assert_eq!(files(&folder), 1);
-        assert!(shelf.path(&anew.parcel.file).unwrap().exists());
+        let path = shelf.path(&anew.parcel.file).unwrap();
+        assert_eq!(fs::metadata(path).unwrap().permissions().mode() & 0o777, 0o600);
     }
 
     #[tokio::test]

@@ -426,6 +426,7 @@ mod tests {
             assert_eq!((protocol.r#type, key.id.as_deref(), key.from_me), (Some(kind), Some("3EB0AA"), Some(true)));
             let edited = protocol.edited_message.as_option().and_then(|edited| edited.conversation.as_deref());
             assert_eq!(edited, text);
+            assert_eq!(protocol.timestamp_ms, text.map(|_| 1_700_000_000_123));
         }
     }
 }

@@ -364,6 +364,23 @@ mod tests {
         lock(&downloads.recent).contains_key(key)
     }
 
+    #[test]
+    fn a_path_may_have_a_query_of_its_own() {
+        let source = |path: &str| MediaSource {
+            kind: crate::store::MediaKind::Audio,
+            path: path.into(),
+            key: Vec::new(),
+            sha256: vec![1; 32],
+            encrypted_sha256: vec![0xfb; 32],
+            size: None,
+            mimetype: None,
+            filename: None,
+        };
+        let hash = "hash=-_v7-_v7-_v7-_v7-_v7-_v7-_v7-_v7-_v7-_v7-_s=&mms-type=audio&__wa-mms=";
+        assert_eq!(address(&source("/v/1")), format!("/v/1?{hash}"));
+        assert_eq!(address(&source("/v/1?ccb=9&oh=x")), format!("/v/1?ccb=9&oh=x&{hash}"));
+    }
+
     #[tokio::test(start_paused = true)]
     async fn no_tenant_has_all_the_turns_and_nobody_waits_for_long() {
         let (downloads, acme, other) = (downloads(), tenant("acme"), tenant("other"));

@@ -325,6 +325,15 @@ mod tests {
         assert_eq!(alone[0].as_ref().map(|one| one.jid.user.to_string()), user("393331234567"));
     }
 
+    #[test]
+    fn only_so_many_numbers_are_remembered() {
+        let numbers = Numbers::default();
+        for n in 0..=CAPACITY {
+            numbers.entry(&Recipient::parse(&format!("49151{n:08}")).unwrap());
+            assert!(lock(&numbers.known).len() <= CAPACITY);
+        }
+    }
+
     #[tokio::test]
     async fn all_that_is_not_known_is_asked_for_at_once_and_other_forms_after_it() {
         let (numbers, queries) = (Numbers::default(), Mutex::new(Vec::new()));
