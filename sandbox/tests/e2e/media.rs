@@ -300,6 +300,7 @@ async fn what_can_not_be_sent_is_said_with_the_field() {
         (vec![("voice", "yes")], "`voice`"),
         (vec![("message", "a"), ("message", "b")], "`message`"),
         (vec![("expiresIn", "soon")], "`expiresIn`"),
+        (vec![("reference", &*"x".repeat(300_000))], "`reference`"),
     ] {
         let (status, problem) = send_form(&world.service, &fields, "x.txt", b"x".to_vec()).await;
         assert_eq!((status, &problem["code"]), (400, &json!("invalid_multipart")), "{problem}");
@@ -337,6 +338,7 @@ async fn host(picture: Vec<u8>) -> Host {
     let asked = Arc::new(AtomicUsize::new(0));
     let counter = asked.clone();
     let to = |place: String| async move { (Status::FOUND, [("location", place)]) };
+    let by = |status: Status, place: &'static str| get(async move || (status, [("location", place)]));
     let app = Router::new()
         .route(
             "/picture",
@@ -345,9 +347,11 @@ async fn host(picture: Vec<u8>) -> Host {
                 ([("content-type", "text/plain")], picture)
             }),
         )
-        .route("/r1", get(move || to("/picture".into())))
-        .route("/r2", get(move || to("/r1".into())))
-        .route("/r3", get(move || to("r2#part".into())))
+        .route("/table", get(async || ([("content-type", "text/csv; charset=utf-8")], "a,b\n")))
+        .route("/moved", by(Status::MOVED_PERMANENTLY, "/picture"))
+        .route("/r1", by(Status::SEE_OTHER, "/picture"))
+        .route("/r2", by(Status::TEMPORARY_REDIRECT, "/r1"))
+        .route("/r3", by(Status::PERMANENT_REDIRECT, "r2#part"))
         .route("/r4", get(move || to("/r3".into())))
         .route("/zero", get(move || to("http://0.0.0.0/".into())))
         .route("/file", get(move || to("file:///etc/passwd".into())))
@@ -375,7 +379,7 @@ async fn a_url_is_fetched_within_limits_and_the_bytes_tell_what_they_are() {
     let picture = png(64, 64);
     let host = host(picture.clone()).await;
     let url = |path: &str| json!({"to": BRUNO, "media": {"url": format!("{}{path}", host.url)}});
-    for path in ["/picture", "/r3"] {
+    for path in ["/picture", "/moved", "/r3"] {
         let (status, sent) = acme.call(Method::POST, "/send", Some(url(path))).await;
         assert_eq!(status, 200, "{path}: {sent}");
         let (shown, got) = world.until_file(BRUNO, &sent["id"]).await;
@@ -383,6 +387,8 @@ async fn a_url_is_fetched_within_limits_and_the_bytes_tell_what_they_are() {
         assert_eq!(shown["kind"], "image", "whatever the server calls it");
     }
     assert_eq!(world.uploads().await, 1, "the same bytes");
+    let (_, table) = acme.call(Method::POST, "/send", Some(url("/table"))).await;
+    assert_eq!(world.until_file(BRUNO, &table["id"]).await.0["media"]["mimetype"], "text/csv");
     let not_fetched = ["/r4", "/zero", "/file", "/packed", "/silent", "/stalling", "/nothing"];
     let mut messages = std::collections::BTreeSet::new();
     for path in not_fetched {
@@ -651,8 +657,16 @@ async fn media_that_nobody_waits_for_any_more_is_removed() {
     world.service.kill_and_restart().await;
     eventually("the orphans are gone", || async { (files(&world.service) == 1).then_some(()) }).await;
     let path = format!("/messages/{}", sent["id"].as_str().unwrap());
-    let (status, cancelled) = world.service.tenant("acme").call(Method::DELETE, &path, None).await;
+    let acme = world.service.tenant("acme");
+    let (status, cancelled) = acme.call(Method::DELETE, &path, None).await;
     assert_eq!(status, 200, "{cancelled}");
+    eventually("no file is kept", || async { (files(&world.service) == 0).then_some(()) }).await;
+    // And what goes with its session.
+    let request = world.service.request(Method::POST, "/send?wait=0").header("X-Tenant-Id", "acme");
+    let form = Form::default().text("to", BRUNO).file("x", &noise(50_001));
+    assert_eq!(answer(form.send_as(request)).await.0, 202);
+    assert_eq!(files(&world.service), 1);
+    assert_eq!(acme.call(Method::DELETE, "/session", None).await.0, 200);
     eventually("no file is kept", || async { (files(&world.service) == 0).then_some(()) }).await;
 }
 

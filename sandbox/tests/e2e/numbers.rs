@@ -124,6 +124,11 @@ async fn the_other_side_sees_who_is_typing() {
     let seen = seen.lock().unwrap().clone();
     assert_eq!(seen, ["Typing", "RecordingAudio", "Idle"]);
 
+    let carla = json!({"phone": "5511966665555", "name": "Carla"}).to_string();
+    world.admin(Method::POST, "/admin/accounts", carla).await;
+    let other_form = json!({"to": "551166665555", "state": "typing"});
+    let (_, answer) = acme.call(Method::POST, "/presence", Some(other_form)).await;
+    assert_eq!(answer["to"], "5511966665555", "the number that WhatsApp knows: {answer}");
     for (body, status, code) in [
         (json!({"to": "4915112345678", "state": "typing"}), 422, "recipient_not_on_whatsapp"),
         (json!({"to": "12", "state": "typing"}), 400, "invalid_recipient"),

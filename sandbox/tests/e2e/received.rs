@@ -99,10 +99,30 @@ fn messages() -> Vec<(wa::Message, Value)> {
         ..Default::default()
     };
     let in_a_circle = wa::message::VideoMessage { seconds: Some(9), ..Default::default() };
-    let titled = wa::message::DocumentMessage { title: Some("a.pdf".into()), ..Default::default() };
+    // What is there and empty is as good as absent.
+    let titled = wa::message::DocumentMessage {
+        title: Some("a.pdf".into()),
+        caption: Some(String::new()),
+        context_info: some(wa::ContextInfo { stanza_id: Some(String::new()), ..Default::default() }),
+        ..Default::default()
+    };
+    let any_number = wa::message::PollCreationMessage {
+        name: Some("Which?".into()),
+        options: vec![wa::message::poll_creation_message::Option {
+            option_name: Some("this".into()),
+            ..Default::default()
+        }],
+        selectable_options_count: Some(0),
+        ..Default::default()
+    };
     let another_caption = wa::message::ImageMessage { caption: Some("a better caption".into()), ..Default::default() };
     let another_caption = wa::Message { image_message: some(another_caption), ..Default::default() };
-    let wrapped = wa::message::LocationMessage { degrees_latitude: Some(3.5), ..Default::default() };
+    let wrapped = wa::message::LocationMessage {
+        degrees_latitude: Some(3.5),
+        name: Some(String::new()),
+        address: Some(String::new()),
+        ..Default::default()
+    };
     vec![
         (text("words"), json!({"kind": "text", "text": "words"})),
         (
@@ -133,6 +153,10 @@ fn messages() -> Vec<(wa::Message, Value)> {
         (
             wa::Message { document_message: some(titled), ..Default::default() },
             json!({"kind": "document", "media": {"filename": "a.pdf"}}),
+        ),
+        (
+            wa::Message { poll_creation_message_v3: some(any_number), ..Default::default() },
+            json!({"kind": "poll", "poll": {"name": "Which?", "options": ["this"]}}),
         ),
         (
             change(Type::MESSAGE_EDIT, Some(another_caption)),

@@ -143,6 +143,7 @@ async fn a_file_of_every_kind_is_the_one_that_was_sent() {
         assert_eq!(header(&response, "x-content-type-options"), "nosniff");
         assert_eq!(header(&response, "content-security-policy"), "default-src 'none'; sandbox");
         assert_eq!(header(&response, "cache-control"), "private, no-store");
+        assert_eq!(header(&response, "accept-ranges"), "bytes");
         assert!(header(&response, "content-disposition").starts_with("attachment"));
         assert!(response.bytes().await.unwrap() == file, "{kind}: other bytes");
     }
