@@ -373,7 +373,7 @@ async fn host(picture: Vec<u8>) -> Host {
 
 #[tokio::test]
 async fn a_url_is_fetched_within_limits_and_the_bytes_tell_what_they_are() {
-    let env = [("ALLOW_PRIVATE_TARGETS", "true"), ("MEDIA_FETCH_TIMEOUT", "2"), ("MEDIA_MAX_DOCUMENT", "3000000")];
+    let env = [("ALLOW_PRIVATE_TARGETS", "true"), ("MEDIA_FETCH_TIMEOUT", "4"), ("MEDIA_MAX_DOCUMENT", "300000")];
     let world = paired(&env).await;
     let acme = world.service.tenant("acme");
     let picture = png(64, 64);
