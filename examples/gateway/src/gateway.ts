@@ -17,8 +17,8 @@ export interface Env {
 /** What the public may call: everything else of the service stays inside. */
 const ROUTES: Record<string, string> = { "/session": "POST", "/status": "GET", "/send": "POST" };
 
-/** Longer than the service waits for WhatsApp (20 s), so that its own answer arrives. */
-const TIMEOUT_MS = 30_000;
+/** Longer than the service fetches a URL (60 s) and waits for WhatsApp (20 s), so that its own answer arrives. */
+const TIMEOUT_MS = 90_000;
 
 export async function handle(request: Request, env: Env, timeoutMs = TIMEOUT_MS): Promise<Response> {
   const cors = corsHeaders(request, env);
