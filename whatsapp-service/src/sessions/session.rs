@@ -139,6 +139,19 @@ struct Run {
     awaited: Option<Awaited>,
 }
 
+impl Run {
+    /// Another client came to nothing. Returns how many have in a row; of those that were refused, how many of these: a
+    /// bad line is no reason to wait for an hour after the first refusal.
+    fn failed(&mut self, again: Again) -> u32 {
+        self.failures = self.failures.saturating_add(1);
+        if again != Again::Slowly {
+            return self.failures;
+        }
+        self.refusals = self.refusals.saturating_add(1);
+        self.refusals
+    }
+}
+
 #[derive(Clone)]
 pub(super) struct Live {
     pub(super) client: Arc<Client>,
@@ -530,14 +543,7 @@ impl Session {
             run.by_person = true;
             return Some(Duration::ZERO);
         }
-        run.failures = run.failures.saturating_add(1);
-        // A bad line is no reason to wait for an hour after the first refusal.
-        let in_a_row = if snapshot.again == Again::Slowly {
-            run.refusals = run.refusals.saturating_add(1);
-            run.refusals
-        } else {
-            run.failures
-        };
+        let in_a_row = run.failed(snapshot.again);
         match (snapshot.again.pause(in_a_row, rand::random()), snapshot.retry_at) {
             (Some(wait), _) => {
                 let until = TimeDelta::from_std(wait).ok().map(|wait| Utc::now() + wait);
@@ -962,6 +968,14 @@ mod tests {
     pub(super) fn maybe_panic(tenant: &TenantId) {
         let due = lock(&PANICS).get_mut(tenant).filter(|left| **left > 0).map(|left| *left -= 1).is_some();
         assert!(!due, "a test asked for a panic");
+    }
+
+    #[test]
+    fn the_first_refusal_after_many_lost_connections_is_the_first() {
+        let mut run = Run::default();
+        let lost: Vec<_> = (0..9).map(|_| run.failed(Again::Soon)).collect();
+        assert_eq!(lost, (1..=9).collect::<Vec<_>>());
+        assert_eq!([Again::Slowly, Again::Soon, Again::Slowly].map(|again| run.failed(again)), [1, 11, 2]);
     }
 
     #[tokio::test]
