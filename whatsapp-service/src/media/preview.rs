@@ -238,25 +238,7 @@ mod tests {
             (Kind::Video, "video/mp4", movie::tests::film(), Some(7)),
             (Kind::Audio, "audio/mpeg", vec![7; 5_000], None),
         ] {
-            let file = tempfile::tempfile().unwrap();
-            let mut writing = Writing::new(file.try_clone().unwrap(), kind.media_type()).unwrap();
-            writing.write(&bytes).unwrap();
-            let info = writing.finish().unwrap();
-            let parcel = Parcel {
-                file: String::new(),
-                kind,
-                key: info.media_key.to_vec(),
-                sha256: Vec::new(),
-                encrypted_sha256: Vec::new(),
-                size: info.file_length,
-                at: 0,
-                sidecar: None,
-                width: None,
-                height: None,
-                seconds: None,
-                thumbnail: None,
-                upload: None,
-            };
+            let (parcel, file) = sealed(&bytes, kind);
             let parcel = Previews::new(1_000_000).describe(parcel, kind, mimetype, file).await;
             assert_eq!(parcel.seconds, seconds, "{mimetype}, {} bytes", bytes.len());
         }
