@@ -16,6 +16,7 @@ pub mod metrics;
 pub mod process;
 pub mod selfcheck;
 pub mod sessions;
+pub mod shares;
 pub mod store;
 pub mod tenant;
 pub mod webhooks;

@@ -13,16 +13,13 @@ use whatsapp_simulator::{Config, Phone};
 use crate::{
     client::TestClient,
     harness::{ANA, BRUNO, Service, World, eventually},
+    media::hexadecimal,
 };
 
 /// Bytes that look like nothing, the same ones each time.
 fn bytes(length: usize, seed: u8) -> Vec<u8> {
     let blocks = (0_u32..).flat_map(|n| Sha256::digest([&n.to_be_bytes()[..], &[seed]].concat()).to_vec());
     blocks.take(length).collect()
-}
-
-fn hexadecimal(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Has a phone send a file, and returns what is told of it.
@@ -127,7 +124,7 @@ async fn a_file_of_every_kind_is_the_one_that_was_sent() {
         let mut media = expected;
         media["mimetype"] = with["mimetype"].clone();
         media["size"] = file.len().into();
-        media["sha256"] = hexadecimal(&Sha256::digest(&file)).into();
+        media["sha256"] = hexadecimal(&file).into();
         assert_eq!(told["media"], media);
         let captioned = ["image", "video", "document"].contains(&kind);
         assert_eq!(told.get("text"), captioned.then_some(&json!("look at this")), "{told}");

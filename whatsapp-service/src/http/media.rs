@@ -316,7 +316,7 @@ mod tests {
     #[test]
     fn what_is_no_mime_type_is_not_passed_on() {
         let source = |mimetype: &str| MediaSource {
-            kind: crate::store::MediaKind::Document,
+            kind: crate::media::Kind::Document,
             path: String::new(),
             key: Vec::new(),
             sha256: Vec::new(),

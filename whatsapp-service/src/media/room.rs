@@ -6,38 +6,35 @@ use std::{
 };
 
 use super::NotTaken;
-use crate::tenant::TenantId;
+use crate::{
+    shares::{Full, Shares},
+    tenant::TenantId,
+};
 
-/// So many bytes for all, and so many of them for each tenant.
+/// The files that are there.
 pub struct Room {
-    all: u64,
-    each: u64,
     counted: Mutex<Counted>,
 }
 
 /// What is counted for a file is what is taken off when it goes: the sums can't drift.
-#[derive(Default)]
 struct Counted {
     files: HashMap<String, (Option<TenantId>, u64)>,
-    used: u64,
-    tenants: HashMap<TenantId, u64>,
+    shares: Shares,
 }
 
 impl Room {
     /// So many bytes, and so many for each tenant.
     pub fn new(all: u64, each: u64) -> Self {
-        Self { all, each, counted: Mutex::default() }
+        Self { counted: Counted { files: HashMap::new(), shares: Shares::new(all, each) }.into() }
     }
 
     /// So many bytes more are about to be written to this file of the tenant's.
     pub fn grow(&self, file: &str, tenant: &TenantId, by: u64) -> Result<(), NotTaken> {
         let mut counted = self.lock();
-        if counted.tenants.get(tenant).copied().unwrap_or_default().saturating_add(by) > self.each {
-            return Err(NotTaken::ShareFull);
-        }
-        if counted.used.saturating_add(by) > self.all {
-            return Err(NotTaken::RoomFull);
-        }
+        counted.shares.fit(tenant, by).map_err(|full| match full {
+            Full::Own => NotTaken::ShareFull,
+            Full::All => NotTaken::RoomFull,
+        })?;
         let before = counted.files.get(file).map_or(0, |(_, bytes)| *bytes);
         counted.set(file, Some(tenant), before.saturating_add(by));
         Ok(())
@@ -69,32 +66,20 @@ impl Room {
     /// How much is taken by all, and by this tenant.
     #[cfg(test)]
     pub fn used(&self, tenant: &str) -> (u64, u64) {
-        let counted = self.lock();
-        (counted.used, counted.tenants.get(&tenant.parse::<TenantId>().unwrap()).copied().unwrap_or_default())
+        self.lock().shares.used(&tenant.parse().unwrap())
     }
 }
 
 impl Counted {
     fn set(&mut self, file: &str, owner: Option<&TenantId>, bytes: u64) {
         self.remove(file);
-        self.used = self.used.saturating_add(bytes);
-        if let Some(owner) = owner {
-            let own = self.tenants.entry(owner.clone()).or_default();
-            *own = own.saturating_add(bytes);
-        }
+        self.shares.add(owner, bytes);
         self.files.insert(file.to_owned(), (owner.cloned(), bytes));
     }
 
     fn remove(&mut self, file: &str) {
-        let Some((owner, bytes)) = self.files.remove(file) else { return };
-        self.used = self.used.saturating_sub(bytes);
-        if let Some(owner) = owner
-            && let Some(own) = self.tenants.get_mut(&owner)
-        {
-            *own = own.saturating_sub(bytes);
-            if *own == 0 {
-                self.tenants.remove(&owner);
-            }
+        if let Some((owner, bytes)) = self.files.remove(file) {
+            self.shares.remove(owner.as_ref(), bytes);
         }
     }
 }

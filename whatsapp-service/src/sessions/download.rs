@@ -22,15 +22,16 @@ use whatsapp_rust::{
 
 use super::{
     inbound::is_path,
-    media_file::{ComingFile, LONGEST_STORED, MediaError, MediaFile, media_type, most_stored},
+    media_file::{ComingFile, LONGEST_STORED, MediaError, MediaFile, most_stored},
     media_host,
     outbox::Refused,
-    room::{Full, Room, Space},
+    room::{Room, Space},
     session::{Session, lock},
     state::State,
 };
 use crate::{
     media::{Turn, Turns},
+    shares::Full,
     store::{Kept, MediaSource, StoreError},
     tenant::TenantId,
 };
@@ -331,7 +332,7 @@ impl From<MediaError> for NotFetched {
 fn address(source: &MediaSource) -> String {
     let joint = if source.path.contains('?') { '&' } else { '?' };
     let hash = BASE64_URL_SAFE.encode(&source.encrypted_sha256);
-    format!("{}{joint}hash={hash}&mms-type={}&__wa-mms=", source.path, media_type(source.kind).mms_type())
+    format!("{}{joint}hash={hash}&mms-type={}&__wa-mms=", source.path, source.kind.media_type().mms_type())
 }
 
 #[cfg(test)]
@@ -367,7 +368,7 @@ mod tests {
     #[test]
     fn a_path_may_have_a_query_of_its_own() {
         let source = |path: &str| MediaSource {
-            kind: crate::store::MediaKind::Audio,
+            kind: crate::media::Kind::Audio,
             path: path.into(),
             key: Vec::new(),
             sha256: vec![1; 32],

@@ -16,13 +16,13 @@ use hmac::{Hmac, Mac};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 use tokio::io::AsyncWriteExt;
-use whatsapp_rust::wacore::download::{DownloadUtils, MediaType};
+use whatsapp_rust::wacore::download::DownloadUtils;
 use zeroize::Zeroizing;
 
 use super::room::Room;
 use crate::{
     media::read_blocks,
-    store::{MediaKind, MediaSource, create_private_dir},
+    store::{MediaSource, create_private_dir},
 };
 
 const BLOCK: usize = 16;
@@ -78,7 +78,7 @@ impl ComingFile {
     /// Makes a file in this folder for what `source` tells of.
     pub fn create(folder: &Path, source: &MediaSource) -> Result<Self, MediaError> {
         let (iv, key, mac_key) =
-            DownloadUtils::get_media_keys(&source.key, media_type(source.kind)).map_err(|_| MediaError::Damaged)?;
+            DownloadUtils::get_media_keys(&source.key, source.kind.media_type()).map_err(|_| MediaError::Damaged)?;
         let mut mac = Hmac::<Sha256>::new_from_slice(&mac_key).expect("HMAC takes keys of every length");
         mac.update(&iv);
         let file = nameless_file(folder)?;
@@ -190,22 +190,12 @@ fn nameless_file(folder: &Path) -> io::Result<File> {
     Ok(file)
 }
 
-/// The library's name for a kind of file.
-pub fn media_type(kind: MediaKind) -> MediaType {
-    match kind {
-        MediaKind::Image => MediaType::Image,
-        MediaKind::Video => MediaType::Video,
-        MediaKind::Audio => MediaType::Audio,
-        MediaKind::Document => MediaType::Document,
-        MediaKind::Sticker => MediaType::Sticker,
-    }
-}
-
 #[cfg(test)]
 impl MediaFile {
     /// A file that holds these bytes.
     pub fn holding(plain: &[u8]) -> Self {
-        let stored = whatsapp_rust::wacore::upload::encrypt_media(plain, MediaType::Document).unwrap();
+        use whatsapp_rust::wacore::{download::MediaType, upload::encrypt_media};
+        let stored = encrypt_media(plain, MediaType::Document).unwrap();
         let (iv, key, _) = DownloadUtils::get_media_keys(&stored.media_key, MediaType::Document).unwrap();
         let mut file = tempfile::tempfile().unwrap();
         io::Write::write_all(&mut file, &stored.data_to_upload).unwrap();
@@ -217,14 +207,15 @@ impl MediaFile {
 mod tests {
     use proptest::prelude::*;
     use tempfile::TempDir;
-    use whatsapp_rust::wacore::upload::encrypt_media;
+    use whatsapp_rust::wacore::{download::MediaType, upload::encrypt_media};
 
     use super::*;
+    use crate::media::Kind;
 
     fn source(plain: &[u8]) -> (MediaSource, Vec<u8>) {
         let stored = encrypt_media(plain, MediaType::Document).unwrap();
         let source = MediaSource {
-            kind: MediaKind::Document,
+            kind: Kind::Document,
             path: "/v/1".into(),
             key: stored.media_key.to_vec(),
             sha256: stored.file_sha256.to_vec(),

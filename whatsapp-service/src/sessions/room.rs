@@ -1,28 +1,17 @@
 //! Room on the disk for files that are fetched. It is counted before the first byte comes, and until the last reader has
 //! gone: what the database needs is not left to chance.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex},
-};
+use std::sync::{Arc, Mutex};
 
 use super::session::lock;
-use crate::tenant::TenantId;
+use crate::{
+    shares::{Full, Shares},
+    tenant::TenantId,
+};
 
 /// So much room for all, and so much of it for each tenant.
 pub struct Space {
-    all: u64,
-    each: u64,
-    taken: Mutex<HashMap<TenantId, u64>>,
-}
-
-/// Why there is no room.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Full {
-    /// The tenant has too much itself.
-    Own,
-    /// All have too much together.
-    All,
+    taken: Mutex<Shares>,
 }
 
 /// Room that is taken. It is free again when this goes.
@@ -35,30 +24,19 @@ pub struct Room {
 impl Space {
     /// So many bytes, and so many for each tenant.
     pub fn new(all: u64, each: u64) -> Arc<Self> {
-        Self { all, each, taken: Mutex::default() }.into()
+        Self { taken: Shares::new(all, each).into() }.into()
     }
 
     /// Takes room for so many bytes, if there is any now.
     pub fn take(self: &Arc<Self>, tenant: &TenantId, bytes: u64) -> Result<Room, Full> {
         let mut taken = lock(&self.taken);
-        let fits = |taken: u64, limit: u64| taken.checked_add(bytes).is_some_and(|sum| sum <= limit);
-        if !fits(taken.get(tenant).copied().unwrap_or_default(), self.each) {
-            return Err(Full::Own);
-        }
-        if !fits(taken.values().sum(), self.all) {
-            return Err(Full::All);
-        }
-        *taken.entry(tenant.clone()).or_default() += bytes;
+        taken.fit(tenant, bytes)?;
+        taken.add(Some(tenant), bytes);
         Ok(Room { space: self.clone(), tenant: tenant.clone(), bytes })
     }
 
     fn give_back(&self, tenant: &TenantId, bytes: u64) {
-        let mut taken = lock(&self.taken);
-        let Some(own) = taken.get_mut(tenant) else { return };
-        *own = own.saturating_sub(bytes);
-        if *own == 0 {
-            taken.remove(tenant);
-        }
+        lock(&self.taken).remove(Some(tenant), bytes);
     }
 }
 
@@ -96,7 +74,7 @@ mod tests {
         let fourth = space.take(&acme, 30).unwrap();
         assert_eq!(space.take(&other, 1).err(), Some(Full::All));
         drop((first, second, fourth));
-        assert_eq!(lock(&space.taken).len(), 1, "who has nothing is forgotten");
+        assert_eq!(lock(&space.taken).owners(), 1, "who has nothing is forgotten");
         assert!(space.take(&acme, 60).is_ok());
     }
 }

@@ -14,6 +14,7 @@ use super::{
 };
 use crate::{
     encoding::{base64_text, hexadecimal},
+    media,
     tenant::TenantId,
 };
 
@@ -47,8 +48,8 @@ pub enum KeptFor {
 /// Where a file is, and what opens it.
 #[derive(Clone, Serialize, Deserialize)]
 pub struct MediaSource {
-    /// WhatsApp's word for the kind of file, which is part of its encryption.
-    pub kind: MediaKind,
+    /// What it is encrypted as: a voice note counts as a sound.
+    pub kind: media::Kind,
     /// Its path at WhatsApp's media hosts.
     pub path: String,
     /// What it is encrypted with.
@@ -72,22 +73,6 @@ impl std::fmt::Debug for MediaSource {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("MediaSource").field("kind", &self.kind).finish_non_exhaustive()
     }
-}
-
-/// The kinds of files, as far as their encryption differs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum MediaKind {
-    /// A picture.
-    Image,
-    /// A moving one.
-    Video,
-    /// Something to listen to, voice notes among them.
-    Audio,
-    /// Any file.
-    Document,
-    /// A sticker, which is encrypted like a picture.
-    Sticker,
 }
 
 /// What opens the votes on a poll.

@@ -40,7 +40,7 @@ pub use self::{
     devices::{Hold, Linked, Record},
     events::{Event, EventKind, Received},
     figures::Figures,
-    kept::{Kept, KeptFor, MediaKind, MediaSource, PollKey},
+    kept::{Kept, KeptFor, MediaSource, PollKey},
     legacy::DamagedFolder,
     messages::{Accepted, Draft, Failure, Filter, Idempotency, Message, MessageStatus, Pending},
     news::{Waiting, Watch},

@@ -5,10 +5,7 @@ use utoipa::ToSchema;
 use whatsapp_rust::waproto::whatsapp as wa;
 
 use super::told::Kind;
-use crate::{
-    encoding::hexadecimal,
-    store::{MediaKind, MediaSource},
-};
+use crate::{encoding::hexadecimal, media, store::MediaSource};
 
 /// What the sender says of a file.
 #[derive(Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
@@ -53,7 +50,7 @@ pub struct Attachment<'a> {
 
 /// What all kinds of files have in common.
 struct Stored<'a> {
-    kind: MediaKind,
+    kind: media::Kind,
     path: &'a Option<String>,
     key: &'a Option<Vec<u8>>,
     sha256: &'a Option<Vec<u8>>,
@@ -63,7 +60,7 @@ struct Stored<'a> {
 macro_rules! stored {
     ($kind:ident, $file:ident) => {
         Stored {
-            kind: MediaKind::$kind,
+            kind: media::Kind::$kind,
             path: &$file.direct_path,
             key: &$file.media_key,
             sha256: &$file.file_sha256,
