@@ -33,6 +33,7 @@ use tokio::net::TcpListener;
 
 use self::{
     config::{Config, InvalidSecret, UnreadableSecret},
+    egress::Policy,
     http::App,
     sessions::{Dialler, InvalidUrl, Manager},
     store::StoreError,
@@ -114,7 +115,7 @@ impl Server {
         process::started();
         metrics::start();
         let secrets = config.internal_secret()?.secrets()?;
-        let dialler = Dialler::new(config.whatsapp_url(), &trust)?;
+        let dialler = Dialler::new(config.whatsapp_url(), &trust, Policy::new(config.allow_private_targets))?;
         let manager = Arc::new(Manager::new(config, config.seal()?, &trust, dialler)?);
         let webhooks = Webhooks::new(config, manager.store().clone())?;
         let address = SocketAddr::new(config.host, config.port);

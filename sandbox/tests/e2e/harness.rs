@@ -46,12 +46,17 @@ impl World {
 
     /// With a service that reaches the simulator by TLS, and trusts its root if `trusting`.
     pub async fn with_tls(trusting: bool) -> Self {
+        Self::with_tls_and(trusting, &[]).await
+    }
+
+    /// The same with this environment of the service.
+    pub async fn with_tls_and(trusting: bool, env: &[(&str, &str)]) -> Self {
         let tls = Some("127.0.0.1:0".parse().unwrap());
         let simulator = simulator(Config { tls, ..Config::default() }).await;
         let data = Arc::new(TempDir::new().unwrap());
         let root = data.path().join(ROOT);
         std::fs::write(&root, simulator.tls_root_pem().expect("a root")).unwrap();
-        let mut program = Program::sandbox(&simulator.wss_url().expect("an address"), &[]);
+        let mut program = Program::sandbox(&simulator.wss_url().expect("an address"), env);
         if trusting {
             program.arguments.extend(["--trust-ca".to_owned(), root.to_str().unwrap().to_owned()]);
         }

@@ -1,6 +1,6 @@
 //! `POST /session`, `DELETE /session` and `POST /session/passkey`.
 
-use std::{sync::Arc, time::Duration};
+use std::{fmt::Display, sync::Arc, time::Duration};
 
 use axum::{Json, extract::State, http::StatusCode};
 use serde::{Deserialize, Deserializer, Serialize};
@@ -60,7 +60,11 @@ pub async fn post(
         return Err(Problem::bad_request("invalid_phone", why));
     }
     let proxy = body.proxy.map(|proxy| proxy.as_deref().map(str::parse::<Proxy>).transpose()).transpose();
-    let proxy = proxy.map_err(|why| Problem::bad_request("invalid_proxy", format!("`proxy`: {why}")))?;
+    let invalid = |why: &dyn Display| Problem::bad_request("invalid_proxy", format!("`proxy`: {why}"));
+    let proxy = proxy.map_err(|why| invalid(&why))?;
+    if let Some(Some(proxy)) = &proxy {
+        app.manager.check_proxy(proxy).map_err(|why| invalid(&why))?;
+    }
     let by_code = phone.is_some();
     let session = app.manager.open(&tenant, phone, proxy).await?;
     let settled = |snapshot: &Snapshot| {

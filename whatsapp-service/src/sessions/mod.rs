@@ -53,7 +53,7 @@ pub use self::{
     memory::MemoryReport,
     outbox::{NotTaken, ReachoutTimelock, Refused, Submission, Taken},
     passkey::AssertionRefused,
-    proxy::{InvalidProxy, Proxy},
+    proxy::{InvalidProxy, NotAllowed as ProxyNotAllowed, Proxy},
     recipient::{InvalidRecipient, Recipient},
     restoring::Progress,
     session::{OpenRefused, PasskeyRefused, Session, SessionStateChange, Unlinked},
@@ -156,6 +156,14 @@ impl Manager {
     /// How far the process is with bringing its sessions back; `None` when that is done.
     pub fn restoring(&self) -> Option<Progress> {
         self.restoring.progress()
+    }
+
+    /// Refuses a proxy whose address tenants may not choose.
+    ///
+    /// # Errors
+    /// It is such an address.
+    pub fn check_proxy(&self, proxy: &Proxy) -> Result<(), ProxyNotAllowed> {
+        proxy.check(self.around.dialler.proxies())
     }
 
     /// What the gate for dials is doing.

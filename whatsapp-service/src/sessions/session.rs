@@ -835,6 +835,9 @@ impl Session {
     }
 
     fn apply(&self, signal: Signal) {
+        if let Signal::ProxyFailed(why) = &signal {
+            tracing::info!(tenant = %self.tenant, why, "the session's proxy does not lead to WhatsApp");
+        }
         let mut entered = None;
         self.snapshot.send_modify(|snapshot| {
             let before = snapshot.state;
