@@ -27,6 +27,8 @@ use tokio::{
 const URL_MAX: usize = 2_048;
 /// How long a name may take to resolve and a connection to open, TLS included.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a name may take to resolve that is only to be checked.
+const NAME_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long a whole request may take, with its answer.
 const TIMEOUT: Duration = Duration::from_secs(15);
 /// How long a connection is kept for the next request to the same receiver.
@@ -40,6 +42,7 @@ const LOOKUPS: usize = 64;
 #[derive(Clone)]
 pub struct Egress {
     client: Client,
+    resolver: Resolver,
     policy: Policy,
     timeout: Duration,
 }
@@ -67,8 +70,14 @@ pub enum RefusedTarget {
     #[error("url must not contain a fragment (#…)")]
     Fragment,
     /// The host is an address that must not be reached.
-    #[error("url must not point to a private, local or reserved address")]
+    #[error("url must not point to a private, local or reserved address (the setting ALLOW_PRIVATE_TARGETS allows it)")]
     Address,
+    /// The host's name leads to such an address.
+    #[error(
+        "url must not point to a private, local or reserved address, and its host name leads to one (the setting \
+         ALLOW_PRIVATE_TARGETS allows it)"
+    )]
+    Name,
 }
 
 /// Why a request has no answer. The text names neither the URL nor an address.
@@ -106,9 +115,10 @@ impl Egress {
             .with_root_certificates(roots)
             .with_no_client_auth();
         tls.alpn_protocols = vec![b"http/1.1".to_vec()];
+        let resolver = Resolver { policy, lookup, free: Arc::new(Semaphore::new(LOOKUPS)) };
         let client = Client::builder()
             .tls_backend_preconfigured(tls)
-            .dns_resolver(Resolver { policy, lookup, free: Arc::new(Semaphore::new(LOOKUPS)) })
+            .dns_resolver(resolver.clone())
             .no_proxy()
             .redirect(redirect::Policy::none())
             .retry(retry::never())
@@ -118,7 +128,7 @@ impl Egress {
             .user_agent(concat!("whatsapp-service/", env!("CARGO_PKG_VERSION")))
             .build()
             .expect("the settings are constants and valid");
-        Self { client, policy, timeout }
+        Self { client, resolver, policy, timeout }
     }
 
     /// Checks a URL: http or https, no credentials, no fragment, and no address that must not be reached. What a
@@ -144,6 +154,19 @@ impl Egress {
             Some(ip) if !self.policy.allows(ip) => Err(RefusedTarget::Address),
             None if !url.host_str().is_some_and(is_name) => Err(RefusedTarget::Invalid),
             _ => Ok(Target(url)),
+        }
+    }
+
+    /// Looks a target's name up, so that whoever gives it learns at once that it leads where nothing must go. A name that
+    /// has no address now, or not in time, may get one: each connection looks for itself.
+    ///
+    /// # Errors
+    /// It leads to an address that must not be reached.
+    pub async fn look_up(&self, target: &Target) -> Result<(), RefusedTarget> {
+        let (None, Some(name)) = (literal(&target.0), target.0.host_str()) else { return Ok(()) };
+        match timeout_at(Instant::now() + NAME_TIMEOUT, self.resolver.look_up(name.to_owned())).await {
+            Ok(Err(error)) if has_cause::<NotAllowed>(&*error) => Err(RefusedTarget::Name),
+            _ => Ok(()),
         }
     }
 
@@ -256,6 +279,7 @@ fn system_lookup(name: String) -> Looking {
 }
 
 /// Resolves names to addresses that may be reached.
+#[derive(Clone)]
 struct Resolver {
     policy: Policy,
     lookup: Lookup,
@@ -267,14 +291,14 @@ struct Resolver {
 #[error("the address is not allowed")]
 struct NotAllowed;
 
-impl Resolve for Resolver {
-    fn resolve(&self, name: Name) -> Resolving {
+impl Resolver {
+    fn look_up(&self, name: String) -> impl Future<Output = LookedUp> + Send + use<> {
         let (policy, lookup, free) = (self.policy, self.lookup, self.free.clone());
-        Box::pin(async move {
+        async move {
             let permit = free.acquire_owned().await?;
             // A look-up can't be stopped. Its permit comes back when it has ended, not when nobody waits any more.
             let running = tokio::spawn(async move {
-                let found = lookup(name.as_str().to_owned()).await;
+                let found = lookup(name).await;
                 drop(permit);
                 found
             });
@@ -283,10 +307,19 @@ impl Resolve for Resolver {
             if !found.iter().all(|address| policy.allows(address.ip())) {
                 return Err(NotAllowed.into());
             }
-            Ok(Box::new(found.into_iter()) as Addrs)
-        })
+            Ok(found)
+        }
     }
 }
+
+impl Resolve for Resolver {
+    fn resolve(&self, name: Name) -> Resolving {
+        let found = self.look_up(name.as_str().to_owned());
+        Box::pin(async move { Ok(Box::new(found.await?.into_iter()) as Addrs) })
+    }
+}
+
+type LookedUp = Result<Vec<SocketAddr>, Box<dyn Error + Send + Sync>>;
 
 /// Which addresses may be reached.
 #[derive(Clone, Copy)]

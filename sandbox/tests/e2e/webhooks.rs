@@ -173,7 +173,7 @@ async fn only_what_was_asked_for_is_delivered() {
 
 #[tokio::test]
 async fn no_webhook_leads_into_this_network() {
-    let world = World::start().await;
+    let mut world = World::start().await;
     let acme = world.service.tenant("acme");
     let listeners = ["127.0.0.1:0", "[::1]:0"].map(|address| TcpListener::bind(address).expect("a free port"));
     let [v4, v6] = [0, 1].map(|at: usize| listeners[at].local_addr().unwrap().port());
@@ -191,6 +191,8 @@ async fn no_webhook_leads_into_this_network() {
         "http://10.0.0.1/hook-path".into(),
         "http://192.168.0.1/hook-path".into(),
         "http://[fd00::1]/hook-path".into(),
+        // What a name leads to counts too.
+        format!("http://localhost:{v4}/hook-path"),
         "https://user:pw@example.com/hook-path".into(),
         "https://example.com/hook-path#fragment".into(),
         "file:///etc/hook-path".into(),
@@ -203,14 +205,29 @@ async fn no_webhook_leads_into_this_network() {
         let (status, body) = acme.call(Method::PUT, "/webhook", Some(json!({"url": url}))).await;
         assert_eq!((status.as_u16(), &body["code"]), (400, &json!("invalid_url")), "{url}: {body}");
         assert!(!body.to_string().contains("hook-path") && body.get("secret").is_none(), "{body}");
+        let is_private = ["127", "::", "0.0.0.0", "2130706433", "0x7f", "169", "10.", "192", "[fd", "localhost"];
+        if is_private.iter().any(|host| url.contains(&format!("//{host}")) || url.contains(&format!("[{host}"))) {
+            assert!(body["message"].as_str().unwrap().contains("ALLOW_PRIVATE_TARGETS"), "{url}: {body}");
+        }
     }
     assert_eq!(acme.call(Method::GET, "/webhook", None).await.0, 404, "nothing of that was kept");
 
-    // What a name leads to is seen when something is to be delivered.
-    put(acme, json!({"url": format!("http://localhost:{v4}/hook-path")})).await;
+    // A name that leads nowhere yet is taken. What it leads to is seen again when something is to be delivered.
+    put(acme, json!({"url": "http://nowhere.invalid/hook-path"})).await;
+    world.service.terminate().await;
+    world.service.set_env("ALLOW_PRIVATE_TARGETS", "true");
+    world.service.restart().await;
+    put(world.service.tenant("acme"), json!({"url": format!("http://localhost:{v4}/hook-path")})).await;
+    world.service.terminate().await;
+    world.service.set_env("ALLOW_PRIVATE_TARGETS", "false");
+    world.service.restart().await;
+    let acme = world.service.tenant("acme");
     two_events(acme).await;
-    let refused = until_shown(acme, "a refusal", |webhook| webhook["failures"].is_number()).await;
+    let refused = until_shown(acme, "two refusals", |webhook| webhook["failures"].as_u64() > Some(1)).await;
     assert_eq!((&refused["state"], &refused["lastError"]), (&json!("failing"), &json!("the address is not allowed")));
+    let log = world.service.log.text();
+    let told: Vec<_> = log.lines().filter(|line| line.contains("a webhook does not take events")).collect();
+    assert!(told.len() == 1 && told[0].contains("the address is not allowed"), "once per change: {told:?}");
     for listener in listeners {
         listener.set_nonblocking(true).unwrap();
         let connected = listener.accept().map(|(_, from)| from);
@@ -291,6 +308,56 @@ async fn one_webhook_for_all_tenants_and_one_of_a_tenant() {
 }
 
 #[tokio::test]
+async fn the_operators_own_webhook_may_be_in_this_network() {
+    let all = Receiver::start().await;
+    for url in [all.url(), all.url().replace("127.0.0.1", "localhost")] {
+        let world = World::with(Default::default(), &[("WEBHOOK_URL", &url), ("WEBHOOK_SECRET", HOOK_SECRET)]).await;
+        let taken = all.taken().len();
+        two_events(world.service.tenant("acme")).await;
+        all.until_taken("two events", |all| all.len() == taken + 2).await;
+        // The tenants' own may not.
+        let body = json!({"url": all.url()});
+        assert_eq!(world.service.tenant("acme").call(Method::PUT, "/webhook", Some(body)).await.0, 400);
+        assert!(!world.service.log.text().contains("a webhook does not take events"));
+    }
+}
+
+#[tokio::test]
+async fn what_becomes_of_a_webhook_is_logged_once() {
+    let mut world = world_with(&[]).await;
+    let receiver = Receiver::start().await;
+    put(world.service.tenant("acme"), json!({"url": receiver.url()})).await;
+    receiver.answer(Answer::Status(500));
+    two_events(world.service.tenant("acme")).await;
+    until_shown(world.service.tenant("acme"), "failures", |webhook| webhook["failures"].as_u64() > Some(2)).await;
+    receiver.answer(Answer::Status(204));
+    receiver.until_taken("two events", |taken| taken.len() == 2).await;
+    let logged = |what: &str| world.service.log.text().matches(what).count();
+    eventually("its recovery in the log", || async { (logged("a webhook takes events again") == 1).then_some(()) })
+        .await;
+    assert_eq!(logged("a webhook does not take events"), 1);
+    // One that can't be read any more is no line each second.
+    receiver.answer(Answer::Status(500));
+    two_events(world.service.tenant("acme")).await;
+    world.service.database().execute("UPDATE webhooks SET url = CAST(x'ff' AS TEXT)", ()).unwrap();
+    world.service.kill_and_restart().await;
+    let unreadable = "a webhook can't be read";
+    let logged = |what: &str| world.service.log.text().matches(what).count();
+    eventually("it in the log", || async { (logged(unreadable) > 0).then_some(()) }).await;
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    assert_eq!(logged(unreadable), 1);
+    receiver.answer(Answer::Status(204));
+    let (status, body) = world
+        .service
+        .tenant("acme")
+        .call(Method::PUT, "/webhook", Some(json!({"url": receiver.url(), "secret": HOOK_SECRET})))
+        .await;
+    assert_eq!(status, 200, "{body}");
+    receiver.until_taken("all events", |taken| taken.len() == 4).await;
+    assert_eq!(logged("can be read and written down again"), 1);
+}
+
+#[tokio::test]
 async fn what_waits_goes_to_the_webhook_that_counts_by_then() {
     let (all, own) = (Receiver::start().await, Receiver::start().await);
     let world = world_with(&[("WEBHOOK_URL", &all.url()), ("WEBHOOK_SECRET", HOOK_SECRET)]).await;
@@ -313,7 +380,7 @@ async fn it_does_not_start_with_a_webhook_that_it_can_t_use() {
         (vec![url, ("WEBHOOK_SECRET", "")], "WEBHOOK_SECRET", "hook-path"),
         (vec![url, ("WEBHOOK_SECRET", "not-what-it-must-be")], "whsec_", "not-what-it-must-be"),
         (vec![url, ("WEBHOOK_SECRET", "whsec_dG9vIHNob3J0")], "24 to 64", "dG9vIHNob3J0"),
-        (vec![("WEBHOOK_URL", "http://127.0.0.1:9/"), ("WEBHOOK_SECRET", HOOK_SECRET)], "WEBHOOK_URL", HOOK_SECRET),
+        (vec![("WEBHOOK_URL", "http://0.0.0.0:9/"), ("WEBHOOK_SECRET", HOOK_SECRET)], "WEBHOOK_URL", HOOK_SECRET),
         (vec![("WEBHOOK_URL", "ftp://example.com/"), ("WEBHOOK_SECRET", HOOK_SECRET)], "https://", HOOK_SECRET),
     ] {
         let output = Program::sandbox("ws://127.0.0.1:1/ws/chat", &env).command(data.path()).output().unwrap();

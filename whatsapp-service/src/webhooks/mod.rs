@@ -11,28 +11,29 @@ use std::{
     time::{Duration, Instant},
 };
 
-use chrono::{TimeDelta, Utc};
+use chrono::TimeDelta;
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
 use tokio::sync::Notify;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use self::signature::{InvalidSecret, SigningKey};
 use crate::{
+    clock,
     config::{Config, UnreadableSecret},
     egress::{Egress, RefusedTarget, Target},
     metrics::{self, Delivered},
     store::{Delivery, Event, EventKind, Store, StoreError, Webhook, WebhookSummary},
+    supervise::supervised,
     tenant::TenantId,
 };
 
-/// How many events are read from the disk at a time.
-const BATCH: usize = 32;
 /// The wait after the first failure; it doubles with each further one.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 /// The longest wait.
 const LONGEST_PAUSE: Duration = Duration::from_secs(3600);
-/// How long to wait when the database can't be read.
+/// How long to wait when the database can't be read: it doubles each time, up to so much.
 const STORE_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_STORE_PAUSE: Duration = Duration::from_secs(60);
 
 /// Why the webhook for all tenants can't be used.
 #[derive(Debug, thiserror::Error)]
@@ -75,12 +76,27 @@ enum Attempt {
 /// Delivers events.
 pub struct Webhooks {
     store: Arc<Store>,
+    /// For the tenants' own webhooks.
     egress: Egress,
-    for_all: Option<(Webhook, Target, SigningKey)>,
+    for_all: Option<ForAll>,
     retry_for: TimeDelta,
     running: Mutex<HashMap<TenantId, Running>>,
     stopping: CancellationToken,
     tasks: TaskTracker,
+}
+
+/// The webhook for all tenants. Whoever runs the service may point it at any address.
+struct ForAll {
+    webhook: Webhook,
+    receiver: Receiver,
+}
+
+/// Where events are posted to, how, and what they are signed with.
+#[derive(Clone)]
+struct Receiver {
+    egress: Egress,
+    target: Target,
+    key: SigningKey,
 }
 
 /// A tenant's task.
@@ -101,7 +117,9 @@ impl Webhooks {
             (Some(url), Some(secret)) => {
                 let key: SigningKey = secret.text().parse().map_err(InvalidWebhook::Secret)?;
                 let webhook = Webhook { url: url.into(), secret: secret.text().into(), events: None };
-                Some((webhook, egress.target(url).map_err(InvalidWebhook::Url)?, key))
+                let trusted = Egress::new(true);
+                let target = trusted.target(url).map_err(InvalidWebhook::Url)?;
+                Some(ForAll { webhook, receiver: Receiver { egress: trusted, target, key } })
             }
         };
         Ok(Arc::new(Self {
@@ -119,12 +137,17 @@ impl Webhooks {
     pub async fn run(self: Arc<Self>) {
         let mut due = self.store.due_deliveries();
         let waiting = async {
+            let mut trouble = Trouble::default();
             loop {
                 match self.store.tenants_with_deliveries().await {
                     Ok(tenants) => return tenants,
-                    Err(error) => tracing::warn!(%error, "what waits for webhooks can't be read"),
+                    Err(error) => {
+                        if trouble.is_news(&error) {
+                            tracing::warn!(%error, "what waits for webhooks can't be read");
+                        }
+                        tokio::time::sleep(trouble.pause()).await;
+                    }
                 }
-                tokio::time::sleep(STORE_PAUSE).await;
             }
         };
         tokio::select! {
@@ -154,7 +177,8 @@ impl Webhooks {
         secret: Option<String>,
         events: Option<Vec<EventKind>>,
     ) -> Result<Option<String>, PutRefused> {
-        self.egress.target(&url)?;
+        let target = self.egress.target(&url)?;
+        self.egress.look_up(&target).await?;
         let kept = match &secret {
             Some(secret) => Some(secret.parse::<SigningKey>()?.reveal()),
             None => self.store.webhook(tenant).await?.webhook.map(|webhook| webhook.secret),
@@ -183,7 +207,7 @@ impl Webhooks {
     /// The webhook that counts for a tenant, whether it is its own, and how it goes; `None` without one.
     pub async fn summary(&self, tenant: &TenantId) -> Result<Option<(Webhook, bool, WebhookSummary)>, StoreError> {
         let summary = self.store.webhook(tenant).await?;
-        let for_all = self.for_all.as_ref().map(|(webhook, ..)| (webhook.clone(), false));
+        let for_all = self.for_all.as_ref().map(|for_all| (for_all.webhook.clone(), false));
         let own = summary.webhook.clone().map(|webhook| (webhook, true));
         Ok(own.or(for_all).map(|(webhook, own)| (webhook, own, summary)))
     }
@@ -201,7 +225,7 @@ impl Webhooks {
         self.tasks.spawn(async move {
             tokio::select! {
                 () = webhooks.stopping.cancelled() => {}
-                () = webhooks.deliver_all(&tenant, &woken) => {}
+                () = supervised("webhook", || webhooks.deliver_all(&tenant, &woken)) => {}
             }
         });
     }
@@ -215,14 +239,10 @@ impl Webhooks {
     }
 
     async fn deliver_all(&self, tenant: &TenantId, woken: &Notify) {
+        let mut trouble = Trouble::default();
         loop {
-            match self.store.next_delivery(tenant, BATCH).await {
-                Ok(Some(delivery)) => {
-                    if let Err(error) = self.deliver(tenant, delivery, woken).await {
-                        tracing::warn!(%tenant, %error, "how a webhook goes could not be written down");
-                        tokio::time::sleep(STORE_PAUSE).await;
-                    }
-                }
+            let done = match self.store.next_delivery(tenant).await {
+                Ok(Some(delivery)) => self.deliver(tenant, delivery, woken).await,
                 Ok(None) => {
                     let mut running = self.running();
                     match running.get_mut(tenant) {
@@ -232,10 +252,22 @@ impl Webhooks {
                             return;
                         }
                     }
+                    Ok(())
                 }
+                Err(error) => Err(error),
+            };
+            match done {
+                Ok(()) if trouble.is_over() => tracing::info!(%tenant, "a webhook can be read and written down again"),
+                Ok(()) => {}
                 Err(error) => {
-                    tracing::warn!(%tenant, %error, "what waits for a webhook can't be read");
-                    tokio::time::sleep(STORE_PAUSE).await;
+                    if trouble.is_news(&error) {
+                        tracing::warn!(%tenant, %error, "a webhook can't be read, or how it goes not be written down");
+                    }
+                    // There may be another receiver by then.
+                    tokio::select! {
+                        () = tokio::time::sleep(trouble.pause()) => {}
+                        () = woken.notified() => {}
+                    }
                 }
             }
         }
@@ -245,7 +277,7 @@ impl Webhooks {
     async fn deliver(&self, tenant: &TenantId, delivery: Delivery, woken: &Notify) -> Result<(), StoreError> {
         let Delivery { webhook, state, events } = delivery;
         if let Some(at) = state.next_attempt_at
-            && let Ok(wait) = (at - Utc::now()).to_std()
+            && let Ok(wait) = (at - self.store.clock().now()).to_std()
             // Only a clock that was put back makes it longer.
             && wait <= LONGEST_PAUSE.mul_f64(1.5)
         {
@@ -259,9 +291,14 @@ impl Webhooks {
             return Ok(());
         }
         let receiver = match &webhook {
-            Some(Webhook { url, secret, .. }) => self.egress.target(url).ok().zip(secret.parse::<SigningKey>().ok()),
+            Some(Webhook { url, secret, .. }) => self
+                .egress
+                .target(url)
+                .ok()
+                .zip(secret.parse().ok())
+                .map(|(target, key)| Receiver { egress: self.egress.clone(), target, key }),
             None => match &self.for_all {
-                Some((_, target, key)) => Some((target.clone(), key.clone())),
+                Some(for_all) => Some(for_all.receiver.clone()),
                 // The one for all tenants was taken away since.
                 None => return self.store.forget_deliveries(tenant).await,
             },
@@ -270,10 +307,10 @@ impl Webhooks {
         let (mut taken, mut failed) = (None, None);
         for event in &events {
             let attempt = match &receiver {
-                Some((target, key)) => tokio::select! {
+                Some(receiver) => tokio::select! {
                     biased;
                     () = woken.notified() => return Ok(()),
-                    attempt = self.attempt(event, target, key) => attempt,
+                    attempt = attempt(event, receiver) => attempt,
                 },
                 None => Attempt::Failed("the address is not allowed".into()),
             };
@@ -288,6 +325,9 @@ impl Webhooks {
         let some_taken = taken.is_some();
         if let Some(written) = taken {
             written.await?;
+            if state.failures > 0 {
+                tracing::info!(%tenant, "a webhook takes events again");
+            }
         }
         match failed {
             Some((_, Attempt::Gone)) => {
@@ -298,10 +338,16 @@ impl Webhooks {
             }
             Some((event, Attempt::Failed(error))) => {
                 let failures = if some_taken { 0 } else { state.failures };
-                let next = Utc::now() + pause(failures);
-                let counts = self.store.delivery_failed(tenant, webhook, error, next).await?;
-                let given_up = Utc::now() - self.retry_for;
-                if counts && event.timestamp.max(state.restarted_at.unwrap_or_default()) < given_up {
+                let clock = self.store.clock();
+                let is_news = failures == 0 || state.last_error.as_ref() != Some(&error);
+                let next = clock.now() + pause(failures);
+                let counts = self.store.delivery_failed(tenant, webhook, error.clone(), next).await?;
+                if counts && is_news {
+                    tracing::warn!(%tenant, error, "a webhook does not take events");
+                }
+                let given_up = clock.now() - self.retry_for;
+                if counts && clock.is_steady() && event.timestamp.max(state.restarted_at.unwrap_or_default()) < given_up
+                {
                     let dead = self.store.give_up_deliveries(tenant, given_up).await?;
                     metrics::given_up(dead);
                     tracing::warn!(%tenant, dead, "events were given up: a webhook's receiver did not take them");
@@ -312,41 +358,70 @@ impl Webhooks {
         }
     }
 
-    async fn attempt(&self, event: &Event, target: &Target, key: &SigningKey) -> Attempt {
-        let Ok(body) = serde_json::to_string(event) else { return Attempt::Failed("the event is damaged".into()) };
-        let timestamp = Utc::now().timestamp();
-        let signature = key.sign(&event.id, timestamp, body.as_bytes());
-        let mut headers = HeaderMap::new();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        let signed = [
-            ("webhook-id", event.id.clone()),
-            ("webhook-timestamp", timestamp.to_string()),
-            ("webhook-signature", signature),
-        ];
-        for (name, value) in signed {
-            if let Ok(value) = value.parse() {
-                headers.insert(name, value);
-            }
-        }
-        let begun = Instant::now();
-        let answer = self.egress.post(target, headers, body).await;
-        let outcome = match &answer {
-            Ok(200..=299) => Delivered::Taken,
-            Ok(410) => Delivered::Stopped,
-            Ok(_) => Delivered::Refused,
-            Err(_) => Delivered::Unreachable,
-        };
-        metrics::delivered(outcome, begun.elapsed());
-        match answer {
-            Ok(200..=299) => Attempt::Taken,
-            Ok(410) => Attempt::Gone,
-            Ok(status) => Attempt::Failed(format!("the receiver answered {status}")),
-            Err(error) => Attempt::Failed(error.to_string()),
-        }
-    }
-
     fn running(&self) -> std::sync::MutexGuard<'_, HashMap<TenantId, Running>> {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Posts one event.
+async fn attempt(event: &Event, Receiver { egress, target, key }: &Receiver) -> Attempt {
+    let Ok(body) = serde_json::to_string(event) else { return Attempt::Failed("the event is damaged".into()) };
+    let timestamp = clock::wall().timestamp();
+    let signature = key.sign(&event.id, timestamp, body.as_bytes());
+    let mut headers = HeaderMap::new();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    let signed = [
+        ("webhook-id", event.id.clone()),
+        ("webhook-timestamp", timestamp.to_string()),
+        ("webhook-signature", signature),
+    ];
+    for (name, value) in signed {
+        if let Ok(value) = value.parse() {
+            headers.insert(name, value);
+        }
+    }
+    let begun = Instant::now();
+    let answer = egress.post(target, headers, body).await;
+    let outcome = match &answer {
+        Ok(200..=299) => Delivered::Taken,
+        Ok(410) => Delivered::Stopped,
+        Ok(_) => Delivered::Refused,
+        Err(_) => Delivered::Unreachable,
+    };
+    metrics::delivered(outcome, begun.elapsed());
+    match answer {
+        Ok(200..=299) => Attempt::Taken,
+        Ok(410) => Attempt::Gone,
+        Ok(status) => Attempt::Failed(format!("the receiver answered {status}")),
+        Err(error) => Attempt::Failed(error.to_string()),
+    }
+}
+
+/// What is wrong with the database, so that the log is told once.
+#[derive(Default)]
+struct Trouble {
+    told: Option<String>,
+    times: u32,
+}
+
+impl Trouble {
+    /// Whether this is something else than before.
+    fn is_news(&mut self, error: &StoreError) -> bool {
+        let text = error.to_string();
+        self.told.replace(text.clone()) != Some(text)
+    }
+
+    /// How long to wait now.
+    fn pause(&mut self) -> Duration {
+        let doubled = STORE_PAUSE.saturating_mul(2_u32.saturating_pow(self.times.min(16)));
+        self.times += 1;
+        doubled.min(LONGEST_STORE_PAUSE)
+    }
+
+    /// All is well: whether it was not before.
+    fn is_over(&mut self) -> bool {
+        self.times = 0;
+        self.told.take().is_some()
     }
 }
 
