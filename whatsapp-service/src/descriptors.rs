@@ -20,3 +20,8 @@ pub fn raise_limit() -> std::io::Result<()> {
     }
     Ok(())
 }
+
+/// How many that are; nothing where there is no limit.
+pub fn limit() -> Option<u64> {
+    getrlimit(Resource::Nofile).current
+}

@@ -264,9 +264,25 @@ impl Service {
         self.database().query_row(sql, (), |row| row.get(0)).unwrap()
     }
 
+    /// How it was started.
+    pub fn program(&self) -> &Program {
+        &self.program
+    }
+
     /// The id of its process.
     pub fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// How many connections of callers it has open, of those that both sides have not closed.
+    pub fn connections(&self) -> usize {
+        let local = format!(":{:04X}", self.url.rsplit(':').next().unwrap().parse::<u16>().unwrap());
+        let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+        let established = table.lines().filter(|line| {
+            let fields: Vec<_> = line.split_ascii_whitespace().take(4).collect();
+            matches!(fields[..], [_, from, _, "01"] if from.ends_with(&local))
+        });
+        established.count()
     }
 
     pub fn signal(&self, signal: &str) {

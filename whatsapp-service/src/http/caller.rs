@@ -4,28 +4,57 @@ use std::{sync::Arc, time::Duration};
 
 use axum::{
     extract::{FromRequest, FromRequestParts, MatchedPath, Request, State},
-    http::{HeaderMap, Method, StatusCode, request::Parts},
+    http::{HeaderMap, HeaderValue, Method, StatusCode, header::CONNECTION, request::Parts},
     middleware::Next,
     response::{IntoResponse, Response},
 };
 use serde::de::DeserializeOwned;
 
 use super::{App, openapi, problem::Problem};
-use crate::tenant::TenantId;
+use crate::{config::Secrets, connections::Connection, tenant::TenantId};
 
 const SECRET: &str = "x-internal-secret";
 const TENANT: &str = "x-tenant-id";
 
+/// What is answered also when all connections are busy: who asks this wants to know how the service is.
+const OPERATION: [&str; 2] = ["/health", "/metrics"];
+
 /// Lets only callers through who know the secret; the others learn nothing beyond the few paths that are open to all, not
-/// even which others there are.
+/// even which others there are, and have to connect again before they try again.
 pub async fn authenticate(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
-    let path = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
-    let reads = matches!(*request.method(), Method::GET | Method::HEAD);
-    if reads && path.is_some_and(|path| openapi::OPEN.contains(&path)) {
+    if is_open(&request) {
         return next.run(request).await;
     }
-    let secret = request.headers().get(SECRET).map_or(&b""[..], |secret| secret.as_bytes());
-    if app.secrets.accept(secret) { next.run(request).await } else { Problem::unauthorized().into_response() }
+    if !shows(&app.secrets, &request) {
+        return and_close(Problem::unauthorized());
+    }
+    if let Some(connection) = request.extensions().get::<Arc<Connection>>() {
+        connection.shows_secret();
+        let path = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
+        if connection.is_spare() && !path.is_some_and(|path| OPERATION.contains(&path)) {
+            return and_close(Problem::too_many_connections());
+        }
+    }
+    next.run(request).await
+}
+
+/// Whether a request is one that needs no secret.
+pub fn is_open(request: &Request) -> bool {
+    let path = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
+    let reads = matches!(*request.method(), Method::GET | Method::HEAD);
+    reads && path.is_some_and(|path| openapi::OPEN.contains(&path))
+}
+
+/// Whether a request has the secret with it.
+pub fn shows(secrets: &Secrets, request: &Request) -> bool {
+    secrets.accept(request.headers().get(SECRET).map_or(&b""[..], |secret| secret.as_bytes()))
+}
+
+/// An answer after which the connection is closed.
+fn and_close(problem: Problem) -> Response {
+    let mut response = problem.into_response();
+    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    response
 }
 
 /// The tenant that a request is for.

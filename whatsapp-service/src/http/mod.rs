@@ -13,13 +13,16 @@ mod metrics;
 mod multipart;
 mod numbers;
 mod openapi;
+mod page;
 mod presence;
 mod problem;
 pub mod qr;
 mod send;
 mod session;
 mod sessions;
+mod starting;
 mod status;
+mod streams;
 mod webhook;
 
 use std::{
@@ -30,6 +33,7 @@ use std::{
 use axum::{
     Router,
     extract::{MatchedPath, Request},
+    http::{HeaderValue, header::DATE},
     middleware::{Next, from_fn, from_fn_with_state},
     response::Response,
 };
@@ -37,8 +41,10 @@ use tower_http::catch_panic::CatchPanicLayer;
 use utoipa::OpenApi;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-use self::problem::Problem;
+pub use self::starting::router as starting;
+use self::{problem::Problem, streams::Streams};
 use crate::{
+    clock,
     config::{Config, Secrets},
     sessions::Manager,
     webhooks::Webhooks,
@@ -56,12 +62,20 @@ pub struct App {
     read_timeout: Duration,
     fetch_timeout: Duration,
     memory: metrics::Memory,
+    streams: Arc<Streams>,
 }
 
 impl App {
-    /// The state behind the router.
-    pub fn new(config: &Config, secrets: Secrets, manager: Arc<Manager>, webhooks: Arc<Webhooks>) -> Self {
+    /// The state behind the router. Half of so many connections may be streams.
+    pub fn new(
+        config: &Config,
+        secrets: Secrets,
+        manager: Arc<Manager>,
+        webhooks: Arc<Webhooks>,
+        connections: usize,
+    ) -> Self {
         Self {
+            streams: Streams::new(connections.div_ceil(2)),
             manager,
             webhooks,
             secrets,
@@ -110,7 +124,18 @@ pub fn router(app: Arc<App>) -> Router {
         .layer(CatchPanicLayer::custom(caller::panicked))
         .layer(from_fn_with_state(app.clone(), caller::authenticate))
         .layer(from_fn(log_request))
+        .layer(from_fn(date))
         .with_state(app)
+}
+
+/// Says when the answer was made (RFC 9110).
+async fn date(request: Request, next: Next) -> Response {
+    let mut response = next.run(request).await;
+    let date = clock::wall().format("%a, %d %b %Y %H:%M:%S GMT").to_string();
+    if let Ok(date) = HeaderValue::try_from(date) {
+        response.headers_mut().insert(DATE, date);
+    }
+    response
 }
 
 /// One line for each request. Nothing of a body, a query or a secret gets into it.

@@ -16,7 +16,7 @@ pub const OPEN: [&str; 4] = ["/docs", "/livez", "/openapi.json", "/readyz"];
 const NO_TENANT: [&str; 3] = ["/health", "/metrics", "/sessions"];
 
 /// What can go wrong: the table of `docs/api.md`, with the words that answers really have.
-pub const ERRORS: [Error; 67] = {
+pub const ERRORS: [Error; 70] = {
     use On::{Body, Every, Nothing, Query, Tenant, These};
     [
         Error(401, "Unauthorized", None, Every),
@@ -31,6 +31,7 @@ pub const ERRORS: [Error; 67] = {
                 "GET /messages/{id}/media",
             ]),
         ),
+        Error(503, "Too many connections", Some("too_many_connections"), Every),
         Error(405, "Method not allowed", Some("method_not_allowed"), Nothing),
         Error(400, "Tenant ID required", None, Tenant),
         Error(400, "Bad request", Some("invalid_tenant_id"), Tenant),
@@ -137,6 +138,8 @@ pub const ERRORS: [Error; 67] = {
         Error(502, "Media damaged", Some("media_damaged"), These(&["GET /messages/{id}/media"])),
         Error(503, "Media busy", Some("media_busy"), These(&["GET /messages/{id}/media"])),
         Error(400, "Bad request", Some("invalid_last_event_id"), These(&["GET /events/stream"])),
+        Error(429, "Too many streams", Some("too_many_streams"), These(&["GET /events/stream"])),
+        Error(503, "Too many streams", Some("too_many_streams"), These(&["GET /events/stream"])),
         Error(400, "Bad request", Some("invalid_url"), These(&["PUT /webhook"])),
         Error(400, "Bad request", Some("invalid_secret"), These(&["PUT /webhook"])),
         Error(

@@ -22,6 +22,9 @@ use crate::{
 /// How long to wait before asking again when a tenant's queue is full, in seconds.
 const QUEUE_PAUSE: u64 = 10;
 
+/// The same when all connections are busy.
+const CONNECTION_PAUSE: u64 = 1;
+
 /// An error answer: a short stable label, an identifier for programs, and a sentence for a person.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
@@ -119,6 +122,13 @@ impl Problem {
     pub fn too_slow() -> Self {
         let message = "The body did not arrive in time.";
         Self::new(StatusCode::REQUEST_TIMEOUT, "Request timeout", "request_timeout", message)
+    }
+
+    /// All connections are busy.
+    pub fn too_many_connections() -> Self {
+        let (status, code) = (StatusCode::SERVICE_UNAVAILABLE, "too_many_connections");
+        let message = "As many requests are under way as there may be.";
+        Self::new(status, "Too many connections", code, message).retry_after(Some(CONNECTION_PAUSE))
     }
 
     /// Something happened that nobody foresaw.
@@ -227,10 +237,10 @@ impl From<Refused> for Problem {
     fn from(refused: Refused) -> Self {
         let message = refused.to_string();
         match refused {
-            Refused::NotReady { state, reason, retry_at } => {
+            Refused::NotReady { state, reason, retry_after } => {
                 let problem = Self::new(StatusCode::CONFLICT, "Session not ready", "session_not_ready", message);
                 let problem = Self { state: Some(state), reason, ..problem };
-                match retry_at.map(|at| (at - chrono::Utc::now()).num_seconds().max(0).cast_unsigned()) {
+                match retry_after.map(|wait| wait.as_secs()) {
                     Some(seconds) => problem.retry_after(Some(seconds)),
                     None => problem.retryable(false),
                 }
