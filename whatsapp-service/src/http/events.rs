@@ -1,23 +1,29 @@
 //! `GET /events` and `GET /events/stream`: the event log, for those who ask for it instead of being called.
 
-use std::{collections::VecDeque, convert::Infallible, sync::Arc, time::Duration};
+use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use axum::{
-    Json,
+    body::{Body, Bytes},
     extract::{Query, State, rejection::QueryRejection},
-    http::HeaderMap,
-    response::{
-        IntoResponse, Response,
-        sse::{self, KeepAlive, Sse},
+    http::{
+        HeaderMap,
+        header::{CACHE_CONTROL, CONTENT_TYPE},
     },
+    response::{IntoResponse, Response},
 };
 use futures_util::stream;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use super::{App, caller::Tenant, problem::Problem};
+use super::{
+    App,
+    caller::Tenant,
+    page::{self, Page as PageOf},
+    problem::Problem,
+    streams::OpenStream,
+};
 use crate::{
-    store::{Event, Watch},
+    store::{Event, Position, Rest, Room, Watch},
     tenant::TenantId,
 };
 
@@ -25,8 +31,6 @@ const DEFAULT_LIMIT: usize = 100;
 const MAX_LIMIT: usize = 1000;
 /// How often a stream without news says that it is there.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
-/// How many events a stream reads at a time.
-const BATCH: usize = 100;
 
 /// Which events.
 #[derive(Deserialize, IntoParams)]
@@ -44,7 +48,7 @@ pub struct Page {
 #[serde(rename_all = "camelCase")]
 pub struct Events {
     events: Vec<Event>,
-    /// Give this as `after` to get the next ones; absent when there are none yet.
+    /// Give this as `after` to get the next ones; absent when there are none yet. A page may end before `limit`.
     #[serde(skip_serializing_if = "Option::is_none")]
     next_after: Option<i64>,
 }
@@ -59,17 +63,24 @@ pub async fn list(
     State(app): State<Arc<App>>,
     Tenant(tenant): Tenant,
     page: Result<Query<Page>, QueryRejection>,
-) -> Result<Json<Events>, Problem> {
+) -> Result<Response, Problem> {
     let Query(page) = page.map_err(|error| Problem::bad_request("invalid_query", error.body_text()))?;
     let limit = page.limit.unwrap_or(DEFAULT_LIMIT);
     if !(1..=MAX_LIMIT).contains(&limit) {
         return Err(Problem::bad_request("invalid_query", format!("limit: must be from 1 to {MAX_LIMIT}")));
     }
-    let mut events = app.manager.store().events(&tenant, page.after.unwrap_or(0), limit + 1).await?;
-    let more = events.len() > limit;
-    events.truncate(limit);
-    let next_after = events.last().filter(|_| more).map(|event| event.sequence);
-    Ok(Json(Events { events, next_after }))
+    let store = app.manager.store().clone();
+    let page = PageOf {
+        head: "{\"events\":[",
+        next: |last| format!("\"nextAfter\":{last}"),
+        position: Position::behind(page.after.unwrap_or(0)),
+        room: Room { rows: limit, bytes: page::BYTES },
+        read: move |position, room| {
+            let (store, tenant) = (store.clone(), tenant.clone());
+            async move { store.events(&tenant, position, room, page::entry).await }
+        },
+    };
+    page.answer().await
 }
 
 /// `GET /events/stream`: events as they come, from the one after `Last-Event-ID` (or `after`) on; without either, from
@@ -96,17 +107,19 @@ pub async fn stream(
             Problem::bad_request("invalid_last_event_id", "Last-Event-ID: not one that this service gave")
         })?),
     };
+    let place = app.streams.open(&tenant)?;
     let watch = app.manager.store().watch(&tenant);
     let after = match resumed.or(page.after) {
         Some(after) => after,
         None => app.manager.store().last_sequence(&tenant).await?,
     };
-    let following = Following { app, tenant, watch, after, ready: VecDeque::new() };
-    let events = stream::unfold(following, |mut following| async {
-        let event = following.next().await?;
-        Some((Ok::<_, Infallible>(event), following))
+    let following = Following { app, tenant, watch, position: Position::behind(after), _place: place };
+    let parts = stream::unfold(following, |mut following| async {
+        let part = following.next().await?;
+        Some((Ok::<_, Infallible>(part), following))
     });
-    Ok(Sse::new(events).keep_alive(KeepAlive::new().interval(KEEP_ALIVE)).into_response())
+    let head = [(CONTENT_TYPE, "text/event-stream"), (CACHE_CONTROL, "no-cache")];
+    Ok((head, Body::from_stream(parts)).into_response())
 }
 
 /// A reader of the log that stays.
@@ -114,29 +127,36 @@ struct Following {
     app: Arc<App>,
     tenant: TenantId,
     watch: Watch,
-    after: i64,
-    ready: VecDeque<Event>,
+    position: Position,
+    _place: OpenStream,
 }
 
 impl Following {
-    /// The next event; `None` when the process is about to end, or the log can't be read.
-    async fn next(&mut self) -> Option<sse::Event> {
+    /// What is to be said next; `None` when the process is about to end, or the log can't be read.
+    async fn next(&mut self) -> Option<Bytes> {
         loop {
-            if let Some(event) = self.ready.pop_front() {
-                self.after = event.sequence;
-                let data = serde_json::to_string(&event).ok()?;
-                return Some(
-                    sse::Event::default().id(event.sequence.to_string()).event(event.kind.as_str()).data(data),
-                );
-            }
             self.watch.mark_unchanged();
-            self.ready = self.app.manager.store().events(&self.tenant, self.after, BATCH).await.ok()?.into();
-            if self.ready.is_empty() {
-                tokio::select! {
-                    changed = self.watch.changed() => changed.ok()?,
-                    () = self.app.manager.stopping() => return None,
-                }
+            let store = self.app.manager.store();
+            let read = store.events(&self.tenant, self.position, Room::ENDLESS, written).await;
+            let part = read.inspect_err(|error| tracing::error!(%error, "storage")).ok()?;
+            self.position = part.position;
+            if !part.text.is_empty() {
+                return Some(part.text.into());
+            }
+            debug_assert_eq!(part.rest, Rest::Nothing);
+            tokio::select! {
+                changed = self.watch.changed() => changed.ok()?,
+                () = self.app.manager.stopping() => return None,
+                () = tokio::time::sleep(KEEP_ALIVE) => return Some(Bytes::from_static(b":\n\n")),
             }
         }
     }
+}
+
+/// An event as server-sent events have it. JSON has no line breaks outside of texts, and escapes those in them.
+fn written(event: &Event, _: bool) -> Vec<u8> {
+    let mut text = format!("id: {}\nevent: {}\ndata: ", event.sequence, event.kind.as_str()).into_bytes();
+    text.extend(page::entry(event, true));
+    text.extend_from_slice(b"\n\n");
+    text
 }

@@ -9,13 +9,19 @@ use axum::{
         rejection::{PathRejection, QueryRejection},
     },
     http::StatusCode,
+    response::Response,
 };
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use super::{App, caller::Tenant, problem::Problem};
-use crate::store::{Filter, Message, MessageStatus};
+use super::{
+    App,
+    caller::Tenant,
+    page::{self, Page as PageOf},
+    problem::Problem,
+};
+use crate::store::{Filter, Message, MessageStatus, Position, Room};
 
 const DEFAULT_LIMIT: usize = 100;
 const MAX_LIMIT: usize = 1000;
@@ -43,7 +49,7 @@ pub struct Page {
 #[serde(rename_all = "camelCase")]
 pub struct Messages {
     messages: Vec<Message>,
-    /// Give this as `cursor` to get the next page; absent on the last.
+    /// Give this as `cursor` to get the next page; absent on the last. A page may end before `limit`.
     #[serde(skip_serializing_if = "Option::is_none")]
     next_cursor: Option<String>,
 }
@@ -58,7 +64,7 @@ pub async fn list(
     State(app): State<Arc<App>>,
     Tenant(tenant): Tenant,
     page: Result<Query<Page>, QueryRejection>,
-) -> Result<Json<Messages>, Problem> {
+) -> Result<Response, Problem> {
     let Query(page) = page.map_err(|error| Problem::bad_request("invalid_query", error.body_text()))?;
     let invalid = |why: String| Problem::bad_request("invalid_query", why);
     let limit = page.limit.unwrap_or(DEFAULT_LIMIT);
@@ -75,12 +81,19 @@ pub async fn list(
     });
     let before = page.cursor.map(|cursor| cursor.parse());
     let before = before.transpose().map_err(|_| invalid("cursor: not one that this service gave".into()))?;
-    let filter = Filter { status: status.transpose()?, since: since.transpose()?, before, limit: limit + 1 };
-    let mut messages = app.manager.store().messages(&tenant, filter).await?;
-    let more = messages.len() > limit;
-    messages.truncate(limit);
-    let next_cursor = messages.last().filter(|_| more).map(|message| message.row.to_string());
-    Ok(Json(Messages { messages, next_cursor }))
+    let filter = Filter { status: status.transpose()?, since: since.transpose()? };
+    let store = app.manager.store().clone();
+    let page = PageOf {
+        head: "{\"messages\":[",
+        next: |last| format!("\"nextCursor\":\"{last}\""),
+        position: Position::behind(before.unwrap_or(i64::MAX)),
+        room: Room { rows: limit, bytes: page::BYTES },
+        read: move |position, room| {
+            let (store, tenant) = (store.clone(), tenant.clone());
+            async move { store.messages(&tenant, filter, position, room, page::entry).await }
+        },
+    };
+    page.answer().await
 }
 
 /// `GET /messages/{id}`: the whole fate of one message.

@@ -8,8 +8,9 @@ use sha2::{Digest, Sha256};
 use utoipa::ToSchema;
 
 use super::{
-    Kept, Store, StoreError,
+    Kept, Part, Position, Room, Store, StoreError,
     news::Told,
+    parts::{Rows, gather},
     seal::{DATA, Seal},
     tx::{Tx, millis, time},
 };
@@ -84,9 +85,9 @@ pub struct Received {
 impl Store {
     /// Puts incoming messages into the log, all in one commit, each once: WhatsApp may hand one over again.
     pub async fn received(&self, tenant: &TenantId, messages: Vec<Received>) -> Result<(), StoreError> {
-        let (tenant, now) = (tenant.clone(), Utc::now());
+        let tenant = tenant.clone();
         self.write(move |tx| {
-            let key = tx.tenant(&tenant)?;
+            let (key, now) = (tx.tenant(&tenant)?, tx.now());
             for Received { identity, data, own, kept } in messages {
                 let sql = "INSERT INTO received (tenant, message, at) VALUES (?, ?, ?) \
                            ON CONFLICT DO UPDATE SET asked = NULL WHERE asked IS NOT NULL";
@@ -116,8 +117,9 @@ impl Store {
     /// Whether a message that was handed over again is not in the log. It counts as asked for, and after a few times it is
     /// given up.
     pub async fn is_lost(&self, tenant: &TenantId, identity: [String; 3]) -> Result<bool, StoreError> {
-        let (tenant, now) = (tenant.clone(), Utc::now());
+        let tenant = tenant.clone();
         self.write(move |tx| {
+            let now = tx.now();
             let sql = "INSERT INTO received (tenant, message, at, asked) VALUES (?, ?, ?, 1) \
                        ON CONFLICT DO UPDATE SET asked = asked + 1 WHERE asked < 5";
             Ok(tx.execute(sql, params![tx.tenant(&tenant)?, digest(&identity), millis(now)])? == 1)
@@ -135,15 +137,21 @@ impl Store {
         self.write(move |tx| tx.append(&tenant, EventKind::SessionState, &data).map(drop))
     }
 
-    /// A tenant's events after this number, in order.
-    pub async fn events(&self, tenant: &TenantId, after: i64, limit: usize) -> Result<Vec<Event>, StoreError> {
+    /// The next part of a tenant's log, in order, written by `write`.
+    pub async fn events(
+        &self,
+        tenant: &TenantId,
+        from: Position,
+        room: Room,
+        write: fn(&Event, bool) -> Vec<u8>,
+    ) -> Result<Part, StoreError> {
         let (tenant, instance, seal) = (tenant.clone(), self.instance.clone(), self.seal.clone());
         self.read(move |connection| {
             let sql = "SELECT * FROM events WHERE tenant = (SELECT key FROM tenants WHERE name = ?) AND sequence > ? \
-                       ORDER BY sequence LIMIT ?";
+                       ORDER BY sequence";
             let mut statement = connection.prepare_cached(sql)?;
-            let params = params![tenant.as_str(), after, limit as i64];
-            statement.query_map(params, |row| event(row, &tenant, &instance, &seal))?.collect()
+            let read = |row: &Row<'_>| event(row, &tenant, &instance, &seal).map(|event| (event.sequence, event));
+            gather(Rows::Fixed, statement.query_map(params![tenant.as_str(), from.row], read)?, from, room, write)
         })
         .await
     }
@@ -183,7 +191,7 @@ impl Tx<'_> {
             self.seal().seal(&DATA, &[tenant.as_str().as_bytes(), &sequence.to_be_bytes()], data.get().as_bytes());
         self.execute(
             "INSERT INTO events (tenant, sequence, kind, at, data, delivery) VALUES (?, ?, ?, ?, ?, ?)",
-            params![key, sequence, kind.as_str(), millis(Utc::now()), data, delivery],
+            params![key, sequence, kind.as_str(), millis(self.now()), data, delivery],
         )?;
         self.tell(Told::Event { tenant: tenant.clone(), sequence, due: delivery == Some(0) });
         Ok(sequence)

@@ -9,8 +9,9 @@ use serde_json::value::{RawValue, to_raw_value};
 use utoipa::ToSchema;
 
 use super::{
-    Content, EventKind, Store, StoreError, content,
+    Content, EventKind, Part, Position, Room, Store, StoreError, content,
     news::Told,
+    parts::{Rows, gather},
     seal::{CONTENT, FINGERPRINT, Seal},
     tx::{Tx, maybe_time, millis, tenant_name, time},
 };
@@ -172,9 +173,9 @@ impl Message {
     }
 
     /// The time of what happens to it now: never before what has happened already, whatever the clock says.
-    fn next_time(&self) -> DateTime<Utc> {
+    fn next_time(&self, now: DateTime<Utc>) -> DateTime<Utc> {
         let times = [self.unknown_at, self.sent_at, self.delivered_at, self.read_at, self.failed_at];
-        times.into_iter().flatten().fold(Utc::now().max(self.accepted_at), DateTime::max)
+        times.into_iter().flatten().fold(now.max(self.accepted_at), DateTime::max)
     }
 
     /// The message with what it says, where that is kept on purpose.
@@ -229,6 +230,17 @@ pub enum Accepted {
     Full,
 }
 
+/// Whether something is to be sent now.
+#[derive(Debug)]
+pub enum Claimed<T> {
+    /// It is.
+    Now(T),
+    /// Its deadline seems to have passed, and the clock has jumped: nobody can say yet.
+    Later,
+    /// It was settled meanwhile, or its deadline has passed.
+    Never,
+}
+
 /// A message that an earlier process left to be sent.
 pub struct Pending {
     /// Whose it is.
@@ -242,15 +254,12 @@ pub struct Pending {
 }
 
 /// Which messages to list.
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Filter {
     /// Only those in this status.
     pub status: Option<MessageStatus>,
     /// Only those accepted at this time or later.
     pub since: Option<DateTime<Utc>>,
-    /// Only those accepted before this one.
-    pub before: Option<i64>,
-    /// At most this many.
-    pub limit: usize,
 }
 
 const COLUMNS: &str = "row, id, kind, recipient, number, account, content, reference, status, pending, tried, attempts, accepted_at, \
@@ -268,14 +277,14 @@ impl Store {
     ) -> impl Future<Output = Result<Vec<Accepted>, StoreError>> + Send + use<> {
         let tenant = tenant.clone();
         self.write(move |tx| {
-            let (key, now) = (tx.tenant(&tenant)?, Utc::now());
+            let (key, now) = (tx.tenant(&tenant)?, tx.now());
             drafts.into_iter().map(|draft| tx.accept(key, &tenant, draft, now, &mut room)).collect()
         })
     }
 
     /// The message, to be sent now, if that is still to be done. From now on it counts as one that may have left, unless
     /// it has media, which is brought to WhatsApp first: then it does so from [`Store::departs`] on.
-    pub async fn claim(&self, tenant: &TenantId, row: i64) -> Result<Option<Message>, StoreError> {
+    pub async fn claim(&self, tenant: &TenantId, row: i64) -> Result<Claimed<Box<Message>>, StoreError> {
         let sql = format!(
             "UPDATE messages SET tried = (tried OR media IS NULL), attempts = attempts + 1 \
              WHERE row = ? AND pending = 1 AND expires_at > ? RETURNING {COLUMNS}"
@@ -283,9 +292,10 @@ impl Store {
         let lost = "SELECT 1 FROM messages WHERE row = ? AND pending = 1 AND tried = 1 AND status = 'queued'";
         let tenant = tenant.clone();
         self.write(move |tx| {
-            let claimed = tx.find(&sql, [row, millis(Utc::now())], |row| read(row, &tenant, tx.seal()))?;
+            let claimed = tx.find(&sql, [row, millis(tx.now())], |row| read(row, &tenant, tx.seal()))?;
+            let claimed = tx.claimed(row, claimed.map(Box::new))?;
             // Its deadline has passed, and an earlier attempt broke off before it could say what came of it.
-            if claimed.is_none() && tx.find(lost, [row], |_| Ok(()))?.is_some() {
+            if matches!(claimed, Claimed::Never) && tx.find(lost, [row], |_| Ok(()))?.is_some() {
                 tx.advance(&tenant, Of::Row(row), MessageStatus::Unknown, |_| {})?;
             }
             Ok(claimed)
@@ -294,10 +304,11 @@ impl Store {
     }
 
     /// A message whose media is where it has to be leaves now: says whether that is still to be done.
-    pub async fn departs(&self, row: i64) -> Result<bool, StoreError> {
+    pub async fn departs(&self, row: i64) -> Result<Claimed<()>, StoreError> {
         self.write(move |tx| {
             let sql = "UPDATE messages SET tried = 1 WHERE row = ? AND pending = 1 AND expires_at > ?";
-            Ok(tx.execute(sql, [row, millis(Utc::now())])? == 1)
+            let departs = tx.execute(sql, [row, millis(tx.now())])? == 1;
+            tx.claimed(row, departs.then_some(()))
         })
         .await
     }
@@ -463,10 +474,13 @@ impl Store {
         .await
     }
 
-    /// Gives up what has passed its deadline, some at a time, and says whose they were. What is on its way for the first
-    /// time is left to its attempt.
+    /// Gives up what has passed its deadline, some at a time, and says whose they were: nothing while the clock is not
+    /// steady. What is on its way for the first time is left to its attempt.
     pub async fn expire(&self) -> Result<Vec<Pending>, StoreError> {
-        let now = Utc::now();
+        if !self.clock.is_steady() {
+            return Ok(Vec::new());
+        }
+        let now = self.clock.now();
         let due = self.read(move |connection| {
             let sql = "SELECT tenants.name AS tenant, recipient, row, media FROM messages JOIN tenants ON key = tenant \
                        WHERE pending = 1 AND expires_at <= ? AND NOT (tried = 1 AND status = 'queued') LIMIT 200";
@@ -529,26 +543,58 @@ impl Store {
         .await
     }
 
-    /// A tenant's messages, the newest first.
-    pub async fn messages(&self, tenant: &TenantId, filter: Filter) -> Result<Vec<Message>, StoreError> {
+    /// The next part of a tenant's messages, the newest first, written by `write`.
+    pub async fn messages(
+        &self,
+        tenant: &TenantId,
+        filter: Filter,
+        from: Position,
+        room: Room,
+        write: fn(&Message, bool) -> Vec<u8>,
+    ) -> Result<Part, StoreError> {
         let (tenant, keep, seal) = (tenant.clone(), self.rules.keep_bodies, self.seal.clone());
         let mut sql = format!(
             "SELECT {COLUMNS} FROM messages WHERE tenant = (SELECT key FROM tenants WHERE name = ?1) \
-             AND row < ?2"
+             AND row < ?2 AND accepted_at >= ?3"
         );
         if let Some(status) = filter.status {
             sql += &format!(" AND status = '{}'", status.as_str());
         }
-        sql += " ORDER BY row DESC LIMIT ?3";
+        sql += " ORDER BY row DESC";
         self.read(move |connection| {
-            let before = filter.before.unwrap_or(i64::MAX);
             let mut statement = connection.prepare_cached(&sql)?;
-            let read = |row: &Row<'_>| read(row, &tenant, &seal);
-            let found = statement.query_map(params![tenant.as_str(), before, filter.limit as i64], read)?;
-            // They come by their age, so that the first that is too old ends the search.
-            let recent = |message: &Message| filter.since.is_none_or(|since| message.accepted_at >= since);
-            let found = found.take_while(|message| message.as_ref().map_or(true, recent));
-            found.map(|message| message.map(|m| if keep { m.shown() } else { m.without_content() })).collect()
+            let read = |row: &Row<'_>| {
+                let message = read(row, &tenant, &seal)?;
+                Ok((message.row, if keep { message.shown() } else { message.without_content() }))
+            };
+            // They are not in the order of their times where the clock was put back.
+            let since = filter.since.map_or(i64::MIN, millis);
+            gather(
+                Rows::Changing,
+                statement.query_map(params![tenant.as_str(), from.row, since], read)?,
+                from,
+                room,
+                write,
+            )
+        })
+        .await
+    }
+
+    /// What a clock that was far ahead has stamped counts as of now: nobody would ever forget it, nor give it up.
+    pub async fn correct_times(&self) -> Result<(), StoreError> {
+        self.write(|tx| {
+            let now = tx.now();
+            let [ahead, now, latest] = [now + AHEAD, now, now + LONGEST].map(millis);
+            for sql in [
+                "UPDATE events SET at = ?2 WHERE at > ?1",
+                "UPDATE received SET at = ?2 WHERE at > ?1",
+                "UPDATE idempotency SET at = ?2 WHERE at > ?1",
+                "UPDATE messages SET accepted_at = ?2, expires_at = ?2 WHERE pending = 0 AND accepted_at > ?1",
+            ] {
+                tx.execute(sql, [ahead, now])?;
+            }
+            let sql = "UPDATE messages SET expires_at = ?2 WHERE pending = 1 AND expires_at > ?1";
+            tx.execute(sql, [latest + AHEAD.num_milliseconds(), latest]).map(drop)
         })
         .await
     }
@@ -561,7 +607,7 @@ impl Store {
             let messages = tx.execute(
                 "DELETE FROM messages WHERE row IN \
                  (SELECT row FROM messages WHERE pending = 0 AND accepted_at < ? AND expires_at < ? LIMIT 500)",
-                [millis(before), millis(Utc::now() - AFTERMATH)],
+                [millis(before), millis(tx.now() - AFTERMATH)],
             )?;
             let keys = tx.execute(
                 "DELETE FROM idempotency WHERE (tenant, key) IN (SELECT tenant, key FROM idempotency WHERE at < ? LIMIT 500)",
@@ -575,6 +621,10 @@ impl Store {
 
 /// How long a message is kept at least after its deadline, so that its fate can be learnt.
 const AFTERMATH: TimeDelta = TimeDelta::days(1);
+/// No deadline is further away.
+const LONGEST: TimeDelta = TimeDelta::days(7);
+/// How far in the future something may be stamped before that counts as a clock that was ahead.
+const AHEAD: TimeDelta = TimeDelta::days(1);
 
 /// Which message.
 enum Of<'a> {
@@ -583,6 +633,16 @@ enum Of<'a> {
 }
 
 impl Tx<'_> {
+    /// What was found to be done for a message; if nothing, whether that is because of a clock that can't be relied on.
+    fn claimed<T>(&self, row: i64, found: Option<T>) -> rusqlite::Result<Claimed<T>> {
+        let pending = "SELECT 1 FROM messages WHERE row = ? AND pending = 1";
+        Ok(match found {
+            Some(found) => Claimed::Now(found),
+            None if !self.is_steady() && self.find(pending, [row], |_| Ok(()))?.is_some() => Claimed::Later,
+            None => Claimed::Never,
+        })
+    }
+
     fn accept(
         &mut self,
         tenant: i64,
@@ -680,7 +740,7 @@ impl Tx<'_> {
         change: impl FnOnce(&mut Message),
     ) -> rusqlite::Result<Option<String>> {
         let Some(mut message) = self.message(tenant, &of)? else { return Ok(None) };
-        let (was_pending, at) = (message.pending, message.next_time());
+        let (was_pending, at) = (message.pending, message.next_time(self.now()));
         // The server acknowledges also what was encrypted for nobody.
         let proves_nothing = status == MessageStatus::Sent
             && message.failure.as_ref().is_some_and(|failure| failure.code == Failure::UNREACHABLE);
@@ -716,7 +776,7 @@ impl Tx<'_> {
         let Some(mut message) = self.message(tenant, &Of::Row(row))?.filter(|message| message.pending) else {
             return Ok(());
         };
-        let now = message.next_time();
+        let now = message.next_time(self.now());
         message.pending = false;
         message.failure = Some(if message.tried {
             let reason = format!("It may have arrived: it left, and was never acknowledged. {}", failure.reason);

@@ -11,6 +11,10 @@ use super::{
 };
 use crate::tenant::TenantId;
 
+/// How many events are read at a time for a webhook, and how many bytes of them.
+const BATCH: i64 = 32;
+const BATCH_BYTES: usize = 64 * 1024;
+
 /// A webhook.
 #[derive(Clone)]
 pub struct Webhook {
@@ -151,16 +155,25 @@ impl Store {
         .await
     }
 
-    /// What is to be delivered next; `None` if nothing waits.
-    pub async fn next_delivery(&self, tenant: &TenantId, limit: usize) -> Result<Option<Delivery>, StoreError> {
+    /// What is to be delivered next: some events of not too many bytes, but one however large it is. `None` if nothing
+    /// waits.
+    pub async fn next_delivery(&self, tenant: &TenantId) -> Result<Option<Delivery>, StoreError> {
         let (tenant, instance, seal) = (tenant.clone(), self.instance.clone(), self.seal.clone());
         self.read(move |connection| {
             let key = key(connection, &tenant)?;
             let sql = "SELECT * FROM events INDEXED BY events_due WHERE tenant = ? AND delivery = 0 \
                        ORDER BY sequence LIMIT ?";
             let mut statement = connection.prepare_cached(sql)?;
-            let due = statement.query_map(params![key, limit as i64], |row| event(row, &tenant, &instance, &seal))?;
-            let events = due.collect::<Result<Vec<_>, _>>()?;
+            let due = statement.query_map(params![key, BATCH], |row| event(row, &tenant, &instance, &seal))?;
+            let (mut events, mut bytes) = (Vec::new(), 0);
+            for event in due {
+                let event = event?;
+                bytes += event.data.get().len();
+                if bytes > BATCH_BYTES && !events.is_empty() {
+                    break;
+                }
+                events.push(event);
+            }
             if events.is_empty() {
                 return Ok(None);
             }
@@ -260,7 +273,7 @@ impl Store {
         let name = tenant.clone();
         self.write(move |tx| {
             let sql = "INSERT OR REPLACE INTO deliveries (tenant, restarted_at) VALUES (?, ?)";
-            tx.execute(sql, params![tx.tenant(&name)?, millis(Utc::now())])
+            tx.execute(sql, params![tx.tenant(&name)?, millis(tx.now())])
         })
         .await?;
         self.mark(tenant, DEAD, "0", None, None).await

@@ -1,5 +1,6 @@
 //! What comes in: written down before WhatsApp is told that it arrived.
 
+mod bounded;
 mod fields;
 mod media;
 mod told;
@@ -8,7 +9,6 @@ mod votes;
 
 use std::sync::{Arc, Weak};
 
-use chrono::Utc;
 use tokio::runtime::Handle;
 use whatsapp_rust::{
     Client, InboundDurabilityHook, anyhow, async_trait,
@@ -16,7 +16,10 @@ use whatsapp_rust::{
     waproto::whatsapp::message::PollUpdateMessage,
 };
 
-use self::told::{Told, told, vote};
+use self::{
+    bounded::bounded,
+    told::{Told, told, vote},
+};
 pub use self::{media::is_path, told::ReceivedMessage};
 use super::session::Session;
 use crate::store::{Kept, KeptFor, MessageStatus, Received, StoreError};
@@ -37,7 +40,8 @@ impl Inbound {
     /// confirmed to the server as soon as this returns, like a receipt.
     pub fn withheld(&self, info: &MessageInfo, why: &str) {
         let Some(session) = self.0.upgrade() else { return };
-        let Some(data) = told::withheld(info, why) else { return };
+        let Some(mut data) = told::withheld(info, why) else { return };
+        bounded(&mut data);
         let message = Received { identity: identity(info), data: Some(data), own: info.source.is_from_me, kept: None };
         self.before_it_is_confirmed(async move {
             session.persist(|| session.around.store.received(&session.tenant, vec![message.clone()])).await;
@@ -67,7 +71,7 @@ impl Inbound {
 impl Session {
     /// Puts messages into the event log, however long the disk takes. `None` when the process is about to end.
     async fn take_messages(&self, batch: &[InboundMessage]) -> Option<()> {
-        let until = Utc::now() + self.around.event_retention;
+        let until = self.now() + self.around.event_retention;
         let mut messages: Vec<Received> = Vec::with_capacity(batch.len());
         for message in batch {
             let source = &message.info.source;
@@ -75,7 +79,8 @@ impl Session {
                 Some(vote) => self.chosen(vote, message, &messages).await?,
                 None => None,
             };
-            let (data, kept) = told(message, chosen).map(|Told { data, kept }| (data, kept)).unzip();
+            let (mut data, kept) = told(message, chosen).map(|Told { data, kept }| (data, kept)).unzip();
+            data.iter_mut().for_each(bounded);
             let identity = identity(&message.info);
             let kept = kept.flatten().map(|kept| (kept, until));
             messages.push(Received { identity, data, own: source.is_from_me, kept });

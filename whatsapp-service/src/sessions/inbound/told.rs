@@ -144,6 +144,10 @@ pub struct ReceivedMessage<'a> {
     timestamp: DateTime<Utc>,
     /// Whether it waited at WhatsApp while the session had no connection.
     offline: bool,
+    /// Whether something in it was too long and is not all here; absent if not.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    #[schema(required = false)]
+    truncated: bool,
 }
 
 /// A place.
@@ -246,7 +250,7 @@ pub fn told(InboundMessage { message, info, .. }: &InboundMessage, chosen: Optio
         ..about
     });
     let kept = kept.map(|what| Kept {
-        at: Utc::now().timestamp_millis(),
+        at: clock::wall().timestamp_millis(),
         chat: info.source.chat.to_string(),
         sender: info.source.sender.to_string(),
         id: info.id.clone(),
