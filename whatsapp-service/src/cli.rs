@@ -13,9 +13,9 @@ use clap::{Args, Parser, Subcommand};
 use serde_json::{Value, json};
 
 use crate::{
-    Server, Trust, asked_to_stop,
+    Trust, asked_to_stop,
     config::{self, Config, SecretText},
-    descriptors,
+    connections, descriptors,
     http::qr,
     log,
     store::{self, DataDir},
@@ -137,10 +137,11 @@ pub fn serve(config: &Config, trust: Trust) -> anyhow::Result<()> {
     if let Err(error) = descriptors::raise_limit() {
         tracing::warn!(%error, "the limit of open files can't be raised");
     }
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().enable_all().on_thread_start(connections::warm_up).build()?;
     runtime.block_on(async {
         let stop = asked_to_stop()?;
-        anyhow::Ok(Server::bind(config, trust).await?.run(stop).await?)
+        anyhow::Ok(crate::serve(config, trust, stop).await?)
     })?;
     // What is left are tasks of clients that did not stop in time; they don't hold the process.
     runtime.shutdown_timeout(Duration::from_millis(500));

@@ -6,6 +6,7 @@
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod connections;
 pub mod descriptors;
 pub mod egress;
 pub mod encoding;
@@ -18,25 +19,29 @@ pub mod selfcheck;
 pub mod sessions;
 pub mod shares;
 pub mod store;
+pub mod supervise;
 pub mod tenant;
 pub mod webhooks;
 
-use std::{future::Future, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
-
-use hyper_util::{
-    rt::{TokioIo, TokioTimer},
-    server::graceful::GracefulShutdown,
-    service::TowerToHyperService,
+use std::{
+    future::Future,
+    net::SocketAddr,
+    pin::pin,
+    sync::{Arc, Once},
+    time::Duration,
 };
+
 use rustls::pki_types::TrustAnchor;
 use tokio::net::TcpListener;
 
 use self::{
-    config::{Config, InvalidSecret, UnreadableSecret},
+    config::{Config, InvalidSecret, Secrets, UnreadableSecret},
+    connections::Connections,
     egress::Policy,
     http::App,
     sessions::{Dialler, InvalidUrl, Manager},
     store::StoreError,
+    supervise::supervised,
     webhooks::{InvalidWebhook, Webhooks},
 };
 
@@ -48,6 +53,9 @@ const GIVE_BACK: Duration = Duration::from_secs(60);
 
 /// How long requests that are under way may take when the process is asked to stop.
 const DRAIN_LIMIT: Duration = Duration::from_secs(10);
+
+/// How often it is tried again to start on a disk without room.
+const DISK_PAUSE: Duration = Duration::from_secs(1);
 
 /// How long the sessions may take to stop after that.
 const STOP_LIMIT: Duration = Duration::from_secs(14);
@@ -73,6 +81,9 @@ pub enum StartError {
          network could pose as WhatsApp. Build it on its own: cargo build --release -p whatsapp-service"
     )]
     ForgedCertificatesAccepted,
+    /// Neither HTTP nor TLS can do with such a clock.
+    #[error("the clock of this machine is before 1970: set it")]
+    Clock,
     /// The secret can't be used.
     #[error(transparent)]
     Secret(#[from] InvalidSecret),
@@ -100,35 +111,104 @@ pub enum StartError {
 
 /// The service, bound to its address and its data, not yet serving.
 pub struct Server {
+    entrance: Entrance,
+    app: Arc<App>,
+}
+
+/// Where callers come in.
+struct Entrance {
     listener: TcpListener,
     address: SocketAddr,
+    /// Says once that it is open.
+    announced: Once,
     read_timeout: Duration,
-    app: Arc<App>,
+    connections: Arc<Connections>,
+    secrets: Secrets,
+}
+
+/// Serves until `stop`: waits for room on the disk, if there is none, brings the sessions back, and at the end finishes
+/// what is under way, within limits, and writes everything down.
+///
+/// # Errors
+/// It can't start, or can't go on.
+pub async fn serve(config: &Config, trust: Trust, stop: impl Future<Output = ()>) -> Result<(), StartError> {
+    let mut stop = pin!(stop);
+    let server = match Server::bind(config, trust.clone()).await {
+        Err(StartError::Store(error)) if error.is_full(&config.data_dir) => {
+            let entrance = Entrance::open(config).await?;
+            tracing::error!(%error, "the disk has no room: nothing is accepted until it has");
+            let app = loop {
+                tokio::select! {
+                    () = &mut stop => return Ok(()),
+                    () = entrance.refuse_all() => {}
+                }
+                match app(config, trust.clone(), entrance.connections.limit()) {
+                    Err(StartError::Store(error)) if error.is_full(&config.data_dir) => {}
+                    opened => break opened?,
+                }
+            };
+            Server { entrance, app }
+        }
+        bound => bound?,
+    };
+    server.run(stop).await
+}
+
+/// What answers requests. Takes the data directory.
+fn app(config: &Config, trust: Trust, connections: usize) -> Result<Arc<App>, StartError> {
+    let secrets = config.internal_secret()?.secrets()?;
+    let dialler = Dialler::new(config.whatsapp_url(), &trust, Policy::new(config.allow_private_targets))?;
+    let manager = Arc::new(Manager::new(config, config.seal()?, &trust, dialler)?);
+    let webhooks = Webhooks::new(config, manager.store().clone())?;
+    Ok(Arc::new(App::new(config, secrets, manager, webhooks, connections)))
+}
+
+impl Entrance {
+    async fn open(config: &Config) -> Result<Self, StartError> {
+        let secrets = config.internal_secret()?.secrets()?;
+        let address = SocketAddr::new(config.host, config.port);
+        let failed = |source| StartError::Listen { address, source };
+        let listener = TcpListener::bind(address).await.map_err(failed)?;
+        let address = listener.local_addr().map_err(failed)?;
+        let connections = Connections::new(config.max_connections);
+        let read_timeout = config.read_timeout;
+        Ok(Self { listener, address, announced: Once::new(), read_timeout, connections, secrets })
+    }
+
+    fn announce(&self) {
+        self.announced.call_once(|| tracing::info!(address = %self.address, "listening"));
+    }
+
+    /// Says for a while that nothing can be served.
+    async fn refuse_all(&self) {
+        self.announce();
+        let (router, pause) = (http::starting(self.secrets.clone()), tokio::time::sleep(DISK_PAUSE));
+        let open = self.connections.serve(&self.listener, router, self.read_timeout, pause).await;
+        open.shutdown().await;
+    }
 }
 
 impl Server {
     /// Checks that this build can be trusted, takes the data directory and binds the address.
     pub async fn bind(config: &Config, trust: Trust) -> Result<Self, StartError> {
+        sessions::library::start();
+        if clock::wall().timestamp() < 0 {
+            return Err(StartError::Clock);
+        }
         if matches!(trust, Trust::WhatsAppOnly) && !selfcheck::refuses_forged_certificates() {
             return Err(StartError::ForgedCertificatesAccepted);
         }
         process::started();
         metrics::start();
-        let secrets = config.internal_secret()?.secrets()?;
-        let dialler = Dialler::new(config.whatsapp_url(), &trust, Policy::new(config.allow_private_targets))?;
-        let manager = Arc::new(Manager::new(config, config.seal()?, &trust, dialler)?);
-        let webhooks = Webhooks::new(config, manager.store().clone())?;
-        let address = SocketAddr::new(config.host, config.port);
-        let failed = |source| StartError::Listen { address, source };
-        let listener = TcpListener::bind(address).await.map_err(failed)?;
-        let address = listener.local_addr().map_err(failed)?;
-        let app = Arc::new(App::new(config, secrets, manager, webhooks));
-        Ok(Self { listener, address, read_timeout: config.read_timeout, app })
+        let connections = Connections::new(config.max_connections);
+        let app = app(config, trust, connections.limit())?;
+        let entrance = Entrance::open(config).await?;
+        Ok(Self { entrance, app })
     }
 
     /// The address that it listens on.
     pub fn address(&self) -> SocketAddr {
-        self.address
+        self.entrance.address
     }
 
     /// The sessions.
@@ -139,29 +219,52 @@ impl Server {
     /// Brings the sessions back and serves until `stop`; then finishes what is under way, within limits, and writes
     /// everything down.
     pub async fn run(self, stop: impl Future<Output = ()>) -> Result<(), StartError> {
-        let (manager, webhooks) = (self.manager(), self.app.webhooks.clone());
-        let delivering = tokio::spawn(webhooks.clone().run());
-        manager.restore().await?;
+        let (manager, webhooks, entrance) = (self.manager(), self.app.webhooks.clone(), self.entrance);
+        let mut stop = pin!(stop);
+        while let Err(error) = manager.restore().await {
+            if !error.is_full(manager.folder()) {
+                return Err(error.into());
+            }
+            tracing::error!(%error, "the sessions can't be brought back on a disk without room");
+            tokio::select! {
+                () = &mut stop => return Ok(()),
+                () = entrance.refuse_all() => {}
+            }
+        }
+        let delivering = tokio::spawn(supervised("webhooks", {
+            let webhooks = webhooks.clone();
+            move || webhooks.clone().run()
+        }));
         let upkeep = tokio::spawn(manager.clone().upkeep());
-        let tidying = tokio::spawn(async {
+        let tidying = tokio::spawn(supervised("metrics", || async {
             loop {
                 tokio::time::sleep(TIDY_UP).await;
                 metrics::tidy_up();
             }
-        });
-        let giving_back = tokio::spawn(async {
+        }));
+        let giving_back = tokio::spawn(supervised("memory", || async {
             loop {
                 tokio::time::sleep(GIVE_BACK).await;
                 let _ = tokio::task::spawn_blocking(process::give_back_memory).await;
             }
-        });
-        tracing::info!(address = %self.address, "listening");
-        let connections = self.serve(stop).await;
+        }));
+        entrance.announce();
+        let mut spent = None;
+        let ends = async {
+            tokio::select! {
+                () = stop => {}
+                error = manager.store().spent() => spent = Some(error),
+            }
+        };
+        let Entrance { listener, read_timeout, connections, .. } = entrance;
+        let open = connections.serve(&listener, http::router(self.app), read_timeout, ends).await;
+        // Whoever connects from now on is refused.
+        drop(listener);
         tracing::info!("stopping");
         upkeep.abort();
         tidying.abort();
         giving_back.abort();
-        let under_way = async { tokio::join!(connections.shutdown(), manager.finish()) };
+        let under_way = async { tokio::join!(open.shutdown(), manager.finish()) };
         if tokio::time::timeout(DRAIN_LIMIT, under_way).await.is_err() {
             tracing::warn!("some requests were still under way after {DRAIN_LIMIT:?}");
         }
@@ -171,38 +274,7 @@ impl Server {
             tracing::warn!("some sessions were not stopped after {STOP_LIMIT:?}");
         }
         tracing::info!("stopped");
-        Ok(())
-    }
-
-    /// Accepts connections until `stop`. Each may take `read_timeout` to send the head of a request, also the first.
-    /// Returns the connections that are still open.
-    async fn serve(self, stop: impl Future<Output = ()>) -> GracefulShutdown {
-        let mut http = hyper::server::conn::http1::Builder::new();
-        http.timer(TokioTimer::new()).header_read_timeout(self.read_timeout);
-        let router = http::router(self.app);
-        let connections = GracefulShutdown::new();
-        let mut stop = pin!(stop);
-        loop {
-            let accepted = tokio::select! {
-                () = &mut stop => break,
-                accepted = self.listener.accept() => accepted,
-            };
-            match accepted {
-                Ok((stream, _)) => {
-                    let _ = stream.set_nodelay(true);
-                    let service = TowerToHyperService::new(router.clone());
-                    let connection = connections.watch(http.serve_connection(TokioIo::new(stream), service));
-                    // A connection that breaks is its peer's affair.
-                    tokio::spawn(async move { connection.await.ok() });
-                }
-                Err(error) => {
-                    // Out of descriptors, most likely: accepting again at once would only burn the processor.
-                    tracing::warn!(%error, "a connection could not be accepted");
-                    tokio::time::sleep(Duration::from_millis(100)).await;
-                }
-            }
-        }
-        connections
+        spent.map_or(Ok(()), |error| Err(error.into()))
     }
 }
 

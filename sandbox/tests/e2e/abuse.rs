@@ -30,8 +30,17 @@ async fn hostile_tenant_ids() {
         let entries = std::fs::read_dir(world.service.data.path()).unwrap();
         entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
     };
-    let known =
-        ["downloads", "lock", "media", "sandbox", "service.db", "service.db-shm", "service.db-wal", "whatsapp-version"];
+    let known = [
+        "downloads",
+        "lock",
+        "media",
+        "sandbox",
+        "service.db",
+        "service.db-shm",
+        "service.db-wal",
+        "service.mark",
+        "whatsapp-version",
+    ];
     let left = || on_disk().into_iter().filter(|name| !known.contains(&name.as_str())).collect::<Vec<_>>();
     assert_eq!(left(), [""; 0], "none of them left a trace on disk");
     // These are allowed, and mean nothing but themselves.

@@ -9,6 +9,8 @@ use utoipa::ToSchema;
 use super::{App, problem::Problem};
 use crate::sessions::Progress;
 
+/// What is said of a service that is not ready.
+pub const UNAVAILABLE: &str = "unavailable";
 /// How long the disk may take to take something before the service counts as not ready.
 const DISK_LIMIT: Duration = Duration::from_secs(5);
 
@@ -58,9 +60,5 @@ pub async fn livez() -> &'static str {
 pub async fn readyz(State(app): State<Arc<App>>) -> (StatusCode, &'static str) {
     // Nothing is served before the sessions are known, and their restore has begun.
     let healthy = tokio::time::timeout(DISK_LIMIT, app.manager.store().is_healthy());
-    if healthy.await.unwrap_or(false) {
-        (StatusCode::OK, "ok")
-    } else {
-        (StatusCode::SERVICE_UNAVAILABLE, "unavailable")
-    }
+    if healthy.await.unwrap_or(false) { (StatusCode::OK, "ok") } else { (StatusCode::SERVICE_UNAVAILABLE, UNAVAILABLE) }
 }

@@ -4,6 +4,7 @@
 //! DATA_DIR/lock              held by the one process that uses this folder
 //! DATA_DIR/sandbox           there only if the sandbox has used this folder
 //! DATA_DIR/service.db        everything else: see the schema beside this file
+//! DATA_DIR/service.mark      which database that is, and how far it had come
 //! DATA_DIR/media/…           media that is to be sent, encrypted as WhatsApp wants it
 //! DATA_DIR/downloads/        where files are put for as long as somebody reads them; without names, so seemingly empty
 //! DATA_DIR/whatsapp-version  the last good version of WhatsApp Web
@@ -50,6 +51,11 @@ impl DataDir {
         let (database, path) = (root.join("service.db"), root.join("lock"));
         fs::metadata(&database).map_err(io_error("find", &database))?;
         Ok(Self { root: root.into(), _lock: take_lock(root, &path)? })
+    }
+
+    /// The directory.
+    pub fn folder(&self) -> &Path {
+        &self.root
     }
 
     /// The database.

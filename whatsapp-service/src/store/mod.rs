@@ -10,10 +10,13 @@ mod data_dir;
 mod devices;
 mod events;
 mod figures;
+mod files;
 mod kept;
 mod legacy;
+mod mark;
 mod messages;
 mod news;
+mod parts;
 mod read;
 mod referred;
 mod rekey;
@@ -26,11 +29,13 @@ mod webhooks;
 mod writer;
 
 use std::{
+    io,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, atomic::Ordering},
+    sync::{Arc, Mutex, OnceLock, atomic::Ordering},
 };
 
 use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
 
 pub use self::tx::Rules;
 pub use self::{
@@ -42,14 +47,16 @@ pub use self::{
     figures::Figures,
     kept::{Kept, KeptFor, MediaSource, PollKey},
     legacy::DamagedFolder,
-    messages::{Accepted, Draft, Failure, Filter, Idempotency, Message, MessageStatus, Pending},
+    messages::{Accepted, Claimed, Draft, Failure, Filter, Idempotency, Message, MessageStatus, Pending},
     news::{Waiting, Watch},
+    parts::{Part, Position, Rest, Room},
     referred::{Logged, Referred},
     rekey::rekey,
     seal::{InvalidKey, Seal, WrongKey},
     webhooks::{Delivery, DeliveryState, Webhook, WebhookSummary},
 };
-use self::{news::News, read::Readers, tx::Tx, writer::Writer};
+use self::{files::Files, mark::Mark, news::News, read::Readers, tx::Tx, writer::Writer};
+use crate::clock::Clock;
 
 /// Why something on disk can't be used.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -93,6 +100,40 @@ pub enum StoreError {
         /// The newest schema that this program knows.
         known: i64,
     },
+    /// There was a database, and there is none.
+    #[error(
+        "{database} is missing or empty, and there was a database here: put it back, and {database}-wal with it. To begin \
+         without it, for good, delete {mark} and {database}-wal"
+    )]
+    Missing {
+        /// The database.
+        database: PathBuf,
+        /// The mark beside it.
+        mark: PathBuf,
+    },
+    /// The database has lost what was written to it last.
+    #[error(
+        "{database} is older than {mark} says: it is a copy, or {database}-wal is missing, which holds what was written \
+         last. Put back what belongs to it. To go on without that, for good, delete {mark}: the keys of messages may then \
+         be used a second time"
+    )]
+    Older {
+        /// The database.
+        database: PathBuf,
+        /// The mark beside it.
+        mark: PathBuf,
+    },
+    /// The database is another one.
+    #[error("{database} is not the database that {mark} is about: put that one back, or delete the mark")]
+    Another {
+        /// The database.
+        database: PathBuf,
+        /// The mark beside it.
+        mark: PathBuf,
+    },
+    /// A file of the database was taken away from the process that has it open.
+    #[error("{0} was deleted or replaced while the service runs")]
+    FileGone(PathBuf),
     /// The database and the key don't go together.
     #[error(transparent)]
     WrongKey(#[from] WrongKey),
@@ -127,32 +168,98 @@ pub struct Store {
     instance: String,
     rules: Rules,
     seal: Seal,
+    clock: Clock,
+    files: Files,
+    /// The file of the database that is no longer there, once that was noticed.
+    gone: OnceLock<PathBuf>,
+    /// Cancelled when another process is to go on with the database.
+    spent: CancellationToken,
     /// Where an earlier version had a folder for each tenant.
     folders: PathBuf,
 }
 
 impl Store {
     /// Opens or creates the database, and brings an older one up to date.
-    pub fn open(path: &Path, rules: Rules, seal: Seal) -> Result<Self, StoreError> {
+    pub fn open(path: &Path, rules: Rules, seal: Seal, clock: Clock) -> Result<Self, StoreError> {
         let connection = schema::open(path, &seal)?;
         rekey::discard_unfinished(path)?;
         let instance = schema::instance(&connection)?;
+        if let Some(newest) = schema::newest(&connection)? {
+            clock.compare(newest);
+        }
+        let mark = Mark::of(path, &connection)?;
+        let files = Files::of(path).map_err(io_error("look at the files of", path))?;
         let news = Arc::new(News::default());
         let no_thread = |source: std::io::Error| StoreError::Io {
             doing: "start a thread for",
             path: path.into(),
             source: source.into(),
         };
-        let (writer, ended) = Writer::start(connection, rules, seal.clone(), news.clone()).map_err(no_thread)?;
+        let thread = writer::Thread::new(connection, rules, seal.clone(), clock.clone(), news.clone(), mark);
+        let (writer, ended) = Writer::start(thread).map_err(no_thread)?;
         let readers = Readers::start(path).map_err(no_thread)?;
-        let (writer, ended) = (Mutex::new(Some(writer)), Mutex::new(Some(ended)));
-        Ok(Self { writer, ended, readers, news, instance, rules, seal, folders: path.with_file_name("tenants") })
+        Ok(Self {
+            writer: Mutex::new(Some(writer)),
+            ended: Mutex::new(Some(ended)),
+            readers,
+            news,
+            instance,
+            rules,
+            seal,
+            clock,
+            files,
+            gone: OnceLock::new(),
+            spent: CancellationToken::new(),
+            folders: path.with_file_name("tenants"),
+        })
+    }
+
+    /// The clock that stamps what is written, and says what is old.
+    pub fn clock(&self) -> &Clock {
+        &self.clock
     }
 
     /// Whether what was written last reached the disk. After a failure this tries again first.
     pub async fn is_healthy(&self) -> bool {
+        if self.gone.get().is_some() {
+            return false;
+        }
         let failing = lock(&self.writer).as_ref().is_none_or(|writer| writer.health().failing.load(Ordering::Relaxed));
         !failing || self.write(|tx| tx.touch()).await.is_ok()
+    }
+
+    /// Notices when a file of the database was deleted or replaced. Nothing is written any more then: the next process
+    /// would not see it. What was in a log that is gone is brought into the database, which another process can go on
+    /// with; a database that is gone itself is left to a person, for this process still has it.
+    ///
+    /// # Errors
+    /// What was in the log can't be saved.
+    pub async fn look_at_files(&self) -> Result<(), StoreError> {
+        if self.spent.is_cancelled() {
+            return Ok(());
+        }
+        let Some(path) = self.files.gone() else { return Ok(()) };
+        if self.gone.set(path.into()).is_ok() {
+            let error = StoreError::FileGone(path.into());
+            tracing::error!(%error, pid = std::process::id(), "nothing is accepted any more");
+        }
+        if self.files.is_database(path) {
+            return Ok(());
+        }
+        let folded = lock(&self.writer).as_ref().map(Writer::fold);
+        if let Some(folded) = folded {
+            folded.await?;
+            tracing::warn!("what was in the log of the database is in the database now");
+            self.spent.cancel();
+        }
+        Ok(())
+    }
+
+    /// Resolves when a file of the database is gone and nothing is lost by ending the process: only the next one can
+    /// write again.
+    pub async fn spent(&self) -> StoreError {
+        self.spent.cancelled().await;
+        StoreError::FileGone(self.gone.get().cloned().unwrap_or_default())
     }
 
     /// Finishes what was queued and closes the file. Later writes are refused.
@@ -174,15 +281,41 @@ impl Store {
         T: Send + 'static,
         W: FnOnce(&mut Tx<'_>) -> rusqlite::Result<T> + Send + 'static,
     {
-        let queued = lock(&self.writer).as_ref().map(|writer| writer.write(work));
+        let gone = self.gone.get().cloned();
+        let queued = lock(&self.writer).as_ref().filter(|_| gone.is_none()).map(|writer| writer.write(work));
         async move {
-            match queued {
-                Some(written) => written.await,
-                None => Err(StoreError::Closed),
+            match (queued, gone) {
+                (Some(written), _) => written.await,
+                (None, Some(path)) => Err(StoreError::FileGone(path)),
+                (None, None) => Err(StoreError::Closed),
             }
         }
     }
 }
+
+impl StoreError {
+    /// Whether the disk has no room, which may pass.
+    pub fn is_full(&self, folder: &Path) -> bool {
+        use rusqlite::ErrorCode::{CannotOpen, DiskFull, SystemIoFailure};
+        match self {
+            Self::Io { source, .. } => {
+                matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+            }
+            Self::TransactionLost => true,
+            Self::Database(error) => match error.sqlite_error_code() {
+                Some(DiskFull) => true,
+                // SQLite says no more when it can't make a file, or make one longer.
+                Some(CannotOpen | SystemIoFailure) => rustix::fs::statvfs(folder)
+                    .is_ok_and(|disk| disk.f_bavail * disk.f_frsize < LITTLE || disk.f_favail == 0),
+                _ => false,
+            },
+            _ => false,
+        }
+    }
+}
+
+/// A disk with less room than this is full, in bytes: opening a database takes some.
+const LITTLE: u64 = 1024 * 1024;
 
 /// Whether the file holds something else than what was written.
 fn is_damage(error: &rusqlite::Error) -> bool {

@@ -1,18 +1,25 @@
 //! The schema of the database, and how an older one becomes the current one.
 
-use std::{path::Path, time::Duration};
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
+use chrono::{DateTime, Utc};
 use rusqlite::{Connection, OpenFlags, OptionalExtension, TransactionBehavior};
 
-use super::{StoreError, data_dir, seal::Seal};
+use super::{StoreError, data_dir, mark, seal::Seal};
 
 /// What leads from each schema to the next: the first file from nothing to 1, and so on.
-const MIGRATIONS: [&str; 5] = [
+const MIGRATIONS: [&str; 6] = [
     include_str!("migrations/1.sql"),
     include_str!("migrations/2.sql"),
     include_str!("migrations/3.sql"),
     include_str!("migrations/4.sql"),
     include_str!("migrations/5.sql"),
+    include_str!("migrations/6.sql"),
 ];
 
 /// The first schema that says whether it is sealed.
@@ -22,10 +29,16 @@ const SEALING: i64 = 3;
 const BUSY_LIMIT: Duration = Duration::from_secs(10);
 
 /// Opens the file for writing, creates it if it is not there, and brings it up to date. A file that `seal` does not go
-/// with, and one of a newer program, is only looked at.
+/// with, one of a newer program, and one that is not what its mark says, is only looked at.
 pub fn open(path: &Path, seal: &Seal) -> Result<Connection, StoreError> {
+    let expected = mark::expected(path)?;
     if path.exists() {
-        check(&open_reader(path)?, seal)?;
+        make_writable(path)?;
+        let reader = open_reader(path)?;
+        if let Some(expected) = expected {
+            expected.check(&reader, path)?;
+        }
+        check(&reader, seal)?;
     }
     data_dir::create_private_file(path)?;
     let mut connection = Connection::open(path)?;
@@ -42,6 +55,26 @@ pub fn open(path: &Path, seal: &Seal) -> Result<Connection, StoreError> {
     connection.pragma_update(None, "secure_delete", "ON")?;
     migrate(&mut connection, seal)?;
     Ok(connection)
+}
+
+/// A file of SQLite's own beside the database.
+pub fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut path = path.to_path_buf();
+    path.as_mut_os_string().push(suffix);
+    path
+}
+
+/// A database that can't be written to is left alone. SQLite would leave files beside it with the same permissions, which
+/// nobody could open any more; such files of an earlier start are mended.
+fn make_writable(path: &Path) -> Result<(), StoreError> {
+    fs::File::options().read(true).write(true).open(path).map_err(data_dir::io_error("write to", path))?;
+    for file in ["-wal", "-shm"].map(|suffix| beside(path, suffix)) {
+        if fs::metadata(&file).is_ok_and(|about| about.permissions().mode() & 0o600 != 0o600) {
+            let mended = fs::set_permissions(&file, fs::Permissions::from_mode(0o600));
+            mended.map_err(data_dir::io_error("make writable", &file))?;
+        }
+    }
+    Ok(())
 }
 
 /// Opens a connection that only reads.
@@ -61,6 +94,15 @@ fn prepare(connection: &Connection) -> rusqlite::Result<()> {
     connection.busy_timeout(BUSY_LIMIT)?;
     connection.set_prepared_statement_cache_capacity(128);
     connection.pragma_update(None, "temp_store", "MEMORY")
+}
+
+/// The newest time that stands in it.
+pub fn newest(connection: &Connection) -> rusqlite::Result<Option<DateTime<Utc>>> {
+    let sql = "SELECT max(at) FROM (SELECT max(at) AS at FROM events UNION ALL SELECT max(at) FROM idempotency \
+               UNION ALL SELECT max(at) FROM received \
+               UNION ALL SELECT accepted_at FROM messages WHERE row = (SELECT max(row) FROM messages))";
+    let newest: Option<i64> = connection.query_row(sql, (), |row| row.get(0))?;
+    Ok(newest.and_then(DateTime::from_timestamp_millis))
 }
 
 /// Which schema the file has; 0 is none yet.
@@ -84,6 +126,10 @@ fn check(connection: &Connection, seal: &Seal) -> Result<(), StoreError> {
 /// In one transaction: there is never a database that does not know yet whether it is sealed.
 fn migrate(connection: &mut Connection, seal: &Seal) -> Result<(), StoreError> {
     let found = version(connection)?;
+    // A disk that is full must not keep a database from being read that is up to date.
+    if found == MIGRATIONS.len() as i64 {
+        return Ok(());
+    }
     let tx = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     for migration in MIGRATIONS.into_iter().skip(found as usize) {
         tx.execute_batch(migration)?;

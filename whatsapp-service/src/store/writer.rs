@@ -3,7 +3,7 @@
 
 use std::{
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicBool, AtomicU64, Ordering},
         mpsc,
     },
@@ -15,12 +15,13 @@ use rusqlite::Connection;
 use tokio::sync::oneshot;
 
 use super::{
-    StoreError,
+    StoreError, lock,
+    mark::Mark,
     news::News,
     seal::Seal,
     tx::{Rules, Tx},
 };
-use crate::metrics::Commits;
+use crate::{clock::Clock, metrics::Commits};
 
 /// How many jobs may share a commit: more would let the last of them wait longer than it saves.
 const BATCH: usize = 512;
@@ -42,6 +43,22 @@ type Verdict = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
 pub struct Writer {
     jobs: mpsc::Sender<Job>,
     health: Arc<Health>,
+    fold: Arc<Fold>,
+}
+
+/// Who wants the log brought into the database, if somebody does.
+type Fold = Mutex<Option<oneshot::Sender<Result<(), StoreError>>>>;
+
+/// What the thread works with.
+pub struct Thread {
+    connection: Connection,
+    rules: Rules,
+    seal: Seal,
+    clock: Clock,
+    news: Arc<News>,
+    mark: Mark,
+    health: Arc<Health>,
+    fold: Arc<Fold>,
 }
 
 /// How the writing goes.
@@ -58,17 +75,11 @@ pub struct Health {
 impl Writer {
     /// Starts the thread. It ends when the writer is dropped and all that was queued is written; then the receiver
     /// resolves.
-    pub fn start(
-        connection: Connection,
-        rules: Rules,
-        seal: Seal,
-        news: Arc<News>,
-    ) -> std::io::Result<(Self, oneshot::Receiver<()>)> {
+    pub fn start(mut thread: Thread) -> std::io::Result<(Self, oneshot::Receiver<()>)> {
         let (jobs, queued) = mpsc::channel::<Job>();
-        let (health, (ended, end)) = (Arc::new(Health::default()), oneshot::channel());
-        let watched = health.clone();
+        let (health, fold, (ended, end)) = (thread.health.clone(), thread.fold.clone(), oneshot::channel());
         thread::Builder::new().name("store-writer".into()).spawn(move || {
-            let (_alarm, counted) = (Alarm(watched.clone()), Commits::start());
+            let (_alarm, counted) = (Alarm(thread.health.clone()), Commits::start());
             let mut busy = false;
             while let Ok(first) = queued.recv() {
                 let mut batch: Vec<Job> = std::iter::once(first).chain(queued.try_iter().take(BATCH - 1)).collect();
@@ -78,13 +89,28 @@ impl Writer {
                 }
                 let (jobs, begun) = (batch.len(), Instant::now());
                 busy = jobs >= BUSY;
-                let done = commit(&connection, rules, &seal, batch, &news, &watched);
+                let done = thread.commit(batch);
                 counted.ended(done, jobs, begun.elapsed());
+                if let Some(answer) = lock(&thread.fold).take() {
+                    let _ = answer.send(thread.fold_log());
+                }
             }
-            drop(connection);
+            drop(thread);
             let _ = ended.send(());
         })?;
-        Ok((Self { jobs, health }, end))
+        Ok((Self { jobs, health, fold }, end))
+    }
+
+    /// Brings all that is in the log into the database, after what was queued before.
+    pub fn fold(&self) -> impl Future<Output = Result<(), StoreError>> + Send + use<> {
+        let (answer, answered) = oneshot::channel();
+        *lock(&self.fold) = Some(answer);
+        // It has something to do, at least this.
+        let woken = self.write(|_| Ok(()));
+        async move {
+            woken.await?;
+            answered.await.unwrap_or(Err(StoreError::Closed))
+        }
     }
 
     /// Writes, in the order in which this was called. The future resolves when it is committed; what `work` has done
@@ -124,48 +150,69 @@ impl Drop for Alarm {
     }
 }
 
-/// Says whether it reached the disk.
-fn commit(connection: &Connection, rules: Rules, seal: &Seal, batch: Vec<Job>, news: &News, health: &Health) -> bool {
-    let (mut verdicts, mut told) = (Vec::with_capacity(batch.len()), Vec::new());
-    let changes = connection.total_changes();
-    let begun = connection.prepare_cached("BEGIN IMMEDIATE").and_then(|mut begin| begin.execute(()));
-    let outcome = match begun.map_err(StoreError::from) {
-        Ok(_) => {
-            let mut tx = Tx::new(connection, rules, seal);
-            verdicts.extend(batch.into_iter().map(|job| job(Ok(&mut tx))));
-            let lost = tx.is_lost();
-            told = tx.into_news();
-            if lost {
-                Err(StoreError::TransactionLost)
-            } else {
-                let done = connection.prepare_cached("COMMIT").and_then(|mut commit| commit.execute(()));
-                done.map(drop).map_err(StoreError::from)
+impl Thread {
+    /// Before the thread starts.
+    pub fn new(connection: Connection, rules: Rules, seal: Seal, clock: Clock, news: Arc<News>, mark: Mark) -> Self {
+        Self { connection, rules, seal, clock, news, mark, health: Arc::default(), fold: Arc::default() }
+    }
+
+    /// Says whether it reached the disk.
+    fn commit(&mut self, batch: Vec<Job>) -> bool {
+        let Self { connection, rules, seal, clock, news, mark, health, .. } = self;
+        let (mut verdicts, mut told, mut epoch) = (Vec::with_capacity(batch.len()), Vec::new(), None);
+        let changes = connection.total_changes();
+        let begun = connection.prepare_cached("BEGIN IMMEDIATE").and_then(|mut begin| begin.execute(()));
+        let outcome = match begun.map_err(StoreError::from) {
+            Ok(_) => {
+                let mut tx = Tx::new(connection, *rules, seal, clock);
+                verdicts.extend(batch.into_iter().map(|job| job(Ok(&mut tx))));
+                let lost = tx.is_lost();
+                told = tx.into_news();
+                if lost {
+                    Err(StoreError::TransactionLost)
+                } else {
+                    let counted = if connection.total_changes() > changes { mark.count(connection) } else { Ok(None) };
+                    let commit = |counted| {
+                        epoch = counted;
+                        connection.prepare_cached("COMMIT")?.execute(())
+                    };
+                    counted.and_then(commit).map(drop).map_err(StoreError::from)
+                }
+            }
+            Err(error) => {
+                verdicts.extend(batch.into_iter().map(|job| job(Err(error.clone()))));
+                Err(error)
+            }
+        };
+        // What changes no row is committed also on a full disk.
+        if outcome.is_err() || connection.total_changes() > changes {
+            health.failing.store(outcome.is_err(), Ordering::Relaxed);
+        }
+        match &outcome {
+            Ok(()) => {
+                if let Some(epoch) = epoch {
+                    mark.write(epoch);
+                }
+                health.commits.fetch_add(1, Ordering::Relaxed);
+                health.jobs.fetch_add(verdicts.len() as u64, Ordering::Relaxed);
+                news.tell(told);
+            }
+            Err(error) => {
+                tracing::error!(%error, "the database can't be written to");
+                if !connection.is_autocommit() {
+                    let _ = connection.execute_batch("ROLLBACK");
+                }
             }
         }
-        Err(error) => {
-            verdicts.extend(batch.into_iter().map(|job| job(Err(error.clone()))));
-            Err(error)
+        for verdict in verdicts {
+            verdict(outcome.clone());
         }
-    };
-    // What changes no row is committed also on a full disk.
-    if outcome.is_err() || connection.total_changes() > changes {
-        health.failing.store(outcome.is_err(), Ordering::Relaxed);
+        outcome.is_ok()
     }
-    match &outcome {
-        Ok(()) => {
-            health.commits.fetch_add(1, Ordering::Relaxed);
-            health.jobs.fetch_add(verdicts.len() as u64, Ordering::Relaxed);
-            news.tell(told);
-        }
-        Err(error) => {
-            tracing::error!(%error, "the database can't be written to");
-            if !connection.is_autocommit() {
-                let _ = connection.execute_batch("ROLLBACK");
-            }
-        }
+
+    /// Copies what is in the log into the database.
+    fn fold_log(&self) -> Result<(), StoreError> {
+        let busy: bool = self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", (), |row| row.get(0))?;
+        if busy { Err(StoreError::TransactionLost) } else { Ok(()) }
     }
-    for verdict in verdicts {
-        verdict(outcome.clone());
-    }
-    outcome.is_ok()
 }

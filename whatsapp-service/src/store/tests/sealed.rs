@@ -18,7 +18,7 @@ fn path(folder: &TempDir) -> PathBuf {
 }
 
 fn open_with(folder: &TempDir, seal: &Seal) -> Result<Store, StoreError> {
-    Store::open(&path(folder), Rules { keep_bodies: true, ..RULES }, seal.clone())
+    Store::open(&path(folder), Rules { keep_bodies: true, ..RULES }, seal.clone(), Clock::of_test())
 }
 
 /// What nobody is to find.
@@ -66,9 +66,9 @@ async fn check(store: &Store, tenant: &TenantId) {
     let record = record.unwrap();
     assert_eq!((record.phone.unwrap(), value.unwrap()), (SECRETS[4].into(), SECRETS[5].into()));
     assert_eq!(record.proxy, Some(proxy()));
-    let events = store.events(tenant, 0, 10).await.unwrap();
+    let events = store.log(tenant, 0, 10).await.unwrap();
     assert_eq!(events[0].data.get(), r#"{"text":"an incoming text"}"#);
-    let delivery = store.next_delivery(tenant, 1).await.unwrap().unwrap();
+    let delivery = store.next_delivery(tenant).await.unwrap().unwrap();
     assert_eq!(delivery.events[0].data.get(), events[0].data.get());
     let webhook = delivery.webhook.unwrap();
     assert_eq!((webhook.url.as_str(), webhook.secret.as_str()), (SECRETS[2], SECRETS[3]));
@@ -109,7 +109,7 @@ async fn with_a_key_everything_works_and_nothing_can_be_read_in_the_files() {
         let store = open_with(&folder, &seal).unwrap();
         check(&store, &acme).await;
         let row = fate(&store, &acme, "A").await.row;
-        let claimed = store.claim(&acme, row).await.unwrap().unwrap();
+        let claimed = store.claim(&acme, row).await.unwrap().now().unwrap();
         assert_eq!(claimed.content.unwrap().get(), r#"{"text":"text of A"}"#);
     }
 }
@@ -162,7 +162,7 @@ async fn a_new_key_can_be_given_taken_away_and_given_again() {
     let mut now = Seal::NONE;
     for next in [key(1), key(2), Seal::NONE, key(1)] {
         assert_eq!(rekey(&path(&folder), &now, &next).unwrap(), 14, "values of seven columns and two tenants");
-        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "there is one file");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2, "there is one file, and its mark");
         assert!(open_with(&folder, &now).is_err(), "the old key is of no use");
         assert_eq!(found(&folder).is_empty(), next.has_key());
         now = next;
@@ -194,7 +194,7 @@ async fn a_database_of_the_first_schema_can_be_sealed() {
     rekey(&path(&folder), &Seal::NONE, &key(1)).unwrap();
     let store = open_with(&folder, &key(1)).unwrap();
     let queued = fate(&store, &acme, "3EB0QUEUED").await;
-    let claimed = store.claim(&acme, queued.row).await.unwrap().unwrap();
+    let claimed = store.claim(&acme, queued.row).await.unwrap().now().unwrap();
     assert_eq!(claimed.content.unwrap().get(), r#"{"text":"still to be sent"}"#);
     let again = store.accept(&acme, vec![draft("new", Some(("key-1", 7)))], 1).await.unwrap();
     assert!(matches!(&again[0], Accepted::Known(message) if message.id == "3EB0SENT"));
@@ -219,7 +219,7 @@ async fn what_is_moved_to_another_row_is_not_taken_for_its_own() {
     }
     assert!(fate(&store, &other, "A").await.content.is_none(), "another's text is not sent");
     assert!(store.known(&other, vec![draft("B", Some(("k", 7))).idempotency]).await.is_err());
-    assert!(store.events(&other, 0, 10).await.is_err());
+    assert!(store.log(&other, 0, 10).await.is_err());
     assert!(store.webhook(&other).await.is_err());
     let (record, value) = device(&store, &other).await;
     assert!(matches!((record, value), (Err(StoreError::Damaged(_)), Err(StoreError::Damaged(_)))));
@@ -241,7 +241,7 @@ async fn a_rekeying_that_fails_or_is_interrupted_leaves_the_database_as_it_was()
     store.close().await;
     let failed = rekey(&path(&folder), &key(1), &key(2));
     assert!(matches!(&failed, Err(error) if error.to_string().contains("webhooks.secret")), "{failed:?}");
-    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "nothing is left of the new file");
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2, "nothing is left of the new file");
     let store = open_with(&folder, &key(1)).unwrap();
     assert_eq!(fate(&store, &acme, "A").await.content.unwrap().get(), r#"{"text":"text of A"}"#);
 }
@@ -255,7 +255,7 @@ async fn of_every_column_it_is_decided_whether_it_is_sealed() {
         ("events", "at delivery kind sequence tenant"),
         ("idempotency", "at key message tenant"),
         ("imported", "folder"),
-        ("instance", "id"),
+        ("instance", "epoch id"),
         (
             "messages",
             "accepted_at account attempts code delivered_at expires_at failed_at id kind media number \
