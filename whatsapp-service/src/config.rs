@@ -161,6 +161,15 @@ pub struct Config {
     #[arg(long, env = "READ_TIMEOUT", default_value = "30", value_parser = parse_seconds)]
     pub read_timeout: Duration,
 
+    /// How many connections callers may have at the same time. Without it, a quarter of the files that the process may
+    /// open, and 4,096 at most.
+    #[arg(long, env = "MAX_CONNECTIONS", value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_connections: Option<u32>,
+
+    /// How long the clock must not jump to count as steady, in seconds. For tests.
+    #[arg(long, env = "CLOCK_STEADY_AFTER", default_value = "600", value_parser = parse_pause, hide = true)]
+    pub clock_steady_after: Duration,
+
     /// How many times per second WhatsApp is dialled at most, for all sessions together. 0 is no limit.
     #[arg(long, env = "DIAL_RATE", default_value = "10", value_parser = parse_rate)]
     pub dial_rate: f64,

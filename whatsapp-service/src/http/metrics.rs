@@ -11,7 +11,6 @@ use axum::{
     http::header::CONTENT_TYPE,
     response::{IntoResponse, Response},
 };
-use chrono::Utc;
 
 use super::App;
 use crate::{
@@ -79,7 +78,7 @@ async fn waiting(page: &mut Page, app: &App) {
     page.one("whatsapp_store_healthy", "1 if what was written last reached the disk.", u8::from(healthy));
     match tokio::time::timeout(PATIENCE, store.figures()).await {
         Ok(Ok(figures)) => {
-            let age = figures.oldest.map_or(0.0, |at| (Utc::now() - at).as_seconds_f64().max(0.0));
+            let age = figures.oldest.map_or(0.0, |at| (store.clock().now() - at).as_seconds_f64().max(0.0));
             page.one("whatsapp_outbox_messages", "Messages that wait to be sent or acknowledged.", figures.outbox);
             page.one("whatsapp_outbox_oldest_age_seconds", "The age of the oldest of them; 0 without any.", age);
             page.one("whatsapp_webhook_events_pending", "Events that wait for a webhook.", figures.events_due);

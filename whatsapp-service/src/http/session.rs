@@ -76,7 +76,8 @@ pub async fn post(
     let snapshot = session.snapshot();
     if let Some(refused) = snapshot.reason.filter(|reason| by_code && reason.code == "pairing_code_refused") {
         let (status, code) = (StatusCode::BAD_GATEWAY, "pairing_code_refused");
-        let wait = snapshot.retry_at.map(|at| (at - chrono::Utc::now()).num_seconds().max(0).cast_unsigned());
+        let wait =
+            snapshot.retry_at.map(|at| (at - app.manager.store().clock().now()).num_seconds().max(0).cast_unsigned());
         return Err(Problem::new(status, "Pairing code refused", code, refused.message).retry_after(wait));
     }
     Ok(Json(StatusBody::of(&session)))

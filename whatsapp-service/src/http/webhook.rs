@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use axum::{Json, extract::State, http::StatusCode};
-use chrono::Utc;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -142,7 +141,7 @@ async fn body(app: &App, tenant: &TenantId) -> Result<WebhookBody, Problem> {
         pending: summary.pending,
         dead: summary.dead,
         failures: Some(state.failures).filter(|failures| *failures > 0),
-        next_attempt_at: state.next_attempt_at.filter(|at| *at > Utc::now()).map(timestamp),
+        next_attempt_at: state.next_attempt_at.filter(|at| *at > app.manager.store().clock().now()).map(timestamp),
         last_error: state.last_error,
     })
 }

@@ -16,7 +16,6 @@ use std::{
 };
 
 use axum::body::Bytes;
-use chrono::Utc;
 use futures_util::{Stream, StreamExt};
 use whatsapp_rust::wacore::download::MediaType;
 
@@ -31,6 +30,7 @@ use super::{
     upload::{self, Line, NotUploaded},
 };
 use crate::{
+    clock,
     config::Config,
     egress::Egress,
     store::{StoreError, create_private_dir, io_error},
@@ -275,7 +275,7 @@ impl Shelf {
             sha256: info.file_sha256.to_vec(),
             encrypted_sha256: info.file_enc_sha256.to_vec(),
             size: info.file_length,
-            at: Utc::now().timestamp(),
+            at: clock::wall().timestamp(),
             sidecar: info.streaming_sidecar,
             width: None,
             height: None,
@@ -402,10 +402,10 @@ impl Shelf {
     }
 
     /// The files that nobody is about to need. Whether a message needs them, the database says. What was never completed
-    /// is cleared away on the way.
-    pub async fn idle(&self) -> Vec<Idle> {
+    /// is cleared away on the way, unless the clock can't say how old it is.
+    pub async fn idle(&self, is_steady: bool) -> Vec<Idle> {
         let (folder, room) = (self.folder.clone(), self.room.clone());
-        let Ok(names) = blocking(move || names(&folder, &room)).await else { return Vec::new() };
+        let Ok(names) = blocking(move || names(&folder, &room, is_steady)).await else { return Vec::new() };
         let known = self.lock();
         let idle = names.into_iter().filter_map(|name| match known.files.get(&name) {
             Some(entry) if entry.holders > 0 => None,
@@ -509,18 +509,20 @@ fn keys_of(kind: Kind) -> &'static str {
 }
 
 fn is_younger(upload: &Upload, seconds: i64) -> bool {
-    Utc::now().timestamp() - upload.at < seconds
+    clock::wall().timestamp() - upload.at < seconds
 }
 
 /// The names of the files that are complete. What is not, and was left behind, is removed.
-fn names(folder: &Path, room: &Room) -> io::Result<Vec<String>> {
+fn names(folder: &Path, room: &Room, is_steady: bool) -> io::Result<Vec<String>> {
     let mut names = Vec::new();
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
         let Ok(name) = entry.file_name().into_string() else { continue };
         match name.split_once('.') {
             None => names.push(name),
-            Some((name, PART)) if is_abandoned(&entry) && fs::remove_file(entry.path()).is_ok() => room.gone(name),
+            Some((name, PART)) if is_steady && is_abandoned(&entry) && fs::remove_file(entry.path()).is_ok() => {
+                room.gone(name)
+            }
             Some(_) => {}
         }
     }
@@ -575,7 +577,7 @@ mod tests {
     }
 
     async fn clear(shelf: &Shelf, needed: &[&str]) {
-        let idle = shelf.idle().await;
+        let idle = shelf.idle(true).await;
         shelf.discard(idle, &needed.iter().map(ToString::to_string).collect()).await;
     }
 
@@ -593,7 +595,7 @@ mod tests {
         clear(&shelf, &[&name]).await;
         assert_eq!(files(&folder), 1, "it is needed");
         // What was found idle and was of use since is not removed.
-        let idle = shelf.idle().await;
+        let idle = shelf.idle(true).await;
         drop(take(&shelf, "acme", &[7; 200_000]).await.unwrap());
         shelf.discard(idle, &HashSet::new()).await;
         assert_eq!(files(&folder), 1, "it was of use");
@@ -626,7 +628,7 @@ mod tests {
         let shelf = shelf(&folder, &[]);
         let taken = take(&shelf, "acme", &[7; 9_000]).await.unwrap();
         for (age, is_used) in [(FRESH - 60, true), (FRESH + 60, false)] {
-            let at = Utc::now().timestamp() - age;
+            let at = clock::wall().timestamp() - age;
             let upload = Upload { url: "https://host/v/1".into(), direct_path: "/v/1".into(), at };
             shelf.touch(&taken.parcel.file, |entry| entry.uploaded = Some(upload.clone()));
             let again = take(&shelf, "acme", &[7; 9_000]).await.unwrap();
@@ -764,7 +766,7 @@ mod tests {
         // A folder is no file, and stays.
         let stuck = "a".repeat(32);
         fs::create_dir(shelf.path(&stuck).unwrap()).unwrap();
-        let mut idle = shelf.idle().await;
+        let mut idle = shelf.idle(true).await;
         idle.sort_by_key(|file| file.name != stuck);
         assert_eq!((idle.len(), &idle[0].name), (2, &stuck));
         shelf.discard(idle, &HashSet::new()).await;
@@ -809,7 +811,7 @@ mod tests {
         assert_eq!([&first, &second, &third], [&failed, &failed, &failed]);
         assert_eq!(attempts.load(Ordering::Relaxed), 1, "nobody does it again");
         // Whoever comes later makes an attempt of its own, and who waits for it has its success.
-        let upload = Upload { url: "u".into(), direct_path: "d".into(), at: Utc::now().timestamp() };
+        let upload = Upload { url: "u".into(), direct_path: "d".into(), at: clock::wall().timestamp() };
         let (first, second) = tokio::join!(attempt(Ok(upload.clone())), attempt(failed));
         assert_eq!((first.as_ref(), second.as_ref()), (Ok(&upload), Ok(&upload)));
         assert_eq!(attempts.load(Ordering::Relaxed), 2);

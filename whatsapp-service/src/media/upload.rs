@@ -4,7 +4,6 @@ use std::{io, path::Path, time::Duration};
 
 use axum::body::Bytes;
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
-use chrono::Utc;
 use futures_util::{TryStreamExt, stream};
 use http_body_util::StreamBody;
 use hyper::{
@@ -21,7 +20,10 @@ use tokio::{
 use whatsapp_rust::Client;
 
 use super::{Parcel, Upload};
-use crate::sessions::{Dialler, Proxy, media_host};
+use crate::{
+    clock,
+    sessions::{Dialler, Proxy, media_host},
+};
 
 /// From how many bytes on the host is asked first what it has of a file, as WhatsApp Web does.
 const RESUMABLE: u64 = 5 * 1024 * 1024;
@@ -75,7 +77,7 @@ struct Answer {
 impl Answer {
     fn upload(self) -> Option<Upload> {
         let (url, direct_path) = self.url.zip(self.direct_path)?;
-        Some(Upload { url, direct_path, at: Utc::now().timestamp() })
+        Some(Upload { url, direct_path, at: clock::wall().timestamp() })
     }
 }
 

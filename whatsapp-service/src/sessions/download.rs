@@ -12,7 +12,6 @@ use std::{
 };
 
 use base64::{Engine, prelude::BASE64_URL_SAFE};
-use chrono::{TimeDelta, Utc};
 use hyper::StatusCode;
 use tokio::{sync::OnceCell, time::Instant};
 use whatsapp_rust::{
@@ -247,8 +246,8 @@ impl Session {
         self.accepts()?;
         let snapshot = self.snapshot();
         let reason = snapshot.reason.map(|reason| reason.code);
-        let retry_at = Some(Utc::now() + TimeDelta::seconds(5));
-        Err(Refused::NotReady { state: snapshot.state, reason, retry_at }.into())
+        let retry_after = Some(Duration::from_secs(5));
+        Err(Refused::NotReady { state: snapshot.state, reason, retry_after }.into())
     }
 
     /// Asks each media host for a file.

@@ -100,7 +100,7 @@ impl Session {
     }
 
     fn client_now(&self) -> Result<Arc<Client>, Refused> {
-        self.ready_client().ok_or_else(|| Refused::not_ready(self.snapshot()))
+        self.ready_client().ok_or_else(|| Refused::not_ready(self.snapshot(), self.now()))
     }
 }
 

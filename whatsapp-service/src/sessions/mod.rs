@@ -10,6 +10,7 @@ mod events;
 mod gestures;
 mod inbound;
 mod lane;
+pub(crate) mod library;
 mod link;
 mod media_file;
 pub(crate) mod media_host;
@@ -34,6 +35,7 @@ mod version;
 use std::{
     collections::{BTreeMap, BTreeSet},
     ops::Bound,
+    path::Path,
     sync::{
         Arc, PoisonError, RwLock,
         atomic::{AtomicBool, Ordering},
@@ -63,6 +65,7 @@ pub use self::{
 use self::{link::Surroundings, restoring::Restoring, upkeep::Retention, version::VersionSource};
 use crate::{
     Trust,
+    clock::Clock,
     config::Config,
     media::Shelf,
     store::{Accepted, DamagedFolder, DataDir, Idempotency, Message, Rules, Seal, Store, StoreError},
@@ -72,7 +75,7 @@ use crate::{
 /// All sessions.
 pub struct Manager {
     /// Holds the lock of the data directory.
-    _data: DataDir,
+    data: DataDir,
     around: Arc<Surroundings>,
     sessions: RwLock<BTreeMap<TenantId, Arc<Session>>>,
     restoring: Arc<Restoring>,
@@ -92,10 +95,11 @@ impl Manager {
         for folder in data.left_over().into_iter().filter(|_| seal.has_key()) {
             tracing::warn!(folder = %folder.display(), "what an earlier version has left here is not encrypted");
         }
-        let store = Arc::new(Store::open(&data.database(), rules, seal)?);
+        let clock = Clock::new(config.clock_steady_after);
+        let store = Arc::new(Store::open(&data.database(), rules, seal, clock)?);
         let media = Arc::new(Shelf::open(data.media(), config)?);
         Ok(Self {
-            _data: data,
+            data,
             around: Arc::new(Surroundings::new(config, dialler, version, store, media)),
             sessions: RwLock::default(),
             closing: AtomicBool::new(false),
@@ -106,6 +110,11 @@ impl Manager {
                 events: TimeDelta::days(config.event_retention.into()),
             },
         })
+    }
+
+    /// The data directory.
+    pub fn folder(&self) -> &Path {
+        self.data.folder()
     }
 
     /// Messages, their fates, and the event log.
@@ -119,7 +128,7 @@ impl Manager {
     }
 
     /// Brings every linked session back, and what waits to be sent. All are known at once; they connect as the gate for
-    /// dials lets them.
+    /// dials lets them. After an error it may be called again.
     pub async fn restore(&self) -> Result<(), StoreError> {
         let damaged = self.store().import_all().await?;
         for folder in &damaged {
@@ -180,18 +189,21 @@ impl Manager {
     async fn resume(&self) -> Result<(), StoreError> {
         let pending = self.store().recover().await?;
         tracing::info!(messages = pending.len(), "resuming");
-        let mut orphaned = BTreeSet::new();
+        let (mut resumed, mut orphaned) = (Vec::with_capacity(pending.len()), BTreeSet::new());
         for message in pending {
             if let Some(file) = &message.media {
                 self.media().belongs(file, &message.tenant);
             }
             match (self.get(&message.tenant), Recipient::parse(&message.recipient)) {
-                (Some(session), Ok(recipient)) => session.resume(&recipient, message.row),
+                (Some(session), Ok(recipient)) => resumed.push((session, recipient, message.row)),
                 _ => drop(orphaned.insert(message.tenant)),
             }
         }
         for tenant in orphaned {
             self.store().give_up_all(&tenant, outbox::deleted()).await?;
+        }
+        for (session, recipient, row) in resumed {
+            session.resume(&recipient, row);
         }
         Ok(())
     }

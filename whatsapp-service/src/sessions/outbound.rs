@@ -103,7 +103,7 @@ impl Session {
                 Err(Unsent::ReachedNobody { to: number() })
             }
             Some(Ok(Some(Ack { timestamp, .. }))) => {
-                Ok(Sent { timestamp: timestamp.unwrap_or_else(Utc::now), to: number() })
+                Ok(Sent { timestamp: timestamp.unwrap_or_else(|| self.now()), to: number() })
             }
             // From here on all depends on whether the stanza was made: only then can it have reached the wire. When a
             // connection ends, the library forgets who waits to see a stanza, and may make it all the same.

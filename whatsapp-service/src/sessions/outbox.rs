@@ -18,7 +18,7 @@ use super::{
 use crate::media::{Line, NotUploaded};
 use crate::metrics::{self, Attempted};
 use crate::store::{
-    Accepted, Content, ContentKind, Draft, Failure, Idempotency, Message, MessageStatus, StoreError, Waiting,
+    Accepted, Claimed, Content, ContentKind, Draft, Failure, Idempotency, Message, MessageStatus, StoreError, Waiting,
 };
 use crate::tenant::TenantId;
 
@@ -27,6 +27,9 @@ use crate::tenant::TenantId;
 const PAUSES: [u64; 6] = [1, 5, 15, 60, 120, 300];
 /// How long to wait before something is written again that could not be.
 const WRITE_PAUSE: Duration = Duration::from_secs(1);
+/// How long to wait before a message is looked at again whose deadline seems to have passed, while the clock can't be
+/// relied on.
+const CLOCK_PAUSE: Duration = Duration::from_secs(10);
 /// How soon WhatsApp may be asked again what an account is restricted to.
 const TIMELOCK_PAUSE: Duration = Duration::from_secs(5);
 /// How long WhatsApp may take to say what an account is restricted to.
@@ -72,8 +75,8 @@ pub enum Refused {
         state: State,
         /// The reason's identifier.
         reason: Option<String>,
-        /// When it tries again by itself, if it does.
-        retry_at: Option<DateTime<Utc>>,
+        /// After how long it tries again by itself, if it does.
+        retry_after: Option<Duration>,
     },
     /// The process is about to end, or the session is being deleted.
     #[error("the service is stopping, or the session is being deleted")]
@@ -85,11 +88,12 @@ pub enum Refused {
 
 impl Refused {
     /// The session is this, and can't do what is asked of it.
-    pub(super) fn not_ready(snapshot: Snapshot) -> Self {
+    pub(super) fn not_ready(snapshot: Snapshot, now: DateTime<Utc>) -> Self {
+        let retry_at = snapshot.retry_at.filter(|_| snapshot.state == State::Failed && snapshot.phone.is_some());
         Self::NotReady {
             state: snapshot.state,
             reason: snapshot.reason.map(|reason| reason.code),
-            retry_at: snapshot.retry_at.filter(|_| snapshot.state == State::Failed && snapshot.phone.is_some()),
+            retry_after: retry_at.map(|at| (at - now).to_std().unwrap_or_default()),
         }
     }
 }
@@ -166,24 +170,23 @@ impl Session {
         submissions: Vec<Submission>,
         wait: bool,
     ) -> Result<Vec<Result<Taken, NotTaken>>, Refused> {
-        let wanted = submissions.len();
-        let room = lock(&self.lane).promise(wanted, self.around.outbox_limit);
+        let (mut reserved, room) = Reserved::room(self, submissions.len());
         // A single message with nothing before it is written down as already on its way: one commit instead of two. One
         // with media is not: that is uploaded first.
         let direct = match &submissions[..] {
             [Submission { to, content, .. }] if content.file().is_none() && room > 0 && self.may_send() => {
-                lock(&self.lane).reserve(to, Instant::now())
+                reserved.place(to)
             }
             _ => false,
         };
         let recipients: Vec<_> = submissions.iter().map(|submission| submission.to.clone()).collect();
-        let account = self.snapshot().phone;
-        let drafts = submissions.into_iter().map(|submission| draft(submission, account.clone(), direct));
+        let (account, now) = (self.snapshot().phone, self.now());
+        let drafts = submissions.into_iter().map(|submission| draft(submission, account.clone(), direct, now));
         let accepted = self.around.store.accept(&self.tenant, drafts.collect(), room).await;
-        lock(&self.lane).redeem(wanted);
-        if direct && !matches!(accepted.as_deref(), Ok([Accepted::New(_)])) {
-            lock(&self.lane).release(&recipients[0]);
+        if direct && matches!(accepted.as_deref(), Ok([Accepted::New(_)])) {
+            reserved.taken();
         }
+        drop(reserved);
         let mut answers = Vec::with_capacity(recipients.len());
         for (to, accepted) in recipients.into_iter().zip(accepted.inspect_err(|_| self.pump())?) {
             answers.push(match accepted {
@@ -225,7 +228,7 @@ impl Session {
         match snapshot.state {
             State::Ready => Ok(()),
             State::Connecting | State::Reconnecting if snapshot.is_paired() => Ok(()),
-            _ => Err(Refused::not_ready(snapshot)),
+            _ => Err(Refused::not_ready(snapshot, self.now())),
         }
     }
 
@@ -302,7 +305,7 @@ impl Session {
         if message.status >= MessageStatus::Sent || ack.error.is_some() {
             return;
         }
-        match store.sent(tenant, id, ack.timestamp.unwrap_or_else(Utc::now), None).await {
+        match store.sent(tenant, id, ack.timestamp.unwrap_or_else(|| self.now()), None).await {
             Ok(settled) => self.sent.fetch_add(settled.into(), Ordering::Relaxed),
             // It is sent again, and acknowledged again.
             Err(error) => return tracing::warn!(%tenant, %error, "a late acknowledgement could not be written down"),
@@ -329,7 +332,7 @@ impl Session {
     /// What WhatsApp said last of what the account may do.
     pub fn reachout_timelock(&self) -> Option<ReachoutTimelock> {
         let mut timelock = lock(&self.timelock).clone()?;
-        timelock.active &= timelock.until.is_none_or(|until| Utc::now() < until);
+        timelock.active &= timelock.until.is_none_or(|until| self.now() < until);
         Some(timelock)
     }
 
@@ -341,13 +344,18 @@ impl Session {
         }
         let session = self.clone();
         tokio::spawn(async move {
-            while lock(&session.asking).replace(false) == Some(true) {
+            let asking = Asking(session);
+            let session = &asking.0;
+            loop {
+                *lock(&session.asking) = Some(false);
                 match session.fetch_timelock().await {
                     Some(timelock) => *lock(&session.timelock) = Some(timelock),
                     None => tracing::warn!(tenant = %session.tenant, "WhatsApp does not say what the account may do"),
                 }
                 tokio::time::sleep(TIMELOCK_PAUSE).await;
-                lock(&session.asking).take_if(|again| !*again);
+                if lock(&session.asking).take_if(|again| !*again).is_some() {
+                    return;
+                }
             }
         });
     }
@@ -361,7 +369,7 @@ impl Session {
             active: answer.is_active.unwrap_or_default(),
             until: until.and_then(|seconds| DateTime::from_timestamp(seconds, 0)),
             kind: answer.enforcement_type,
-            checked_at: Utc::now(),
+            checked_at: self.now(),
         })
     }
 
@@ -380,6 +388,55 @@ impl Session {
                     tokio::time::sleep(WRITE_PAUSE).await;
                 }
             }
+        }
+    }
+}
+
+/// WhatsApp is being asked what an account may do. After a panic it may be asked again.
+struct Asking(Arc<Session>);
+
+impl Drop for Asking {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            *lock(&self.0.asking) = None;
+        }
+    }
+}
+
+/// Room for messages that are about to be accepted, and a place on the way for a single one. Both are given back however
+/// the accepting ends, also by a panic: nobody else could send to that person.
+struct Reserved<'a> {
+    session: &'a Session,
+    wanted: usize,
+    place: Option<Recipient>,
+}
+
+impl<'a> Reserved<'a> {
+    /// Also says how many messages there is room for.
+    fn room(session: &'a Session, wanted: usize) -> (Self, usize) {
+        let room = lock(&session.lane).promise(wanted, session.around.outbox_limit);
+        (Self { session, wanted, place: None }, room)
+    }
+
+    /// Takes a place for the message to this person, and says whether there was one.
+    fn place(&mut self, to: &Recipient) -> bool {
+        let reserved = lock(&self.session.lane).reserve(to, Instant::now());
+        self.place = reserved.then(|| to.clone());
+        reserved
+    }
+
+    /// The message was accepted, and has its place.
+    fn taken(&mut self) {
+        self.place = None;
+    }
+}
+
+impl Drop for Reserved<'_> {
+    fn drop(&mut self) {
+        let mut lane = lock(&self.session.lane);
+        lane.redeem(self.wanted);
+        if let Some(to) = &self.place {
+            lane.release(to);
         }
     }
 }
@@ -420,12 +477,13 @@ impl Departure {
     async fn run(&self, message: Option<Message>) -> After {
         let (session, store, tenant) = (&self.session, &self.session.around.store, &self.session.tenant);
         let claimed = match message {
-            Some(message) => Ok(Some(message)),
+            Some(message) => Ok(Claimed::Now(Box::new(message))),
             None => store.claim(tenant, self.row).await,
         };
         let message = match claimed {
-            Ok(Some(message)) => message,
-            Ok(None) => return After::Done,
+            Ok(Claimed::Now(message)) => *message,
+            Ok(Claimed::Later) => return After::Again(Instant::now() + CLOCK_PAUSE),
+            Ok(Claimed::Never) => return After::Done,
             Err(_) => return soon(),
         };
         let content = message.content.as_ref().and_then(|content| serde_json::from_str::<Content>(content.get()).ok());
@@ -446,8 +504,9 @@ impl Departure {
         // Meanwhile it may have been cancelled or given up, or a receipt may have come for an earlier copy.
         if has_file {
             match store.departs(self.row).await {
-                Ok(true) => {}
-                Ok(false) => return After::Done,
+                Ok(Claimed::Now(())) => {}
+                Ok(Claimed::Later) => return After::Again(Instant::now() + CLOCK_PAUSE),
+                Ok(Claimed::Never) => return After::Done,
                 Err(_) => return soon(),
             }
         }
@@ -558,8 +617,7 @@ pub(super) fn deleted() -> Failure {
     Failure::new("session_deleted", "The session was deleted before the message was sent.", false)
 }
 
-fn draft(submission: Submission, account: Option<String>, tried: bool) -> Draft {
-    let now = Utc::now();
+fn draft(submission: Submission, account: Option<String>, tried: bool, now: DateTime<Utc>) -> Draft {
     Draft {
         id: RequestUtils::message_id_at(None, now.timestamp().unsigned_abs()),
         recipient: submission.to.digits().into(),
@@ -590,4 +648,42 @@ fn rejected(code: String) -> Failure {
 
 fn soon() -> After {
     After::Again(Instant::now() + WRITE_PAUSE)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::{
+        Trust,
+        cli::Cli,
+        egress::Policy,
+        sessions::{Dialler, Manager},
+        store::Seal,
+    };
+
+    #[tokio::test]
+    async fn what_was_reserved_is_given_back_also_by_a_panic() {
+        let data = tempfile::TempDir::new().unwrap();
+        let mut config = Cli::try_parse_from(["test"]).unwrap().config;
+        config.data_dir = data.path().into();
+        let trust = Trust::AnyServer { tls_roots: Vec::new() };
+        let manager =
+            Manager::new(&config, Seal::NONE, &trust, Dialler::new(None, &trust, Policy::new(false)).unwrap()).unwrap();
+        let session = manager.get_or_create(&"acme".parse().unwrap());
+        let to = Recipient::parse("5511888888888").unwrap();
+        for _ in 0..2 {
+            let (session, to) = (session.clone(), to.clone());
+            let panicked = tokio::spawn(async move {
+                let (mut reserved, room) = Reserved::room(&session, 1);
+                assert_eq!(room, session.around.outbox_limit);
+                assert!(reserved.place(&to), "the place of the one before is free again");
+                assert_eq!(session.pending(), 1);
+                panic!("a test asked for it");
+            });
+            assert!(panicked.await.unwrap_err().is_panic());
+            assert_eq!(manager.get_or_create(&"acme".parse().unwrap()).pending(), 0);
+        }
+    }
 }

@@ -29,7 +29,7 @@ impl Session {
             return false;
         }
         let node = NodeBuilder::new("message").attr("id", id.as_str()).attr("type", "text");
-        let node = node.attr("t", chrono::Utc::now().timestamp());
+        let node = node.attr("t", self.now().timestamp());
         let node = if from.user == author.user {
             node.attr("from", author)
         } else if is_own(&author) && !from.is_group() {

@@ -32,7 +32,7 @@ impl Session {
         let Some(id) = submission.content.refers_to() else { return Ok(Ok(())) };
         let found = self.around.store.referred(&self.tenant, id).await?;
         let account = self.snapshot().phone;
-        Ok(check(submission, &found, account.as_deref(), Utc::now()))
+        Ok(check(submission, &found, account.as_deref(), self.now()))
     }
 
     /// The message that this one refers to, as far as it is known.

@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use chrono::{TimeDelta, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use futures_util::FutureExt;
 use serde::Serialize;
 use serde_json::json;
@@ -63,6 +63,8 @@ const PING_LIMIT: Duration = Duration::from_secs(10);
 const STABLE: Duration = Duration::from_secs(60);
 /// A session that somebody waits for goes before others for so many dials; one that fails more often waits its turn.
 const URGENT_DIALS: u32 = 3;
+/// How long a session rests whose task has panicked.
+const PANIC_PAUSE: Duration = Duration::from_secs(1);
 /// How long it may take until a new link is on the disk.
 const SAVE_LIMIT: Duration = Duration::from_secs(10);
 /// How long the server may take to confirm that a device is unlinked.
@@ -204,8 +206,8 @@ impl Session {
             timelock: Mutex::default(),
             asking: Mutex::default(),
             gone: AtomicBool::new(false),
+            snapshot: watch::Sender::new(Snapshot::new(around.store.clock().now())),
             around,
-            snapshot: watch::Sender::new(Snapshot::new(Utc::now())),
             live: Mutex::default(),
             lifecycle: tokio::sync::Mutex::default(),
             proxy: Mutex::default(),
@@ -216,6 +218,11 @@ impl Session {
             numbers: Numbers::default(),
             sent: AtomicU64::new(0),
         })
+    }
+
+    /// The time, as the store has it.
+    pub(super) fn now(&self) -> DateTime<Utc> {
+        self.around.store.clock().now()
     }
 
     /// Takes for granted what an earlier process wrote down: that it is linked, and with whom.
@@ -239,7 +246,7 @@ impl Session {
     pub fn snapshot(&self) -> Snapshot {
         let mut snapshot = self.snapshot.borrow().clone();
         if snapshot.state == State::Ready && self.ready_client().is_none() {
-            snapshot.apply(Signal::Offline, Utc::now());
+            snapshot.apply(Signal::Offline, self.now());
         }
         if self.queued.load(Ordering::Relaxed) && snapshot.is_under_way() && self.around.dials.held_up() {
             let message = "WhatsApp turned several sessions away: all wait until one login succeeds.";
@@ -313,7 +320,7 @@ impl Session {
         }
         let snapshot = self.snapshot.borrow().clone();
         let runs = lifecycle.task.as_ref().is_some_and(|(_, task)| !task.is_finished());
-        let reopens = snapshot.can_be_reopened(Utc::now());
+        let reopens = snapshot.can_be_reopened(self.now());
         if !runs || reopens {
             if snapshot.stops_client() && !reopens {
                 return Ok(());
@@ -321,14 +328,14 @@ impl Session {
             stop(&mut lifecycle).await;
             *lock(&self.code_for) = phone.map(|phone| (phone, false));
             let known = snapshot.is_paired() && snapshot.state != State::LoggedOut;
-            self.snapshot.send_replace(Snapshot::new(Utc::now()));
+            self.snapshot.send_replace(Snapshot::new(self.now()));
             if known {
                 self.apply(Signal::Linked { phone: snapshot.phone });
             }
             let cancel = CancellationToken::new();
             begin.forget_old_link = snapshot.state == State::LoggedOut;
             begin.take_back = snapshot.state == State::Replaced;
-            let task = tokio::spawn(self.clone().run(cancel.clone(), begin));
+            let task = tokio::spawn(self.clone().run_on(cancel.clone(), begin));
             lifecycle.task = Some((cancel, task));
         } else if !snapshot.is_paired() {
             if let Some(phone) = phone {
@@ -368,7 +375,7 @@ impl Session {
         }
         lifecycle.ended = true;
         lock(&self.lane).clear();
-        self.tell(json!({"state": "deleted", "status": Status::NotFound, "since": timestamp(Utc::now())}));
+        self.tell(json!({"state": "deleted", "status": Status::NotFound, "since": timestamp(self.now())}));
         Ok(Some(unlinked))
     }
 
@@ -399,8 +406,26 @@ impl Session {
         live.client.send_passkey_confirmation().await.map_err(|error| PasskeyRefused::Failed(error.to_string()))
     }
 
+    /// Runs, and begins again after a panic: a session without a task would be dead until somebody asks for it.
+    async fn run_on(self: Arc<Self>, cancel: CancellationToken, mut begin: Begin) {
+        while AssertUnwindSafe(self.clone().run(cancel.clone(), take(&mut begin))).catch_unwind().await.is_err() {
+            self.panicked();
+            if self.pause(PANIC_PAUSE, &cancel).await.is_break() {
+                return;
+            }
+        }
+    }
+
+    fn panicked(&self) {
+        self.around.panics.fetch_add(1, Ordering::Relaxed);
+        tracing::error!(tenant = %self.tenant, "a session's task failed badly; it starts again");
+        self.apply(Signal::Panicked);
+    }
+
     /// Runs clients, one after the other, until there is nothing more to do without a person.
     async fn run(self: Arc<Self>, cancel: CancellationToken, begin: Begin) {
+        #[cfg(test)]
+        tests::maybe_panic(&tests::RUNS, &self.tenant);
         let mut run = Run { by_person: begin.by_person, awaited: begin.awaited, ..Run::default() };
         let mut hold = loop {
             match self.prepare(begin.forget_old_link, begin.take_back).await {
@@ -416,7 +441,7 @@ impl Session {
         };
         loop {
             if let Some(hold) = hold.take() {
-                let wait = hold.remaining(Utc::now());
+                let wait = hold.remaining(self.now());
                 self.apply(Signal::Held(hold));
                 run.awaited = None;
                 let Some(wait) = wait else { return };
@@ -447,7 +472,7 @@ impl Session {
             store.change_record(tenant, |record| record.proxy = proxy).await?;
             return Ok(None);
         }
-        let hold = hold.filter(|hold| hold.is_in_force(Utc::now()));
+        let hold = hold.filter(|hold| hold.is_in_force(self.now()));
         if hold.is_some() && take_back {
             store.change_record(tenant, |record| record.hold = None).await?;
             return Ok(None);
@@ -499,9 +524,7 @@ impl Session {
             link.stop().await;
         }
         if panicked {
-            self.around.panics.fetch_add(1, Ordering::Relaxed);
-            tracing::error!(tenant = %self.tenant, "a session's task failed badly; it starts again");
-            self.apply(Signal::Panicked);
+            self.panicked();
         }
         if take(&mut run.abandoned) {
             tokio::select! {
@@ -513,7 +536,7 @@ impl Session {
 
     async fn use_client(&self, link: &mut Option<Link>, pass: Pass, run: &mut Run, cancel: &CancellationToken) {
         #[cfg(test)]
-        tests::maybe_panic(&self.tenant);
+        tests::maybe_panic(&tests::CLIENTS, &self.tenant);
         let failed_on_disk = self.snapshot.borrow().reason.as_ref().is_some_and(|why| why.code == "storage_failed");
         if failed_on_disk && !self.around.store.is_healthy().await {
             return self.apply(Signal::StorageFailed("The disk still does not take what is written.".into()));
@@ -546,11 +569,11 @@ impl Session {
         let in_a_row = run.failed(snapshot.again);
         match (snapshot.again.pause(in_a_row, rand::random()), snapshot.retry_at) {
             (Some(wait), _) => {
-                let until = TimeDelta::from_std(wait).ok().map(|wait| Utc::now() + wait);
+                let until = TimeDelta::from_std(wait).ok().map(|wait| self.now() + wait);
                 self.apply(Signal::Waits(until));
                 Some(wait)
             }
-            (None, Some(at)) => Some(a_little_longer((at - Utc::now()).to_std().unwrap_or_default())),
+            (None, Some(at)) => Some(a_little_longer((at - self.now()).to_std().unwrap_or_default())),
             (None, None) => None,
         }
     }
@@ -841,7 +864,7 @@ impl Session {
         let mut entered = None;
         self.snapshot.send_modify(|snapshot| {
             let before = snapshot.state;
-            snapshot.apply(signal, Utc::now());
+            snapshot.apply(signal, self.now());
             if snapshot.state != before {
                 let reason = snapshot.reason.as_ref().map(|reason| reason.code.as_str());
                 tracing::info!(tenant = %self.tenant, state = snapshot.state.as_str(), reason, "session");
@@ -965,11 +988,14 @@ mod tests {
     use super::*;
     use crate::{Server, Trust, cli::Cli};
 
-    /// How many more times the task of a tenant's session is to panic.
-    static PANICS: LazyLock<Mutex<BTreeMap<TenantId, u32>>> = LazyLock::new(Mutex::default);
+    /// How many more times the task of a tenant's session is to panic: with a client, and without one.
+    pub(super) static CLIENTS: Panics = LazyLock::new(Mutex::default);
+    pub(super) static RUNS: Panics = LazyLock::new(Mutex::default);
 
-    pub(super) fn maybe_panic(tenant: &TenantId) {
-        let due = lock(&PANICS).get_mut(tenant).filter(|left| **left > 0).map(|left| *left -= 1).is_some();
+    type Panics = LazyLock<Mutex<BTreeMap<TenantId, u32>>>;
+
+    pub(super) fn maybe_panic(panics: &Panics, tenant: &TenantId) {
+        let due = lock(panics).get_mut(tenant).filter(|left| **left > 0).map(|left| *left -= 1).is_some();
         assert!(!due, "a test asked for a panic");
     }
 
@@ -993,7 +1019,8 @@ mod tests {
         let server = Server::bind(&config, Trust::AnyServer { tls_roots: Vec::new() }).await.unwrap();
         let manager = server.manager();
         let [unlucky, calm] = ["unlucky", "calm"].map(|name| name.parse::<TenantId>().unwrap());
-        lock(&PANICS).insert(unlucky.clone(), 2);
+        lock(&CLIENTS).insert(unlucky.clone(), 2);
+        lock(&RUNS).insert(unlucky.clone(), 1);
         let seen = |session: &Arc<Session>, code: &'static str| {
             let session = session.clone();
             async move {
@@ -1010,7 +1037,7 @@ mod tests {
         let other = manager.open(&calm, None, None).await.unwrap();
         seen(&other, "connection_failed").await;
         seen(&session, "connection_failed").await;
-        assert_eq!(manager.panics(), 2);
+        assert_eq!(manager.panics(), 3);
         manager.shut_down().await;
     }
 }

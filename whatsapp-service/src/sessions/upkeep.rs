@@ -1,12 +1,19 @@
-//! What has to be done from time to time: giving up what has passed its deadline, and forgetting what is old.
+//! What has to be done from time to time: giving up what has passed its deadline, and forgetting what is old. Neither is
+//! done while the clock is not steady.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
-use chrono::{TimeDelta, Utc};
+use chrono::TimeDelta;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::{Manager, recipient::Recipient};
-use crate::store::StoreError;
+use crate::{store::StoreError, supervise::supervised};
 
 /// How often deadlines are looked at.
 const DEADLINES: Duration = Duration::from_secs(1);
@@ -14,6 +21,8 @@ const DEADLINES: Duration = Duration::from_secs(1);
 const CLEARING: Duration = Duration::from_secs(5);
 /// How often old rows are looked for.
 const FORGETTING: Duration = Duration::from_secs(60);
+/// How often the database's files are looked for.
+const FILES: Duration = Duration::from_secs(15);
 /// The pause between two steps of forgetting, so that those who send don't have to wait for it.
 const STEP: Duration = Duration::from_millis(50);
 /// How long a caller's key is remembered.
@@ -31,31 +40,12 @@ pub struct Retention {
 impl Manager {
     /// Never ends.
     pub async fn upkeep(self: Arc<Self>) {
-        let (mut deadlines, mut forgetting) = (interval(DEADLINES), interval(FORGETTING));
-        deadlines.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        forgetting.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let expiring = async {
-            loop {
-                deadlines.tick().await;
-                report(self.expire().await);
-            }
-        };
-        let forgetting = async {
-            loop {
-                forgetting.tick().await;
-                self.around.downloads.forget_idle();
-                report(self.forget_old().await);
-            }
-        };
-        let clearing = async {
-            let mut clearing = interval(CLEARING);
-            clearing.set_missed_tick_behavior(MissedTickBehavior::Delay);
-            loop {
-                clearing.tick().await;
-                report(self.clear_media().await);
-            }
-        };
-        tokio::join!(expiring, forgetting, clearing);
+        tokio::join!(
+            every(DEADLINES, "deadlines", || self.expire()),
+            every(CLEARING, "clearing media", || self.clear_media()),
+            every(FORGETTING, "forgetting", || self.forget_old()),
+            every(FILES, "looking at files", || self.store().look_at_files()),
+        );
     }
 
     async fn expire(&self) -> Result<(), StoreError> {
@@ -76,7 +66,7 @@ impl Manager {
 
     /// Removes the files that no message needs any more.
     async fn clear_media(&self) -> Result<(), StoreError> {
-        let idle = self.media().idle().await;
+        let idle = self.media().idle(self.store().clock().is_steady()).await;
         if idle.is_empty() {
             return Ok(());
         }
@@ -86,7 +76,13 @@ impl Manager {
     }
 
     async fn forget_old(&self) -> Result<(), StoreError> {
-        let now = Utc::now();
+        self.around.downloads.forget_idle();
+        let clock = self.store().clock();
+        if !clock.is_steady() {
+            return Ok(());
+        }
+        self.store().correct_times().await?;
+        let now = clock.now();
         while self.store().forget_messages(now - self.retention.messages, now - KEYS).await? {
             tokio::time::sleep(STEP).await;
         }
@@ -100,8 +96,84 @@ impl Manager {
     }
 }
 
-fn report(done: Result<(), StoreError>) {
-    if let Err(error) = done {
-        tracing::warn!(%error, "the database could not be kept up");
+/// Does something again and again, also after a panic. The log is told when it begins to fail, and when that is over.
+async fn every<F>(pause: Duration, what: &'static str, work: impl Fn() -> F)
+where
+    F: Future<Output = Result<(), StoreError>>,
+{
+    let is_failing = AtomicBool::new(false);
+    supervised(what, || async {
+        let mut ticks = interval(pause);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            let done = work().await;
+            match (is_failing.swap(done.is_err(), Ordering::Relaxed), done) {
+                (false, Err(error)) => tracing::warn!(what, %error, "the database can't be kept up"),
+                (true, Ok(())) => tracing::info!(what, "the database is kept up again"),
+                _ => {}
+            }
+        }
+    })
+    .await;
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::{
+        Trust,
+        cli::Cli,
+        egress::Policy,
+        sessions::Dialler,
+        store::{Accepted, Content, Draft, Idempotency, Seal},
+        tenant::TenantId,
+    };
+
+    fn draft(id: &str, manager: &Manager) -> Draft {
+        Draft {
+            id: id.into(),
+            recipient: "5511888888888".into(),
+            account: None,
+            content: Content::text(id.to_owned()),
+            reference: None,
+            expires_at: manager.store().clock().now() + TimeDelta::hours(1),
+            tried: false,
+            idempotency: Some(Idempotency { key: "key".into(), fingerprint: [1; 32] }),
+        }
+    }
+
+    #[tokio::test]
+    async fn nothing_is_forgotten_before_the_clock_has_been_steady() {
+        let data = tempfile::TempDir::new().unwrap();
+        let mut config = Cli::try_parse_from(["test"]).unwrap().config;
+        config.data_dir = data.path().into();
+        let trust = Trust::AnyServer { tls_roots: Vec::new() };
+        let manager =
+            Manager::new(&config, Seal::NONE, &trust, Dialler::new(None, &trust, Policy::new(false)).unwrap()).unwrap();
+        let (store, clock, acme) = (manager.store(), manager.store().clock(), "acme".parse::<TenantId>().unwrap());
+        let is_new = async |id: &str| {
+            let accepted = store.accept(&acme, vec![draft(id, &manager)], 9).await.unwrap().remove(0);
+            matches!(accepted, Accepted::New(_))
+        };
+        assert!(is_new("A").await);
+        for by in [TimeDelta::hours(25), TimeDelta::days(40 * 365)] {
+            clock.jump(by);
+            manager.forget_old().await.unwrap();
+            clock.pass(TimeDelta::minutes(9));
+            manager.forget_old().await.unwrap();
+            assert!(!is_new("B").await, "the same call would be sent twice");
+            clock.jump(-by);
+            clock.pass(TimeDelta::minutes(11));
+            manager.forget_old().await.unwrap();
+            assert!(!is_new("C").await);
+        }
+        clock.jump(TimeDelta::hours(25));
+        assert!(!clock.is_steady());
+        clock.pass(TimeDelta::minutes(10));
+        manager.forget_old().await.unwrap();
+        assert!(is_new("D").await, "a clock that stays where it is counts in the end");
     }
 }

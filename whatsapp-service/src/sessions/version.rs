@@ -13,6 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use super::library;
 use tokio::sync::Mutex;
 use whatsapp_rust::{http::HttpClient, version::fetch_latest_app_version, wacore::store::Device};
 
@@ -99,6 +100,7 @@ impl VersionSource {
 
 /// The version that the library was made with.
 pub fn built_in() -> Version {
+    library::start();
     let device = Device::new();
     (device.app_version_primary, device.app_version_secondary, device.app_version_tertiary)
 }

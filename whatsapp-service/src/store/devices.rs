@@ -156,7 +156,7 @@ impl Store {
         let tenant = tenant.clone();
         self.write(move |tx| {
             let sql = "UPDATE stores SET state = 'quarantined', at = ? WHERE tenant = ? AND state = 'live'";
-            tx.execute(sql, params![millis(Utc::now()), tx.tenant(&tenant)?]).map(drop)
+            tx.execute(sql, params![millis(tx.now()), tx.tenant(&tenant)?]).map(drop)
         })
         .await
     }
@@ -210,7 +210,7 @@ impl Tx<'_> {
     /// Begins a store for a tenant that has none, and returns its key.
     pub fn new_store(&self, tenant: &TenantId, record: &Record) -> rusqlite::Result<i64> {
         let sql = "INSERT INTO stores (tenant, state, at, record) VALUES (?, 'live', ?, x'')";
-        self.execute(sql, params![self.tenant(tenant)?, millis(Utc::now())])?;
+        self.execute(sql, params![self.tenant(tenant)?, millis(self.now())])?;
         let store = self.last_row();
         self.put_record(store, tenant, record)?;
         Ok(store)

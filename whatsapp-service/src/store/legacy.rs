@@ -11,7 +11,6 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use chrono::Utc;
 use rusqlite::{Connection, OpenFlags, Row};
 use serde::Deserialize;
 use serde_json::json;
@@ -33,7 +32,7 @@ use super::{
     data_dir::{create_private_dir, io_error},
     tx::{carry, damaged},
 };
-use crate::{encoding::hexadecimal, tenant::TenantId};
+use crate::{clock, encoding::hexadecimal, tenant::TenantId};
 
 const NOTE: &str = "The folders in here were used by an earlier version. What was in them is in service.db now.\n\
                     Never use them again: message keys are used once, and these would be used a second time.\n\
@@ -166,7 +165,7 @@ fn move_away(path: &Path) -> Result<(), StoreError> {
     fs::write(&note, NOTE).map_err(io_error("write", &note))?;
     let mut target = migrated.join(folder);
     if target.exists() {
-        target.as_mut_os_string().push(Utc::now().format("-%Y%m%dT%H%M%S%.6f").to_string());
+        target.as_mut_os_string().push(clock::wall().format("-%Y%m%dT%H%M%S%.6f").to_string());
     }
     fs::rename(path, target).map_err(io_error("move away", path))
 }

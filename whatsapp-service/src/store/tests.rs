@@ -1,5 +1,7 @@
 //! The database by itself: what a caller above it may rely on.
 
+mod clock;
+mod mark;
 mod sealed;
 
 use std::sync::Arc;
@@ -17,7 +19,35 @@ fn tenant(name: &str) -> TenantId {
 }
 
 fn open(folder: &TempDir) -> Store {
-    Store::open(&folder.path().join("service.db"), RULES, Seal::NONE).unwrap()
+    Store::open(&folder.path().join("service.db"), RULES, Seal::NONE, Clock::of_test()).unwrap()
+}
+
+impl Store {
+    /// Some of a tenant's events after this number.
+    async fn log(&self, tenant: &TenantId, after: i64, limit: usize) -> Result<Vec<Event>, StoreError> {
+        let (tenant, instance, seal) = (tenant.clone(), self.instance.clone(), self.seal.clone());
+        self.read(move |connection| {
+            let sql = "SELECT * FROM events WHERE tenant = (SELECT key FROM tenants WHERE name = ?) AND sequence > ? \
+                       ORDER BY sequence LIMIT ?";
+            let mut statement = connection.prepare(sql)?;
+            let params = rusqlite::params![tenant.as_str(), after, limit as i64];
+            statement.query_map(params, |row| events::event(row, &tenant, &instance, &seal))?.collect()
+        })
+        .await
+    }
+
+    /// The ids of a tenant's messages, the newest first.
+    async fn listed(&self, tenant: &TenantId, filter: Filter) -> Vec<String> {
+        let write = |message: &Message, _| format!("{}\n", message.id).into_bytes();
+        let all = self.messages(tenant, filter, Position::behind(i64::MAX), Room::ENDLESS, write).await.unwrap();
+        String::from_utf8(all.text).unwrap().lines().map(str::to_owned).collect()
+    }
+}
+
+impl<T> Claimed<T> {
+    fn now(self) -> Option<T> {
+        if let Self::Now(found) = self { Some(found) } else { None }
+    }
 }
 
 fn draft(id: &str, key: Option<(&str, u8)>) -> Draft {
@@ -54,7 +84,7 @@ async fn what_was_accepted_is_there_after_a_crash_and_with_the_next_process() {
     let (store, acme) = (open(&folder), tenant("acme"));
     let first = accept(&store, &acme, "A").await;
     accept(&store, &acme, "B").await;
-    assert_eq!(store.claim(&acme, first.row).await.unwrap().unwrap().id, "A");
+    assert_eq!(store.claim(&acme, first.row).await.unwrap().now().unwrap().id, "A");
     // A copy of the files as they are now is what a crash would leave.
     let crashed = TempDir::new().unwrap();
     for entry in std::fs::read_dir(folder.path()).unwrap() {
@@ -67,7 +97,7 @@ async fn what_was_accepted_is_there_after_a_crash_and_with_the_next_process() {
     assert!(pending[0].row < pending[1].row && pending[0].tenant == acme);
     assert_eq!(fate(&store, &acme, "A").await.status, MessageStatus::Unknown, "it may have left");
     assert_eq!(fate(&store, &acme, "B").await.status, MessageStatus::Queued, "it can't have");
-    let events = store.events(&acme, 0, 10).await.unwrap();
+    let events = store.log(&acme, 0, 10).await.unwrap();
     assert_eq!((events.len(), events[0].sequence, events[0].kind), (1, 1, EventKind::MessageStatus));
 }
 
@@ -92,7 +122,7 @@ async fn a_message_only_moves_on() {
     let read = fate(&store, &acme, "A").await;
     assert_eq!((read.status, read.delivered_at), (Read, delivered.delivered_at));
     let told: Vec<_> = store
-        .events(&acme, 0, 10)
+        .log(&acme, 0, 10)
         .await
         .unwrap()
         .iter()
@@ -133,8 +163,8 @@ async fn what_is_given_up_has_failed_only_if_it_cannot_have_left() {
     let why = b.failure.unwrap();
     assert_eq!((b.status, why.retryable, why.code.as_str()), (MessageStatus::Unknown, false, "because"));
     assert!(
-        store.claim(&acme, queued.row).await.unwrap().is_none()
-            && store.claim(&acme, tried.row).await.unwrap().is_none()
+        store.claim(&acme, queued.row).await.unwrap().now().is_none()
+            && store.claim(&acme, tried.row).await.unwrap().now().is_none()
     );
     assert!(store.recover().await.unwrap().is_empty());
     // Still, a late word counts.
@@ -175,13 +205,10 @@ async fn a_job_that_fails_undoes_itself_and_nothing_else() {
     let (_, broken, bug, _) = tokio::join!(before, broken, bug, after);
     assert!(matches!(broken, Err(StoreError::Database(_))));
     assert!(matches!(bug, Err(StoreError::Panicked)));
-    assert!(store.events(&acme, 0, 10).await.unwrap().is_empty(), "nothing of it is left");
+    assert!(store.log(&acme, 0, 10).await.unwrap().is_empty(), "nothing of it is left");
     assert_eq!(store.last_sequence(&acme).await.unwrap(), 0);
     assert!(store.is_healthy().await);
-    assert_eq!(
-        store.messages(&acme, Filter { status: None, since: None, before: None, limit: 9 }).await.unwrap().len(),
-        2
-    );
+    assert_eq!(store.listed(&acme, Filter::default()).await.len(), 2);
 }
 
 #[tokio::test]
@@ -224,7 +251,8 @@ async fn texts_are_dropped_when_they_are_not_needed_any_more() {
     for keep_bodies in [false, true] {
         let folder = TempDir::new().unwrap();
         let path = folder.path().join("service.db");
-        let (store, acme) = (Store::open(&path, Rules { keep_bodies, ..RULES }, Seal::NONE).unwrap(), tenant("acme"));
+        let (store, acme) =
+            (Store::open(&path, Rules { keep_bodies, ..RULES }, Seal::NONE, Clock::of_test()).unwrap(), tenant("acme"));
         accept(&store, &acme, "A").await;
         store.sent(&acme, "A", Utc::now(), None).await.unwrap();
         assert_eq!(fate(&store, &acme, "A").await.content.is_some(), keep_bodies);
@@ -252,9 +280,9 @@ async fn what_is_old_is_forgotten_step_by_step_and_nothing_else() {
     }
     assert_eq!(steps, 3, "500 at a time");
     assert_eq!(store.recover().await.unwrap().len(), 100, "what is to be done is kept");
-    assert_eq!(store.events(&acme, 0, 2000).await.unwrap().len(), 1100);
+    assert_eq!(store.log(&acme, 0, 2000).await.unwrap().len(), 1100);
     while store.forget_events(future).await.unwrap() {}
-    assert!(store.events(&acme, 0, 1).await.unwrap().is_empty());
+    assert!(store.log(&acme, 0, 1).await.unwrap().is_empty());
     assert_eq!(store.last_sequence(&acme).await.unwrap(), 1100, "numbers are not used again");
 }
 
@@ -270,7 +298,7 @@ async fn an_incoming_message_is_in_the_log_once() {
     store.received(&acme, vec![message("a", "1"), message("a", "2")]).await.unwrap();
     store.received(&acme, vec![message("a", "2"), message("b", "2"), message("a", "3")]).await.unwrap();
     store.received(&tenant("other"), vec![message("a", "1")]).await.unwrap();
-    let sequences: Vec<_> = store.events(&acme, 0, 10).await.unwrap().iter().map(|event| event.sequence).collect();
+    let sequences: Vec<_> = store.log(&acme, 0, 10).await.unwrap().iter().map(|event| event.sequence).collect();
     assert_eq!(sequences, [1, 2, 3, 4]);
 }
 
@@ -311,7 +339,7 @@ async fn what_opens_the_files_of_two_senders_with_one_id_is_told_apart_and_forgo
     store.received(&acme, vec![message("zoe", 1), message("ana", 2), message("zoe", 3)]).await.unwrap();
     let kept = store.kept(&acme, "same").await.unwrap();
     assert_eq!(kept.iter().map(|kept| kept.sender.as_str()).collect::<Vec<_>>(), ["zoe", "ana"]);
-    let urls: Vec<String> = store.events(&acme, 0, 10).await.unwrap().iter().map(|one| one.data.get().into()).collect();
+    let urls: Vec<String> = store.log(&acme, 0, 10).await.unwrap().iter().map(|one| one.data.get().into()).collect();
     let of = format!("{{\"mediaUrl\":\"/messages/same/media?of={}\"}}", kept[1].digest());
     assert_eq!(urls, ["{\"mediaUrl\":\"/messages/same/media\"}".to_owned(), of]);
     let path = |kept: &Kept| match &kept.what {
@@ -363,11 +391,11 @@ async fn a_database_of_the_first_released_schema_is_brought_up_to_date() {
     assert_eq!(fate(&store, &acme, "3EB0SENT").await.status, MessageStatus::Delivered);
     assert_eq!(fate(&store, &acme, "3EB0TRIED").await.status, MessageStatus::Unknown);
     let queued = fate(&store, &acme, "3EB0QUEUED").await;
-    let claimed = store.claim(&acme, queued.row).await.unwrap().unwrap();
+    let claimed = store.claim(&acme, queued.row).await.unwrap().now().unwrap();
     assert_eq!(claimed.content.unwrap().get(), r#"{"text":"still to be sent"}"#);
     let again = store.accept(&acme, vec![draft("new", Some(("key-1", 7)))], 1).await.unwrap();
     assert!(matches!(&again[0], Accepted::Known(message) if message.id == "3EB0SENT"));
-    let events = store.events(&acme, 0, 10).await.unwrap();
+    let events = store.log(&acme, 0, 10).await.unwrap();
     assert_eq!((events[0].id.as_str(), events[0].sequence), ("evt_0badcafe_1_1", 1));
     let webhook = store.webhook(&acme).await.unwrap();
     assert_eq!(
@@ -384,7 +412,10 @@ async fn a_database_of_a_newer_program_is_left_alone() {
     let newer = rusqlite::Connection::open(&path).unwrap();
     newer.pragma_update(None, "user_version", 99).unwrap();
     drop(newer);
-    assert!(matches!(Store::open(&path, RULES, Seal::NONE), Err(StoreError::TooNew { found: 99, known: 5 })));
+    assert!(matches!(
+        Store::open(&path, RULES, Seal::NONE, Clock::of_test()),
+        Err(StoreError::TooNew { found: 99, known: 6 })
+    ));
 }
 
 #[tokio::test]
@@ -419,7 +450,7 @@ async fn what_has_passed_its_deadline_does_not_leave() {
     let late = |id| Draft { expires_at: Utc::now() - TimeDelta::seconds(1), ..draft(id, None) };
     store.accept(&acme, vec![late("A"), Draft { tried: true, ..late("B") }], 2).await.unwrap();
     let row = fate(&store, &acme, "A").await.row;
-    assert!(store.claim(&acme, row).await.unwrap().is_none());
+    assert!(store.claim(&acme, row).await.unwrap().now().is_none());
     let expired = store.expire().await.unwrap();
     assert_eq!((expired.len(), expired[0].row), (1, row), "what is on its way is left to its attempt");
     assert_eq!(fate(&store, &acme, "A").await.failure.unwrap().code, "expired");
@@ -434,7 +465,7 @@ async fn what_an_attempt_left_without_a_word_is_given_up_in_the_end() {
     store.accept(&acme, vec![broken_off], 1).await.unwrap();
     assert!(store.expire().await.unwrap().is_empty(), "it may be on its way");
     let row = fate(&store, &acme, "A").await.row;
-    assert!(store.claim(&acme, row).await.unwrap().is_none());
+    assert!(store.claim(&acme, row).await.unwrap().now().is_none());
     assert_eq!(store.expire().await.unwrap().len(), 1);
     let given_up = fate(&store, &acme, "A").await;
     assert_eq!((given_up.status, given_up.is_settled()), (MessageStatus::Unknown, true), "nobody saw what came of it");

@@ -6,13 +6,14 @@ use chrono::{DateTime, Utc};
 use rusqlite::{Connection, OptionalExtension, Params, Row};
 
 use super::{StoreError, cells::Cells, is_corruption, news::Told, seal::Seal};
-use crate::tenant::TenantId;
+use crate::{clock::Clock, tenant::TenantId};
 
 /// A transaction that several jobs share, each undone by itself if it fails.
 pub struct Tx<'c> {
     connection: &'c Connection,
     rules: Rules,
     seal: &'c Seal,
+    clock: &'c Clock,
     told: Vec<Told>,
     lost: bool,
 }
@@ -28,8 +29,18 @@ pub struct Rules {
 
 impl<'c> Tx<'c> {
     /// Right after the transaction has begun.
-    pub fn new(connection: &'c Connection, rules: Rules, seal: &'c Seal) -> Self {
-        Self { connection, rules, seal, told: Vec::new(), lost: false }
+    pub fn new(connection: &'c Connection, rules: Rules, seal: &'c Seal, clock: &'c Clock) -> Self {
+        Self { connection, rules, seal, clock, told: Vec::new(), lost: false }
+    }
+
+    /// The time.
+    pub fn now(&self) -> DateTime<Utc> {
+        self.clock.now()
+    }
+
+    /// Whether something may expire now.
+    pub fn is_steady(&self) -> bool {
+        self.clock.is_steady()
     }
 
     /// What the settings say.

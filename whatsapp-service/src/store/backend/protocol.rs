@@ -1,6 +1,5 @@
 //! What the protocol needs beside keys: groups, contacts, devices, tokens, and messages on their way.
 
-use chrono::Utc;
 use whatsapp_rust::{
     async_trait,
     wacore::{
@@ -231,8 +230,8 @@ impl ProtocolStore for DeviceBackend {
     }
 
     async fn store_sent_message(&self, chat_jid: &str, message_id: &str, payload: &[u8]) -> Result<()> {
-        let (name, payload) = (name(&[chat_jid, message_id]), payload.to_vec());
-        self.write(move |cells| cells.put_until(Kind::Sent, &name, &payload, Some(kept_until()))).await
+        let (name, payload, until) = (name(&[chat_jid, message_id]), payload.to_vec(), Some(self.kept_until()));
+        self.write(move |cells| cells.put_until(Kind::Sent, &name, &payload, until)).await
     }
 
     async fn take_sent_message(&self, chat_jid: &str, message_id: &str) -> Result<Option<Vec<u8>>> {
@@ -257,8 +256,9 @@ impl ProtocolStore for DeviceBackend {
     async fn store_pending_inbound_batch(&self, rows: &[PendingInboundRow<'_>]) -> Result<()> {
         let rows: Vec<_> =
             rows.iter().map(|row| (name(&[row.chat, row.sender, row.id]), row.message.to_vec())).collect();
+        let until = Some(self.kept_until());
         self.write(move |cells| {
-            let (mut rows, until) = (rows.iter(), Some(kept_until()));
+            let mut rows = rows.iter();
             rows.try_for_each(|(name, message)| cells.put_until(Kind::PendingInbound, name, message, until))
         })
         .await
@@ -312,7 +312,9 @@ fn put_tc_token(cells: &Cells<'_>, jid: &str, token: &TcTokenEntry) -> rusqlite:
     cells.put(Kind::TcToken, jid.as_bytes(), &encode(token)?)
 }
 
-/// Until when a text is kept that was stored now.
-fn kept_until() -> i64 {
-    Utc::now().timestamp_millis() + KEPT_FOR
+impl DeviceBackend {
+    /// Until when a text is kept that was stored now.
+    fn kept_until(&self) -> i64 {
+        self.store.clock().now().timestamp_millis() + KEPT_FOR
+    }
 }

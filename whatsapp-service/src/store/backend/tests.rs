@@ -29,6 +29,7 @@ use whatsapp_rust::{
 use whatsapp_rust_sqlite_storage::SqliteStore;
 
 use crate::{
+    clock::Clock,
     store::{Owner, Record, Rules, Seal, Store, StoreError, cells},
     tenant::TenantId,
 };
@@ -56,7 +57,7 @@ fn open(folder: &TempDir) -> Arc<Store> {
 
 fn open_with(folder: &TempDir, seal: Seal) -> Arc<Store> {
     let rules = Rules { keep_bodies: false, webhook_for_all: false };
-    Arc::new(Store::open(&folder.path().join("service.db"), rules, seal).unwrap())
+    Arc::new(Store::open(&folder.path().join("service.db"), rules, seal, Clock::of_test()).unwrap())
 }
 
 fn tenant(name: &str) -> TenantId {
