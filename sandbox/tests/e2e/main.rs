@@ -2,6 +2,7 @@
 
 mod abuse;
 mod baileys;
+mod bodies;
 #[path = "../client/mod.rs"]
 mod client;
 mod codes;
@@ -14,6 +15,7 @@ mod examples;
 mod fleet;
 mod harness;
 mod kinds;
+mod lists;
 mod log;
 mod media;
 mod metrics;
@@ -29,6 +31,7 @@ mod received;
 mod received_media;
 mod receiver;
 mod relay;
+mod requests;
 mod restarts;
 mod sending;
 mod soak;

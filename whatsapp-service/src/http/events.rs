@@ -4,7 +4,7 @@ use std::{collections::VecDeque, convert::Infallible, sync::Arc, time::Duration}
 
 use axum::{
     Json,
-    extract::{Query, State, rejection::QueryRejection},
+    extract::State,
     http::HeaderMap,
     response::{
         IntoResponse, Response,
@@ -15,7 +15,12 @@ use futures_util::stream;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use super::{App, caller::Tenant, problem::Problem};
+use super::{
+    App,
+    caller::Tenant,
+    problem::Problem,
+    query::{Query, invalid},
+};
 use crate::{
     store::{Event, Watch},
     tenant::TenantId,
@@ -58,12 +63,11 @@ pub struct Events {
 pub async fn list(
     State(app): State<Arc<App>>,
     Tenant(tenant): Tenant,
-    page: Result<Query<Page>, QueryRejection>,
+    Query(page): Query<Page>,
 ) -> Result<Json<Events>, Problem> {
-    let Query(page) = page.map_err(|error| Problem::bad_request("invalid_query", error.body_text()))?;
     let limit = page.limit.unwrap_or(DEFAULT_LIMIT);
     if !(1..=MAX_LIMIT).contains(&limit) {
-        return Err(Problem::bad_request("invalid_query", format!("limit: must be from 1 to {MAX_LIMIT}")));
+        return Err(invalid(format!("limit: must be from 1 to {MAX_LIMIT}")));
     }
     let mut events = app.manager.store().events(&tenant, page.after.unwrap_or(0), limit + 1).await?;
     let more = events.len() > limit;
@@ -86,10 +90,9 @@ pub async fn list(
 pub async fn stream(
     State(app): State<Arc<App>>,
     Tenant(tenant): Tenant,
-    page: Result<Query<Page>, QueryRejection>,
+    Query(page): Query<Page>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let Query(page) = page.map_err(|error| Problem::bad_request("invalid_query", error.body_text()))?;
     let resumed = match headers.get("last-event-id") {
         None => None,
         Some(id) => Some(id.to_str().ok().and_then(|id| id.parse().ok()).ok_or_else(|| {

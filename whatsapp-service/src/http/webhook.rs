@@ -7,11 +7,7 @@ use chrono::Utc;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{
-    App,
-    caller::{Body, Tenant},
-    problem::Problem,
-};
+use super::{App, body::Body, caller::Tenant, problem::Problem};
 use crate::{clock::timestamp, store::EventKind, tenant::TenantId};
 
 /// `PUT /webhook`'s body.

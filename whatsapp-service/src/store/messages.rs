@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use rusqlite::{Connection, Row, params};
+use rusqlite::{Connection, Row, params, params_from_iter, types::Value};
 use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
 use utoipa::ToSchema;
@@ -97,6 +97,12 @@ impl Failure {
     }
 }
 
+/// What a message can be.
+pub const KINDS: [&str; 12] = [
+    "text", "image", "video", "audio", "voice", "document", "sticker", "location", "contact", "reaction", "edit",
+    "revoke",
+];
+
 /// A message and its fate. It serialises to what `GET /messages/{id}` answers.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
@@ -106,8 +112,10 @@ pub struct Message {
     pub row: i64,
     /// WhatsApp's id of it.
     pub id: String,
-    /// What it is, as [`ContentKind::as_str`](super::ContentKind::as_str) says it.
-    #[serde(skip)]
+    /// What it is: one of [`KINDS`], or `media` where an earlier version did not write down more.
+    #[schema(
+        pattern = "^(text|image|video|audio|voice|document|sticker|location|contact|reaction|edit|revoke|media)$"
+    )]
     pub kind: String,
     /// The digits that the caller gave.
     #[serde(skip)]
@@ -242,11 +250,20 @@ pub struct Pending {
 }
 
 /// Which messages to list.
+#[derive(Clone, Default)]
 pub struct Filter {
     /// Only those in this status.
     pub status: Option<MessageStatus>,
+    /// Only those of this kind.
+    pub kind: Option<String>,
+    /// Only those to this recipient, as its caller wrote it or as WhatsApp knows it.
+    pub recipient: Option<String>,
+    /// Only those that their caller calls so.
+    pub reference: Option<String>,
     /// Only those accepted at this time or later.
     pub since: Option<DateTime<Utc>>,
+    /// Only those accepted before this time.
+    pub until: Option<DateTime<Utc>>,
     /// Only those accepted before this one.
     pub before: Option<i64>,
     /// At most this many.
@@ -349,7 +366,7 @@ impl Store {
         let (tenant, id, number) = (tenant.clone(), id.to_owned(), number.to_owned());
         self.write(move |tx| {
             let sql = "UPDATE messages SET number = ? WHERE tenant = ? AND id = ?";
-            tx.execute(sql, params![number, tx.tenant(&tenant)?, id]).map(drop)
+            tx.execute(sql, params![number, tx.known_tenant(&tenant)?, id]).map(drop)
         })
     }
 
@@ -406,7 +423,7 @@ impl Store {
             let given_up = self.write(move |tx| {
                 let sql = "SELECT row FROM messages INDEXED BY messages_by_status \
                            WHERE tenant = ? AND status IN ('queued', 'unknown') AND pending = 1 LIMIT 200";
-                let rows = tx.all(sql, [tx.tenant(&tenant)?], |row| row.get::<_, i64>(0))?;
+                let rows = tx.all(sql, [tx.known_tenant(&tenant)?], |row| row.get::<_, i64>(0))?;
                 for row in &rows {
                     tx.give_up(&tenant, *row, failure.clone())?;
                 }
@@ -536,15 +553,25 @@ impl Store {
             "SELECT {COLUMNS} FROM messages WHERE tenant = (SELECT key FROM tenants WHERE name = ?1) \
              AND row < ?2"
         );
-        if let Some(status) = filter.status {
-            sql += &format!(" AND status = '{}'", status.as_str());
-        }
-        sql += " ORDER BY row DESC LIMIT ?3";
+        let before = filter.before.unwrap_or(i64::MAX);
+        let mut values: Vec<Value> = vec![tenant.as_str().to_owned().into(), before.into()];
+        let mut only = |condition: &str, value: Option<Value>| {
+            if let Some(value) = value {
+                values.push(value);
+                sql += &format!(" AND {}", condition.replace('?', &format!("?{}", values.len())));
+            }
+        };
+        only("status = ?", filter.status.map(|status| status.as_str().to_owned().into()));
+        only("coalesce(kind, 'text') = ?", filter.kind.map(Value::from));
+        only("(recipient = ? OR number = ?)", filter.recipient.map(Value::from));
+        only("reference = ?", filter.reference.map(Value::from));
+        only("accepted_at < ?", filter.until.map(|until| millis(until).into()));
+        values.push((filter.limit as i64).into());
+        sql += &format!(" ORDER BY row DESC LIMIT ?{}", values.len());
         self.read(move |connection| {
-            let before = filter.before.unwrap_or(i64::MAX);
             let mut statement = connection.prepare_cached(&sql)?;
             let read = |row: &Row<'_>| read(row, &tenant, &seal);
-            let found = statement.query_map(params![tenant.as_str(), before, filter.limit as i64], read)?;
+            let found = statement.query_map(params_from_iter(values), read)?;
             // They come by their age, so that the first that is too old ends the search.
             let recent = |message: &Message| filter.since.is_none_or(|since| message.accepted_at >= since);
             let found = found.take_while(|message| message.as_ref().map_or(true, recent));
@@ -607,7 +634,7 @@ impl Tx<'_> {
         }
         let content =
             to_raw_value(&draft.content).map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))?;
-        let (kind, place) = (draft.content.kind.as_str(), [name.as_str().as_bytes(), draft.id.as_bytes()]);
+        let (kind, place) = (draft.content.kind.word(), [name.as_str().as_bytes(), draft.id.as_bytes()]);
         self.execute(
             "INSERT INTO messages (tenant, id, recipient, account, content, reference, status, pending, tried, attempts, \
              accepted_at, expires_at, kind, media) VALUES (?1, ?2, ?3, ?4, ?5, ?6, 'queued', 1, ?7, ?7, ?8, ?9, ?10, ?11)",

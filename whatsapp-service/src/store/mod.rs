@@ -42,7 +42,7 @@ pub use self::{
     figures::Figures,
     kept::{Kept, KeptFor, MediaSource, PollKey},
     legacy::DamagedFolder,
-    messages::{Accepted, Draft, Failure, Filter, Idempotency, Message, MessageStatus, Pending},
+    messages::{Accepted, Draft, Failure, Filter, Idempotency, KINDS, Message, MessageStatus, Pending},
     news::{Waiting, Watch},
     referred::{Logged, Referred},
     rekey::rekey,

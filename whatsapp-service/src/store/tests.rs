@@ -178,10 +178,7 @@ async fn a_job_that_fails_undoes_itself_and_nothing_else() {
     assert!(store.events(&acme, 0, 10).await.unwrap().is_empty(), "nothing of it is left");
     assert_eq!(store.last_sequence(&acme).await.unwrap(), 0);
     assert!(store.is_healthy().await);
-    assert_eq!(
-        store.messages(&acme, Filter { status: None, since: None, before: None, limit: 9 }).await.unwrap().len(),
-        2
-    );
+    assert_eq!(store.messages(&acme, Filter { limit: 9, ..Filter::default() }).await.unwrap().len(), 2);
 }
 
 #[tokio::test]
@@ -384,7 +381,7 @@ async fn a_database_of_a_newer_program_is_left_alone() {
     let newer = rusqlite::Connection::open(&path).unwrap();
     newer.pragma_update(None, "user_version", 99).unwrap();
     drop(newer);
-    assert!(matches!(Store::open(&path, RULES, Seal::NONE), Err(StoreError::TooNew { found: 99, known: 5 })));
+    assert!(matches!(Store::open(&path, RULES, Seal::NONE), Err(StoreError::TooNew { found: 99, .. })));
 }
 
 #[tokio::test]
