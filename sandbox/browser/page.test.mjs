@@ -429,5 +429,27 @@ test("the service shows its own interface, with the help of nobody else", { time
   await seen("its header Idempotency-Key", operation.getByText("Idempotency-Key", { exact: true }));
   await operation.getByRole("link", { name: "SendRequest" }).first().click();
   await seen("what its body holds", page.locator("#SendRequest").getByText("expiresIn", { exact: true }));
+  await operation.getByRole("link", { name: "SendForm" }).first().click();
+  await seen("what its form holds", page.locator("#SendForm").getByText("caption", { exact: true }));
+  const text = await page.locator("main").textContent();
+  assert.ok(text.includes("required") && !text.includes("always"), "a field that has to be there is called required");
+
+  const headings = await page.locator("h2").allTextContents();
+  assert.deepEqual(headings, ["Sessions", "Messages", "Events", "Operation", "Bodies"]);
+  const summaries = await page.locator("details:has(.method) > summary").allTextContents();
+  assert.match(summaries[0], /^POST\s*\/session\s/, "a newcomer begins by making a session");
+  const place = (path) => summaries.findIndex((summary) => new RegExp(`^[A-Z]+\\s*${path}\\s`).test(summary));
+  assert.ok(place("/status") < place("/send") && place("/send") < place("/messages") && place("/events") < place("/livez"), summaries.join("\n"));
+  for (const summary of summaries) {
+    const [, method, path] = summary.match(/^([A-Z]+)\s*(\/\S*)\s/) ?? assert.fail(summary);
+    assert.ok(!summary.slice(1).includes(`${method} ${path}`), `method and path stand there twice: ${summary}`);
+  }
+
+  // On a phone nothing is wider than the screen, also when all is open.
+  await page.setViewportSize({ width: 390, height: 844 });
+  await page.evaluate(() => document.querySelectorAll("details").forEach((shown) => (shown.open = true)));
+  const widest = await page.evaluate(() => document.documentElement.scrollWidth);
+  assert.ok(widest <= 390, `the page is ${widest} px wide on a screen of 390`);
+  if (process.env.SCREENSHOT) await page.screenshot({ path: process.env.SCREENSHOT.replace(/(\.\w+)?$/, "-docs$1"), animations: "disabled" });
   assert.deepEqual(problems, []);
 });

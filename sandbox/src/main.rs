@@ -66,7 +66,7 @@ fn main() -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("sandbox: {error:#}");
+            eprintln!("sandbox: {}", cli::in_full(&error));
             ExitCode::FAILURE
         }
     }

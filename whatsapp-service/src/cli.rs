@@ -125,7 +125,7 @@ pub fn run(cli: Cli, trust: Trust) -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("whatsapp-service: {error:#}");
+            eprintln!("whatsapp-service: {}", in_full(&error));
             ExitCode::FAILURE
         }
     }
@@ -146,6 +146,15 @@ pub fn serve(config: &Config, trust: Trust) -> anyhow::Result<()> {
     // What is left are tasks of clients that did not stop in time; they don't hold the process.
     runtime.shutdown_timeout(Duration::from_millis(500));
     Ok(())
+}
+
+/// An error with its causes, each said once: many name their cause themselves.
+pub fn in_full(error: &anyhow::Error) -> String {
+    error.chain().fold(String::new(), |said, cause| match cause.to_string() {
+        cause if said.is_empty() => cause,
+        cause if said.contains(&cause) => said,
+        cause => format!("{said}: {cause}"),
+    })
 }
 
 fn pair(api: &Api, tenant: &str, phone: Option<String>) -> anyhow::Result<()> {

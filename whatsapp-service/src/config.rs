@@ -152,12 +152,17 @@ pub struct Config {
     #[arg(long, env = "MEDIA_FETCH_TIMEOUT", default_value = "60", value_parser = parse_seconds)]
     pub media_fetch_timeout: Duration,
 
-    /// The largest request body, in bytes.
+    /// The largest request body, in bytes, without the media that is in it as base64.
     #[arg(long, env = "BODY_LIMIT", default_value_t = 1024 * 1024)]
     pub body_limit: usize,
 
-    /// How long a client may take to send a request's head, and then its body, in seconds; of a form, each field, and a
-    /// second more for every 64 KiB of it. An idle connection is closed after this time too.
+    /// How much memory the bodies of all requests may take together, in bytes, each counted twice: as it came, and as it
+    /// was read. A tenant may have three quarters of it, and one body half of that.
+    #[arg(long, env = "BODY_MEMORY", default_value_t = 384 * 1024 * 1024)]
+    pub body_memory: u64,
+
+    /// How long a client may take to send a request's head, and then its body, in seconds, and a second more for every
+    /// 64 KiB of it; of a form, each field. An idle connection is closed after this time too.
     #[arg(long, env = "READ_TIMEOUT", default_value = "30", value_parser = parse_seconds)]
     pub read_timeout: Duration,
 

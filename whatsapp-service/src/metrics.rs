@@ -298,10 +298,13 @@ impl Commits {
     }
 }
 
+/// A method's name. A caller may name it as it likes: of others only that is told.
+pub fn method(method: &axum::http::Method) -> &'static str {
+    known(method.as_str(), &["GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS"])
+}
+
 /// A request was answered. `route` is the path as the router knows it, if it does.
-pub fn answered(method: &axum::http::Method, route: Option<&str>, status: u16, took: Duration) {
-    // A caller may name its method as it likes.
-    let method = known(method.as_str(), &["GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS"]);
+pub fn answered(method: &'static str, route: Option<&str>, status: u16, took: Duration) {
     let route = route.unwrap_or(OTHER).to_owned();
     counter!(REQUESTS, "method" => method, "route" => route.clone(), "status" => status.to_string()).increment(1);
     histogram!(REQUEST_SECONDS, "method" => method, "route" => route).record(took);

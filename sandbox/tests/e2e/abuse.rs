@@ -173,7 +173,7 @@ fn raw(url: &str, says: &[&[u8]]) -> String {
 #[tokio::test]
 async fn the_answers_to_abuse_are_json_too() {
     let world = World::start().await;
-    let head = request_head("/send", "Content-Length: 99999999");
+    let head = request_head("/send", "Content-Length: 999999999");
     let answer = raw(&world.service.url, &[head.as_bytes()]);
     let body = answer.split("\r\n\r\n").nth(1).unwrap();
     assert_eq!(serde_json::from_str::<Value>(body).unwrap()["code"], "payload_too_large");

@@ -100,6 +100,19 @@ async fn pair_says_why_it_did_not_work() {
 }
 
 #[tokio::test]
+async fn an_address_that_is_taken_is_said_once() {
+    let world = World::start().await;
+    let data = TempDir::new().unwrap();
+    let port = world.service.url.rsplit(':').next().unwrap().to_owned();
+    let mut command = Command::new(&*SERVICE);
+    command.env("INTERNAL_SECRET", SECRET).env("HOST", "127.0.0.1").env("PORT", port).env("DATA_DIR", data.path());
+    let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(!output.status.success());
+    assert_eq!(said.matches("Address already in use").count(), 1, "{said}");
+}
+
+#[tokio::test]
 async fn help_is_worth_reading() {
     let world = World::start().await;
     let (ok, help, _) = run(&world, &["--help"]).await;

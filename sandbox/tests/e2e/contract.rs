@@ -16,11 +16,8 @@ async fn nobody_learns_anything_without_the_secret() {
                 if let Some(secret) = secret {
                     request = request.header("X-Internal-Secret", secret);
                 }
-                assert_eq!(
-                    answer(request).await,
-                    (StatusCode::UNAUTHORIZED, json!({"error": "Unauthorized"})),
-                    "{path}"
-                );
+                let (status, refused) = answer(request).await;
+                assert_eq!((status, &refused["error"]), (StatusCode::UNAUTHORIZED, &json!("Unauthorized")), "{path}");
             }
         }
     }

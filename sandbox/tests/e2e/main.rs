@@ -2,6 +2,7 @@
 
 mod abuse;
 mod baileys;
+mod bodies;
 #[path = "../client/mod.rs"]
 mod client;
 mod clocks;
@@ -17,6 +18,7 @@ mod examples;
 mod fleet;
 mod harness;
 mod kinds;
+mod lists;
 mod log;
 mod media;
 mod metrics;
@@ -32,6 +34,7 @@ mod received;
 mod received_media;
 mod receiver;
 mod relay;
+mod requests;
 mod restarts;
 mod sending;
 mod soak;

@@ -296,7 +296,6 @@ async fn what_can_not_be_sent_is_said_with_the_field() {
         assert!(problem["message"].as_str().unwrap().contains(word), "{problem}");
     }
     for (fields, word) in [
-        (vec![("location", "x")], "field"),
         (vec![("voice", "yes")], "`voice`"),
         (vec![("message", "a"), ("message", "b")], "`message`"),
         (vec![("expiresIn", "soon")], "`expiresIn`"),
@@ -389,12 +388,21 @@ async fn a_url_is_fetched_within_limits_and_the_bytes_tell_what_they_are() {
     assert_eq!(world.uploads().await, 1, "the same bytes");
     let (_, table) = acme.call(Method::POST, "/send", Some(url("/table"))).await;
     assert_eq!(world.until_file(BRUNO, &table["id"]).await.0["media"]["mimetype"], "text/csv");
-    let not_fetched = ["/r4", "/zero", "/file", "/packed", "/silent", "/stalling", "/nothing"];
+    let not_fetched = [
+        ("/r4", false),
+        ("/zero", false),
+        ("/file", false),
+        ("/packed", false),
+        ("/silent", true),
+        ("/stalling", true),
+        ("/nothing", false),
+    ];
     let mut messages = std::collections::BTreeSet::new();
-    for path in not_fetched {
+    for (path, retryable) in not_fetched {
         let call = acme.call(Method::POST, "/send", Some(url(path)));
-        let (status, problem) = tokio::time::timeout(PATIENCE, call).await.expect(path);
+        let (status, mut problem) = tokio::time::timeout(PATIENCE, call).await.expect(path);
         assert_eq!((status.as_u16(), &problem["code"]), (422, &json!("media_not_fetched")), "{path}: {problem}");
+        assert_eq!(problem["retryable"].take(), retryable, "{path}");
         messages.insert(problem.to_string());
     }
     assert_eq!(messages.len(), 1, "nothing is told of the network: {messages:?}");

@@ -7,7 +7,7 @@ use reqwest::{Method, Response};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use tokio::task::JoinSet;
-use whatsapp_rust::{UploadOptions, prelude::wa, wacore::download::MediaType};
+use whatsapp_rust::{Jid, SendOptions, UploadOptions, prelude::wa, wacore::download::MediaType};
 use whatsapp_simulator::{Config, Phone};
 
 use crate::{
@@ -375,4 +375,27 @@ async fn a_file_for_which_there_is_no_room_has_to_wait() {
     let response = get(&world.service, Method::GET, &first, &[]).await;
     assert_eq!(response.status(), 200, "what was fetched takes no more room than it needs");
     bruno.stop().await;
+}
+
+#[tokio::test]
+async fn whatever_the_id_of_a_message_holds_it_can_be_named_in_a_path() {
+    let world = World::start().await;
+    world.pair("acme", ANA).await;
+    let acme = world.service.tenant("acme");
+    let (client, _) = TestClient::paired(&world.simulator, &Phone::parse(BRUNO).unwrap()).await;
+    let file = bytes(500, 3);
+    for id in ["with a space", " ", "line\nend\r\n", "a/b?c=d#e", "100%", "%20", "+", "ação 😀", "\"'`\\"] {
+        let message =
+            wa::Message { document_message: Some(document(&client, &file).await).into(), ..Default::default() };
+        let options = SendOptions::default().with_message_id(id);
+        client.client.send_message_with_options(Jid::pn(ANA), message, options).await.expect("it is sent");
+        let told = told_to(&world, "acme", &json!(id)).await;
+        let url = told["mediaUrl"].as_str().unwrap();
+        let response = get(&world.service, Method::GET, url, &[]).await;
+        assert_eq!(response.status(), 200, "{id:?}: {url}");
+        assert!(response.bytes().await.unwrap() == file, "{id:?}");
+        let (status, read) = acme.call(Method::POST, &url.replace("/media", "/read"), None).await;
+        assert_eq!((status.as_u16(), &read["id"]), (200, &json!(id)), "{id:?}: {read}");
+    }
+    client.stop().await;
 }

@@ -2,38 +2,34 @@
 
 use std::collections::{HashMap, HashSet};
 
-use axum::body::Bytes;
-use base64::{Engine, prelude::BASE64_STANDARD};
 use futures_util::{StreamExt, stream};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 use utoipa::ToSchema;
 
-use super::{App, problem::Problem};
+use super::{App, base64::Base64, problem::Problem};
 use crate::{
     encoding::hexadecimal,
-    media::{Claim, NotTaken, Taken},
+    media::{Claim, FetchFailure, NotTaken, Taken},
     store::{Content, ContentKind, Media},
     tenant::TenantId,
 };
 
 /// How many URLs of a call are read from at once.
 const SIDE_BY_SIDE: usize = 4;
-/// How much base64 is decoded at a time: whole groups of four characters.
-const PIECE: usize = 64 * 1024;
 
 /// Media by its URL or as base64: one of both.
 #[derive(Default, Deserialize, ToSchema)]
+#[serde(expecting = "an object")]
 #[schema(as = SendMedia)]
 pub struct Attachment {
     /// Where the bytes are fetched from, with http or https. It must lead to a public address.
     #[schema(max_length = 2048)]
     pub url: Option<String>,
-    /// The bytes themselves; the whole call is limited by `BODY_LIMIT`.
-    #[schema(min_length = 1, content_encoding = "base64")]
-    pub base64: Option<String>,
+    /// The bytes themselves, as base64 or as a `data:` URI.
+    #[schema(value_type = Option<String>, min_length = 1, content_encoding = "base64")]
+    pub base64: Option<Base64>,
     /// What they are; without it, the bytes tell.
     #[schema(max_length = 128)]
     pub mimetype: Option<String>,
@@ -47,7 +43,7 @@ pub enum Source {
     /// Somewhere else.
     Url(String),
     /// In the call, as base64.
-    Base64(String),
+    Base64(Base64),
     /// On the disk already.
     Here(Box<Taken>),
 }
@@ -71,7 +67,7 @@ impl Wanted {
     pub fn identity(&self) -> Value {
         let source = match &self.source {
             Source::Url(url) => json!({ "url": url }),
-            Source::Base64(text) => json!({"base64": hexadecimal(&Sha256::digest(text))}),
+            Source::Base64(text) => json!({"base64": hexadecimal(&text.digest())}),
             Source::Here(taken) => json!({"sha256": hexadecimal(&taken.parcel.sha256)}),
         };
         let Claim { mimetype, voice, sticker, document, .. } = &self.claim;
@@ -95,11 +91,11 @@ impl Wanted {
         let Self { source, claim, filename, caption, reply_to } = self;
         let taken = match source {
             Source::Here(taken) => *taken,
-            Source::Base64(text) => app.manager.media().take(tenant, &claim, decoded(&text)).await?,
+            Source::Base64(text) => app.manager.media().take(tenant, &claim, text.decoded()).await?,
             Source::Url(_) => match place.and_then(|place| fetched.0.get(&place)) {
                 Some(Ok(taken)) => taken.again(),
                 Some(Err(problem)) => return Err(problem.clone()),
-                None => return Err(NotTaken::NotFetched.into()),
+                None => return Err(NotTaken::from(FetchFailure::TooSlow).into()),
             },
         };
         if caption.is_some() && !taken.kind.takes_caption() {
@@ -142,7 +138,11 @@ impl Fetched {
             })
             .collect();
         let fetching = wanted.into_iter().map(|(place, url, claim)| async move {
-            (place, fetch(app, tenant, &url, claim, deadline).await.map_err(Problem::from))
+            let fetched = fetch(app, tenant, &url, claim, deadline).await;
+            if let Err(NotTaken::NotFetched(failure)) = &fetched {
+                tracing::info!(%tenant, reason = failure.as_str(), "media could not be fetched from its URL");
+            }
+            (place, fetched.map_err(Problem::from))
         });
         Self(stream::iter(fetching).buffer_unordered(SIDE_BY_SIDE).collect().await)
     }
@@ -153,11 +153,4 @@ async fn fetch(app: &App, tenant: &TenantId, url: &str, claim: Claim, deadline: 
     let fetched = shelf.fetch(tenant, url, deadline).await?;
     let claim = Claim { hint: fetched.hint.clone(), ..claim };
     shelf.take(tenant, &claim, fetched.bytes()).await
-}
-
-fn decoded(text: &str) -> impl futures_util::Stream<Item = Result<Bytes, NotTaken>> + Send {
-    let wrong = |_| NotTaken::Invalid("`media.base64` is not base64 (RFC 4648, with padding)".into());
-    let pieces =
-        text.as_bytes().chunks(PIECE).map(move |piece| BASE64_STANDARD.decode(piece).map(Bytes::from).map_err(wrong));
-    stream::iter(pieces)
 }

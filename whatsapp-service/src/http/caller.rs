@@ -1,14 +1,13 @@
-//! Who calls, and what they send.
+//! Who calls.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use axum::{
-    extract::{FromRequest, FromRequestParts, MatchedPath, Request, State},
+    extract::{FromRequestParts, MatchedPath, Request, State},
     http::{HeaderMap, HeaderValue, Method, StatusCode, header::CONNECTION, request::Parts},
     middleware::Next,
     response::{IntoResponse, Response},
 };
-use serde::de::DeserializeOwned;
 
 use super::{App, openapi, problem::Problem};
 use crate::{config::Secrets, connections::Connection, tenant::TenantId};
@@ -84,70 +83,6 @@ fn tenant_of(headers: &HeaderMap) -> Result<TenantId, Problem> {
 /// The tenant's name for the log: only where it is one, so that nothing else gets there.
 pub fn tenant_for_log(headers: &HeaderMap) -> Option<TenantId> {
     tenant_of(headers).ok()
-}
-
-/// A JSON body, whatever its content type says: the old service took it so. No body is an empty object.
-pub struct Body<T>(pub T);
-
-impl<T: DeserializeOwned> FromRequest<Arc<App>> for Body<T> {
-    type Rejection = Problem;
-
-    async fn from_request(request: Request, app: &Arc<App>) -> Result<Self, Problem> {
-        let bytes = read(request, app.body_limit, app.read_timeout).await?;
-        let bytes = match bytes.trim_ascii_start().first() {
-            None => b"{}",
-            Some(b'{') => &bytes[..],
-            // An array would do for an object otherwise, its elements taken for fields in order.
-            Some(_) => {
-                let json = serde_json::from_slice::<serde::de::IgnoredAny>(&bytes).map_err(not_json);
-                return Err(json.err().unwrap_or(Problem::bad_request("invalid_body", "The body is not an object.")));
-            }
-        };
-        let mut json = serde_json::Deserializer::from_slice(bytes);
-        let value = serde_path_to_error::deserialize(&mut json).map_err(|error| describe(&error))?;
-        json.end().map_err(not_json)?;
-        Ok(Self(value))
-    }
-}
-
-/// Reads the whole body, but no more of it than allowed and for no longer.
-async fn read(request: Request, limit: usize, patience: Duration) -> Result<axum::body::Bytes, Problem> {
-    let length = request.headers().get("content-length").and_then(|length| length.to_str().ok()?.parse().ok());
-    if length.is_some_and(|length: u64| length > limit as u64) {
-        return Err(Problem::too_large(limit));
-    }
-    match tokio::time::timeout(patience, axum::body::to_bytes(request.into_body(), limit)).await {
-        Ok(Ok(bytes)) => Ok(bytes),
-        Ok(Err(error)) if is_length_limit(&error) => Err(Problem::too_large(limit)),
-        Ok(Err(_)) => Err(Problem::bad_request("incomplete_body", "The body broke off.")),
-        Err(_) => Err(Problem::too_slow()),
-    }
-}
-
-fn is_length_limit(error: &axum::Error) -> bool {
-    let mut source = std::error::Error::source(error);
-    while let Some(error) = source {
-        if error.is::<http_body_util::LengthLimitError>() {
-            return true;
-        }
-        source = error.source();
-    }
-    false
-}
-
-/// Says which field is wrong and why. Only to the caller, who wrote it: it may repeat what stood there.
-fn describe(error: &serde_path_to_error::Error<serde_json::Error>) -> Problem {
-    use serde_json::error::Category;
-    let (path, inner) = (error.path().to_string(), error.inner());
-    match inner.classify() {
-        Category::Data if path == "." => Problem::bad_request("invalid_body", inner.to_string()),
-        Category::Data => Problem::bad_request("invalid_body", format!("{path}: {inner}")),
-        _ => not_json(inner),
-    }
-}
-
-fn not_json(error: impl std::fmt::Display) -> Problem {
-    Problem::bad_request("invalid_json", format!("The body is not JSON: {error}"))
 }
 
 /// Turns a panic in a handler into an answer; the panic itself is in the log.

@@ -2,6 +2,7 @@
 
 use super::{
     attachment::{Attachment, Source, Wanted},
+    base64::Base64,
     emoji::is_emoji,
     problem::Problem,
 };
@@ -27,6 +28,8 @@ const MAX_ID: usize = 64;
 pub struct Parts {
     /// A text, or what stands below the media.
     pub message: Option<String>,
+    /// Another name for `message` with media.
+    pub caption: Option<String>,
     /// A picture, a film, a sound, a document or a sticker.
     pub media: Option<Attachment>,
     /// The bytes of the media, where they came in with the call.
@@ -67,15 +70,26 @@ enum Given {
 impl Parts {
     /// What they say, if they say one thing, and nothing that can't be sent.
     pub fn content(self) -> Result<Said, Problem> {
-        let Self { mut message, media, bytes, location, contact, reaction, edit, revoke, reply_to, .. } = self;
+        let Self { mut message, caption, media, bytes, location, contact, reaction, edit, revoke, reply_to, .. } = self;
         let flags = [("voice", self.voice), ("sticker", self.sticker), ("document", self.document)];
         if media.is_none()
             && let Some((flag, _)) = flags.iter().find(|(_, set)| *set == Some(true))
         {
             return Err(invalid(format!("`{flag}` says what `media` is, and there is none")));
         }
-        // With media it stands below it.
-        let caption = if media.is_some() { message.take() } else { None };
+        // With media it stands below it, and may be called so.
+        let caption = match (media.is_some(), caption) {
+            (true, Some(caption)) if message.as_ref().is_some_and(|message| *message != caption) => {
+                return Err(invalid(
+                    "`message` and `caption` are two names for the text below `media`: give one of them",
+                ));
+            }
+            (true, caption) => message.take().or(caption),
+            (false, Some(_)) => {
+                return Err(invalid("`caption` is the text below `media`, and there is none; a text is `message`"));
+            }
+            (false, None) => None,
+        };
         // One entry for each kind; what follows names them from here.
         let mut given: Vec<(&str, Given)> = [
             message.map(|text| ("message", ContentKind::Text(text))),
@@ -112,7 +126,8 @@ impl Parts {
                 }
                 let [voice, sticker, document] = flags.map(|(_, set)| set.unwrap_or_default());
                 let Attachment { url, base64, mimetype, filename } = media;
-                let claim = Claim { mimetype, hint: None, voice, sticker, document };
+                let hint = base64.as_ref().and_then(Base64::media_type);
+                let claim = Claim { mimetype, hint, voice, sticker, document };
                 return wanted(url, base64, bytes, claim, filename, caption, reply_to);
             }
         };
@@ -129,7 +144,7 @@ impl Parts {
 
 fn wanted(
     url: Option<String>,
-    base64: Option<String>,
+    base64: Option<Base64>,
     bytes: Option<Taken>,
     claim: Claim,
     filename: Option<String>,
@@ -199,13 +214,8 @@ fn check(kind: &ContentKind) -> Result<(), Problem> {
     }
 }
 
-/// Whether a text is an id that a message can have.
-pub fn is_message_id(id: &str) -> bool {
-    (1..=MAX_ID).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_graphic())
-}
-
 fn check_id(field: &str, id: &str) -> Result<(), Problem> {
-    if is_message_id(id) {
+    if (1..=MAX_ID).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_graphic()) {
         return Ok(());
     }
     Err(invalid(format!("`{field}` is the id of a message: 1 to {MAX_ID} visible ASCII characters")))

@@ -4,7 +4,7 @@ use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use axum::{
     body::{Body, Bytes},
-    extract::{Query, State, rejection::QueryRejection},
+    extract::State,
     http::{
         HeaderMap,
         header::{CACHE_CONTROL, CONTENT_TYPE},
@@ -20,6 +20,7 @@ use super::{
     caller::Tenant,
     page::{self, Page as PageOf},
     problem::Problem,
+    query::{Query, invalid},
     streams::OpenStream,
 };
 use crate::{
@@ -62,12 +63,11 @@ pub struct Events {
 pub async fn list(
     State(app): State<Arc<App>>,
     Tenant(tenant): Tenant,
-    page: Result<Query<Page>, QueryRejection>,
+    Query(page): Query<Page>,
 ) -> Result<Response, Problem> {
-    let Query(page) = page.map_err(|error| Problem::bad_request("invalid_query", error.body_text()))?;
     let limit = page.limit.unwrap_or(DEFAULT_LIMIT);
     if !(1..=MAX_LIMIT).contains(&limit) {
-        return Err(Problem::bad_request("invalid_query", format!("limit: must be from 1 to {MAX_LIMIT}")));
+        return Err(invalid(format!("limit: must be from 1 to {MAX_LIMIT}")));
     }
     let store = app.manager.store().clone();
     let page = PageOf {
@@ -97,10 +97,9 @@ pub async fn list(
 pub async fn stream(
     State(app): State<Arc<App>>,
     Tenant(tenant): Tenant,
-    page: Result<Query<Page>, QueryRejection>,
+    Query(page): Query<Page>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let Query(page) = page.map_err(|error| Problem::bad_request("invalid_query", error.body_text()))?;
     let resumed = match headers.get("last-event-id") {
         None => None,
         Some(id) => Some(id.to_str().ok().and_then(|id| id.parse().ok()).ok_or_else(|| {

@@ -2,11 +2,16 @@
 
 use std::{sync::Arc, time::Duration};
 
-use axum::{Json, extract::State, http::StatusCode};
+use axum::{Extension, Json, extract::State, http::StatusCode};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::{App, problem::Problem};
+use super::{
+    App,
+    problem::Problem,
+    request_log::Noted,
+    unknown::{Unknown, Warning},
+};
 use crate::sessions::Progress;
 
 /// What is said of a service that is not ready.
@@ -24,18 +29,25 @@ pub struct Health {
     /// How far the process is with bringing its sessions back; absent when that is done.
     #[serde(skip_serializing_if = "Option::is_none")]
     restoring: Option<Progress>,
+    /// What was in the query and was not understood.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(required = false)]
+    warnings: Vec<Warning>,
 }
 
 /// `GET /health`: the process answers, its disk takes what it writes, and this many sessions can send right now.
 #[utoipa::path(
     get, path = "/health", tag = "Operation",
+    params(("Prefer" = Option<String>, Header, description = "`handling=strict` refuses what is not known.")),
     responses((status = 200, description = "It is well.", body = Health))
 )]
-pub async fn get(State(app): State<Arc<App>>) -> Result<Json<Health>, Problem> {
+pub async fn get(State(app): State<Arc<App>>, unknown: Unknown) -> Result<(Extension<Noted>, Json<Health>), Problem> {
     if !app.manager.store().is_healthy().await {
-        return Err(Problem::storage_failed());
+        return Err(Problem::storage_failed().warned(&unknown));
     }
-    Ok(Json(Health { status: "ok", sessions: app.manager.ready_count(), restoring: app.manager.restoring() }))
+    let (sessions, restoring) = (app.manager.ready_count(), app.manager.restoring());
+    let health = Health { status: "ok", sessions, restoring, warnings: unknown.warnings() };
+    Ok((Extension(Noted::default().unknown(&unknown)), Json(health)))
 }
 
 /// `GET /livez`: the process answers. Nothing else is looked at, since a new process would find the same disk and the

@@ -4,10 +4,7 @@ use std::{io, ops::Range, sync::Arc, time::Duration};
 
 use axum::{
     body::{Body, Bytes},
-    extract::{
-        Path, Query, State,
-        rejection::{PathRejection, QueryRejection},
-    },
+    extract::{Path, State, rejection::PathRejection},
     http::{
         HeaderMap, HeaderName, HeaderValue, Method, StatusCode,
         header::{
@@ -22,7 +19,7 @@ use serde::Deserialize;
 use tokio::{sync::mpsc, task::spawn_blocking, time::timeout};
 use utoipa::IntoParams;
 
-use super::{App, caller::Tenant, problem::Problem};
+use super::{App, caller::Tenant, problem::Problem, query::Query};
 use crate::{
     encoding::{hexadecimal, percent_encoded},
     sessions::{MediaFile, NotFetched},
@@ -53,7 +50,7 @@ pub struct Which {
 #[utoipa::path(
     get, path = "/messages/{id}/media", tag = "Messages",
     params(
-        ("id" = String, Path, description = "The id of a message that came in."),
+        ("id" = String, Path, description = "The id of a message that came in, percent-encoded."),
         Which,
         ("Range" = Option<String>, Header, description = "A part of the file, as `bytes=0-1023`."),
     ),
@@ -66,12 +63,11 @@ pub async fn get(
     State(app): State<Arc<App>>,
     Tenant(tenant): Tenant,
     id: Result<Path<String>, PathRejection>,
-    which: Result<Query<Which>, QueryRejection>,
+    Query(Which { of }): Query<Which>,
     method: Method,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let Path(id) = id.map_err(|_| not_found())?;
-    let Query(Which { of }) = which.map_err(|error| Problem::bad_request("invalid_query", error.body_text()))?;
     let kept = app.manager.store().kept(&tenant, &id).await?;
     let is_it = |kept: &Kept| of.as_ref().is_none_or(|of| kept.digest() == *of);
     let (kept, source) =

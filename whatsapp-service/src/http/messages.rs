@@ -3,11 +3,8 @@
 use std::sync::Arc;
 
 use axum::{
-    Json,
-    extract::{
-        Path, Query, State,
-        rejection::{PathRejection, QueryRejection},
-    },
+    Extension, Json,
+    extract::{Path, State, rejection::PathRejection},
     http::StatusCode,
     response::Response,
 };
@@ -20,8 +17,13 @@ use super::{
     caller::Tenant,
     page::{self, Page as PageOf},
     problem::Problem,
+    query::{Query, invalid},
+    request_log::Noted,
 };
-use crate::store::{Filter, Message, MessageStatus, Position, Room};
+use crate::{
+    sessions::Recipient,
+    store::{Filter, KINDS, Message, MessageStatus, Position, Room},
+};
 
 const DEFAULT_LIMIT: usize = 100;
 const MAX_LIMIT: usize = 1000;
@@ -33,9 +35,19 @@ pub struct Page {
     /// Only those whose status is this one now.
     #[param(value_type = Option<MessageStatus>)]
     status: Option<String>,
+    /// Only those of this kind.
+    #[param(pattern = "^(text|image|video|audio|voice|document|sticker|location|contact|reaction|edit|revoke)$")]
+    kind: Option<String>,
+    /// Only those to this recipient: a number, or the address of a chat.
+    to: Option<String>,
+    /// Only those that their caller calls so.
+    reference: Option<String>,
     /// Only those accepted at this time or later.
     #[param(format = DateTime)]
     since: Option<String>,
+    /// Only those accepted before this time.
+    #[param(format = DateTime)]
+    until: Option<String>,
     /// Messages on a page; 100 without it.
     #[param(minimum = 1, maximum = 1000)]
     limit: Option<usize>,
@@ -63,10 +75,8 @@ pub struct Messages {
 pub async fn list(
     State(app): State<Arc<App>>,
     Tenant(tenant): Tenant,
-    page: Result<Query<Page>, QueryRejection>,
+    Query(page): Query<Page>,
 ) -> Result<Response, Problem> {
-    let Query(page) = page.map_err(|error| Problem::bad_request("invalid_query", error.body_text()))?;
-    let invalid = |why: String| Problem::bad_request("invalid_query", why);
     let limit = page.limit.unwrap_or(DEFAULT_LIMIT);
     if !(1..=MAX_LIMIT).contains(&limit) {
         return Err(invalid(format!("limit: must be from 1 to {MAX_LIMIT}")));
@@ -75,13 +85,19 @@ pub async fn list(
         let known = || MessageStatus::ALL.map(MessageStatus::as_str).join(", ");
         MessageStatus::parse(&word).ok_or_else(|| invalid(format!("status: must be one of {}", known())))
     });
-    let since = page.since.map(|text| {
-        let parsed = DateTime::parse_from_rfc3339(&text).map(|at| at.with_timezone(&Utc));
-        parsed.map_err(|_| invalid("since: must be a time like 2026-01-31T10:30:00Z".into()))
-    });
+    if let Some(kind) = page.kind.as_deref().filter(|kind| !KINDS.contains(kind)) {
+        return Err(invalid(format!("kind: must be one of {}, not {kind}", KINDS.join(", "))));
+    }
     let before = page.cursor.map(|cursor| cursor.parse());
-    let before = before.transpose().map_err(|_| invalid("cursor: not one that this service gave".into()))?;
-    let filter = Filter { status: status.transpose()?, since: since.transpose()? };
+    let before = before.transpose().map_err(|_| invalid("cursor: not one that this service gave"))?;
+    let filter = Filter {
+        status: status.transpose()?,
+        kind: page.kind,
+        recipient: page.to.as_deref().map(address).transpose()?,
+        reference: page.reference,
+        since: page.since.map(|text| time("since", &text)).transpose()?,
+        until: page.until.map(|text| time("until", &text)).transpose()?,
+    };
     let store = app.manager.store().clone();
     let page = PageOf {
         head: "{\"messages\":[",
@@ -89,11 +105,32 @@ pub async fn list(
         position: Position::behind(before.unwrap_or(i64::MAX)),
         room: Room { rows: limit, bytes: page::BYTES },
         read: move |position, room| {
-            let (store, tenant) = (store.clone(), tenant.clone());
+            let (store, tenant, filter) = (store.clone(), tenant.clone(), filter.clone());
             async move { store.messages(&tenant, filter, position, room, page::entry).await }
         },
     };
     page.answer().await
+}
+
+fn time(name: &str, text: &str) -> Result<DateTime<Utc>, Problem> {
+    let parsed = DateTime::parse_from_rfc3339(text).map(|at| at.with_timezone(&Utc));
+    parsed.map_err(|_| invalid(format!("{name}: must be a time like 2026-01-31T10:30:00Z")))
+}
+
+/// A recipient as messages are kept under it: the digits of a number, or WhatsApp's address of somebody whose number is
+/// hidden.
+fn address(text: &str) -> Result<String, Problem> {
+    let text = text.trim();
+    if let Some(digits) = text.strip_suffix("@lid") {
+        return match !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit()) {
+            true => Ok(text.into()),
+            false => Err(invalid("to: an address that ends in @lid begins with digits alone")),
+        };
+    }
+    let number = text.strip_suffix("@s.whatsapp.net").unwrap_or(text);
+    let parsed =
+        Recipient::parse(number).map_err(|error| invalid(error.to_string().replace("`to` needs", "to: needs")))?;
+    Ok(parsed.digits().into())
 }
 
 /// `GET /messages/{id}`: the whole fate of one message.
@@ -106,9 +143,10 @@ pub async fn get(
     State(app): State<Arc<App>>,
     Tenant(tenant): Tenant,
     id: Result<Path<String>, PathRejection>,
-) -> Result<Json<Message>, Problem> {
+) -> Result<(Extension<Noted>, Json<Message>), Problem> {
     let Path(id) = id.map_err(|_| not_found())?;
-    Ok(Json(app.manager.store().message(&tenant, &id).await?.ok_or_else(not_found)?))
+    let message = app.manager.store().message(&tenant, &id).await?.ok_or_else(not_found)?;
+    Ok((Extension(Noted::message(&message.id)), Json(message)))
 }
 
 /// `DELETE /messages/{id}`: cancels a message that has not left.
@@ -121,7 +159,7 @@ pub async fn cancel(
     State(app): State<Arc<App>>,
     Tenant(tenant): Tenant,
     id: Result<Path<String>, PathRejection>,
-) -> Result<Json<Message>, Problem> {
+) -> Result<(Extension<Noted>, Json<Message>), Problem> {
     let Path(id) = id.map_err(|_| not_found())?;
     let cancelled = match app.manager.get(&tenant) {
         Some(session) => session.cancel(&id).await?,
@@ -129,7 +167,7 @@ pub async fn cancel(
         None => app.manager.store().message(&tenant, &id).await?.map(Err),
     };
     match cancelled.ok_or_else(not_found)? {
-        Ok(message) => Ok(Json(message)),
+        Ok(message) => Ok((Extension(Noted::message(&message.id)), Json(message))),
         Err(message) => {
             let why = match message.status {
                 MessageStatus::Queued => "the message is on its way just now".to_owned(),

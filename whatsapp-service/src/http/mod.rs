@@ -1,12 +1,18 @@
 //! The server: which path leads where, and what every request has to pass.
 
 mod attachment;
+mod base64;
+mod body;
+mod budget;
 mod caller;
 mod content;
 mod docs;
 mod emoji;
 mod events;
 mod health;
+mod index;
+mod json;
+mod leftover;
 mod media;
 mod messages;
 mod metrics;
@@ -17,22 +23,22 @@ mod page;
 mod presence;
 mod problem;
 pub mod qr;
+mod query;
+mod request_log;
 mod send;
 mod session;
 mod sessions;
 mod starting;
 mod status;
 mod streams;
+mod unknown;
 mod webhook;
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Duration};
 
 use axum::{
     Router,
-    extract::{MatchedPath, Request},
+    extract::Request,
     http::{HeaderValue, header::DATE},
     middleware::{Next, from_fn, from_fn_with_state},
     response::Response,
@@ -42,7 +48,7 @@ use utoipa::OpenApi;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 pub use self::starting::router as starting;
-use self::{problem::Problem, streams::Streams};
+use self::{budget::Budget, problem::Problem, request_log::Strangers, streams::Streams};
 use crate::{
     clock,
     config::{Config, Secrets},
@@ -59,6 +65,8 @@ pub struct App {
     secrets: Secrets,
     send_timeout: Duration,
     body_limit: usize,
+    bodies: Arc<Budget>,
+    strangers: Strangers,
     read_timeout: Duration,
     fetch_timeout: Duration,
     memory: metrics::Memory,
@@ -81,6 +89,8 @@ impl App {
             secrets,
             send_timeout: config.send_timeout,
             body_limit: config.body_limit,
+            bodies: Budget::new(config.body_memory, config.body_limit),
+            strangers: Strangers::default(),
             read_timeout: config.read_timeout,
             fetch_timeout: config.media_fetch_timeout,
             memory: metrics::Memory::default(),
@@ -114,6 +124,7 @@ fn routes() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(metrics::get))
         .routes(routes!(openapi::get))
         .routes(routes!(docs::get))
+        .routes(routes!(index::get))
 }
 
 /// What answers requests. One passes from the last layer to the first.
@@ -121,9 +132,11 @@ pub fn router(app: Arc<App>) -> Router {
     Router::from(routes())
         .fallback(|| async { Problem::no_such_path() })
         .method_not_allowed_fallback(|| async { Problem::method_not_allowed() })
+        .layer(from_fn(unknown::check_query))
         .layer(CatchPanicLayer::custom(caller::panicked))
         .layer(from_fn_with_state(app.clone(), caller::authenticate))
-        .layer(from_fn(log_request))
+        .layer(from_fn(leftover::read_on))
+        .layer(from_fn_with_state(app.clone(), request_log::log_request))
         .layer(from_fn(date))
         .with_state(app)
 }
@@ -135,26 +148,5 @@ async fn date(request: Request, next: Next) -> Response {
     if let Ok(date) = HeaderValue::try_from(date) {
         response.headers_mut().insert(DATE, date);
     }
-    response
-}
-
-/// One line for each request. Nothing of a body, a query or a secret gets into it.
-async fn log_request(request: Request, next: Next) -> Response {
-    let method = request.method().clone();
-    // The path as the router knows it. What else stands in a request's path may be anything, and is not repeated.
-    let route = request.extensions().get::<MatchedPath>().cloned();
-    let tenant = caller::tenant_for_log(request.headers());
-    let started = Instant::now();
-    let response = next.run(request).await;
-    let (status, took) = (response.status().as_u16(), started.elapsed());
-    crate::metrics::answered(&method, route.as_ref().map(MatchedPath::as_str), status, took);
-    tracing::info!(
-        tenant = tenant.as_ref().map(tracing::field::display),
-        %method,
-        route = route.as_ref().map_or("-", MatchedPath::as_str),
-        status,
-        ms = took.as_millis() as u64,
-        "request"
-    );
     response
 }

@@ -9,10 +9,7 @@ use std::{
 use axum::{
     body::{BodyDataStream, Bytes},
     extract::{FromRequest, FromRequestParts, Request},
-    http::{
-        HeaderMap,
-        header::{CONTENT_LENGTH, CONTENT_TYPE},
-    },
+    http::{HeaderMap, header::CONTENT_TYPE},
 };
 use futures_util::{StreamExt, stream};
 use multer::{Field, Multipart};
@@ -21,9 +18,13 @@ use utoipa::ToSchema;
 
 use super::{
     App,
-    caller::{Body, Tenant},
+    body::{self, Raw},
+    budget::Reserved,
+    caller::Tenant,
+    json,
     problem::Problem,
     send::{self, Send},
+    unknown::{Unknown, is_strict, understood},
 };
 use crate::{
     media::{Claim, NotTaken, Taken},
@@ -42,9 +43,6 @@ const MAX_HEAD: usize = 64 * 1024;
 const PIECE: usize = 16 * 1024;
 /// What a line must carry at least, in bytes per second.
 const SLOWEST: u64 = 64 * 1024;
-/// For how long a caller whose form is refused may go on writing: one that writes first and reads then would find its
-/// connection reset, and no answer.
-const LINGER: Duration = Duration::from_secs(5);
 /// What decides what the file is, and so must come before it.
 const BEFORE: [&str; 4] = ["mimetype", "voice", "sticker", "document"];
 
@@ -57,6 +55,8 @@ pub struct Form {
     to: String,
     /// The text below the media.
     message: Option<String>,
+    /// Another name for `message`.
+    caption: Option<String>,
     /// The file. Its name and type are used if `filename` and `mimetype` are not given.
     #[schema(value_type = String, format = Binary)]
     media: Vec<u8>,
@@ -81,7 +81,14 @@ pub struct Form {
 }
 
 /// What is to be sent, from JSON or from a form.
-pub struct SendBody(pub Send);
+pub struct SendBody {
+    /// The call.
+    pub send: Send,
+    /// What was passed over, in the body and in the query.
+    pub unknown: Unknown,
+    /// What it takes of the memory for bodies.
+    pub memory: Reserved,
+}
 
 impl FromRequest<Arc<App>> for SendBody {
     type Rejection = Problem;
@@ -90,25 +97,42 @@ impl FromRequest<Arc<App>> for SendBody {
         let content_type = request.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
         let is_form = content_type.is_some_and(|kind| kind.trim_start().to_ascii_lowercase().starts_with("multipart/"));
         if !is_form {
-            return Body::from_request(request, app).await.map(|Body(body)| Self(body));
+            return from_json(request, app).await;
         }
+        let unknown = Unknown::in_query(request.extensions());
         let boundary = content_type.and_then(|kind| multer::parse_boundary(kind).ok());
         let boundary = boundary.ok_or_else(|| wrong("the body is not multipart/form-data with a boundary"))?;
         let limit = app.manager.media().highest_limit() + AROUND;
-        let length = request.headers().get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
-        if length.is_some_and(|length: u64| length > limit) {
-            return Err(Problem::too_large(usize::try_from(limit).unwrap_or(usize::MAX)));
+        if body::content_length(request.headers()).is_some_and(|length| length > limit) {
+            return Err(too_large(limit));
         }
         let (mut parts, body) = request.into_parts();
         let Tenant(tenant) = Tenant::from_request_parts(&mut parts, app).await?;
         let incoming = Incoming::new(body.into_data_stream(), limit, app.read_timeout);
         let form = Multipart::new(incoming.bytes().fuse(), boundary);
-        let read = read(form, &incoming, app, &tenant, &parts.headers).await;
-        if read.is_err() {
-            incoming.linger();
-        }
-        read.map(Self)
+        let mut memory = app.bodies.begin(&tenant, 0)?;
+        let send = read(form, &incoming, app, &tenant, &parts.headers, &mut memory).await?;
+        Ok(Self { send, unknown, memory })
     }
+}
+
+async fn from_json(request: Request, app: &Arc<App>) -> Result<SendBody, Problem> {
+    let in_query = Unknown::in_query(request.extensions());
+    let (tolerant, limit) = (!is_strict(request.headers()), app.body_limit);
+    let Raw { bytes, memory } = Raw::from_request(request, app).await?;
+    let length = bytes.len();
+    let read = body::aside(length, move || {
+        let (send, unknown) = understood(json::parse::<Send>(&bytes), "SendRequest", tolerant)?;
+        body::check_size(length, send.base64_len(), limit)?;
+        let (send, stray) = if tolerant { send.without_stray_caption() } else { (send, Unknown::default()) };
+        Ok((send, unknown.and(stray)))
+    });
+    let (send, unknown) = read.await?.map_err(|problem: Problem| problem.warned(&in_query))?;
+    Ok(SendBody { send, unknown: in_query.and(unknown), memory })
+}
+
+fn too_large(limit: u64) -> Problem {
+    Problem::too_large(usize::try_from(limit).unwrap_or(usize::MAX), "")
 }
 
 async fn read(
@@ -117,6 +141,7 @@ async fn read(
     app: &App,
     tenant: &TenantId,
     headers: &HeaderMap,
+    memory: &mut Reserved,
 ) -> Result<Send, Problem> {
     let (mut fields, mut taken) = (Map::new(), None::<(Taken, Option<String>)>);
     loop {
@@ -155,6 +180,7 @@ async fn read(
                 Some(error) => incoming.problem(&error),
                 None => wrong(format!("`{name}` is longer than {MAX_TEXT} bytes, or not UTF-8")),
             })?;
+            memory.grow(text.len())?;
             let value = value(&name, text)?;
             fields.insert(name, value);
         }
@@ -169,7 +195,7 @@ async fn read(
     }
     fields.insert("media".into(), media.into());
     let body = serde_json::from_value::<Send>(fields.into());
-    let body = body.map_err(|error| wrong(error.to_string()))?;
+    let body = body.map_err(|error| wrong(json::in_words(&error.to_string())))?;
     Ok(body.with_bytes(bytes))
 }
 
@@ -197,16 +223,18 @@ fn claim(fields: &Map<String, Value>, file: &Field<'_>) -> Result<Claim, Problem
 }
 
 /// A field as it would stand in JSON.
-fn value(name: &str, text: String) -> Result<Value, Problem> {
+pub(super) fn value(name: &str, text: String) -> Result<Value, Problem> {
     match name {
-        "to" | "message" | "mimetype" | "filename" | "replyTo" | "reference" | "idempotencyKey" => Ok(text.into()),
+        "to" | "message" | "caption" | "mimetype" | "filename" | "replyTo" | "reference" | "idempotencyKey" => {
+            Ok(text.into())
+        }
         "voice" | "sticker" | "document" => match text.as_str() {
             "true" => Ok(true.into()),
             "false" => Ok(false.into()),
             _ => Err(wrong(format!("`{name}` is true or false"))),
         },
         "expiresIn" => text.parse::<u64>().map(Value::from).map_err(|_| wrong("`expiresIn` is a number of seconds")),
-        _ => Err(wrong("there is a field that a form can't have: see POST /send")),
+        name => Err(Unknown::form_field(name).refused()),
     }
 }
 
@@ -291,7 +319,7 @@ impl Incoming {
             let Some(bytes) = self.receive(&mut coming).await? else { return Ok(None) };
             coming.length += bytes.len() as u64;
             if coming.length > coming.limit {
-                return Err(Problem::too_large(usize::try_from(coming.limit).unwrap_or(usize::MAX)));
+                return Err(too_large(coming.limit));
             }
             coming.rest = bytes;
         }
@@ -336,14 +364,6 @@ impl Incoming {
 
     fn progress(&self) -> MutexGuard<'_, Progress> {
         self.progress.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Goes on reading for a moment, when the parser is gone, and throws away what comes.
-    fn linger(self) {
-        tokio::spawn(tokio::time::timeout(LINGER, async move {
-            let mut coming = self.coming.lock().await;
-            while let Some(Ok(_)) = coming.body.next().await {}
-        }));
     }
 
     fn broken_off(&self) -> Problem {

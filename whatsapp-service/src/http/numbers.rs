@@ -6,11 +6,7 @@ use axum::{Json, extract::State, http::StatusCode};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{
-    App,
-    caller::{Body, Tenant},
-    problem::Problem,
-};
+use super::{App, body::Body, caller::Tenant, problem::Problem};
 use crate::sessions::Recipient;
 
 /// How many numbers one call may ask for.

@@ -1,23 +1,26 @@
 //! `GET /openapi.json`: the interface as an OpenAPI document, made from the routes, their annotations and the types of
 //! their bodies. What all paths have in common (who may call, what can go wrong) is added here.
 
-use std::sync::LazyLock;
+use std::{collections::BTreeSet, sync::LazyLock};
 
-use axum::{http::header::CONTENT_TYPE, response::IntoResponse};
+use axum::{
+    http::{Method, header::CONTENT_TYPE},
+    response::IntoResponse,
+};
 use serde_json::{Map, Value, json};
 use utoipa::OpenApi;
 
-use super::problem::Problem;
+use super::{problem::Problem, unknown::TOLERANT};
 use crate::sessions::{ReceivedMessage, SessionStateChange};
 
 /// Paths that ask for no secret: they tell nobody's secrets, and are asked by those who hold none.
 pub const OPEN: [&str; 4] = ["/docs", "/livez", "/openapi.json", "/readyz"];
 /// Paths that concern no tenant, beside those.
-const NO_TENANT: [&str; 3] = ["/health", "/metrics", "/sessions"];
+const NO_TENANT: [&str; 4] = ["/", "/health", "/metrics", "/sessions"];
 
 /// What can go wrong: the table of `docs/api.md`, with the words that answers really have.
-pub const ERRORS: [Error; 70] = {
-    use On::{Body, Every, Nothing, Query, Tenant, These};
+pub const ERRORS: [Error; 72] = {
+    use On::{All, Body, Every, Nothing, Query, Tenant, These};
     [
         Error(401, "Unauthorized", None, Every),
         Error(
@@ -35,7 +38,9 @@ pub const ERRORS: [Error; 70] = {
         Error(405, "Method not allowed", Some("method_not_allowed"), Nothing),
         Error(400, "Tenant ID required", None, Tenant),
         Error(400, "Bad request", Some("invalid_tenant_id"), Tenant),
+        Error(400, "Bad request", Some("unknown_field"), All),
         Error(413, "Payload too large", Some("payload_too_large"), Body),
+        Error(503, "Body memory full", Some("body_memory_full"), Body),
         Error(408, "Request timeout", Some("request_timeout"), Body),
         Error(400, "Bad request", Some("incomplete_body"), Body),
         Error(400, "Bad request", Some("invalid_json"), Body),
@@ -177,6 +182,8 @@ pub struct Error(pub u16, pub &'static str, pub Option<&'static str>, pub On);
 
 /// To what an error may be the answer.
 pub enum On {
+    /// To everything.
+    All,
     /// To all that asks for the secret.
     Every,
     /// To all that is about a tenant.
@@ -199,11 +206,18 @@ pub enum On {
         description = "WhatsApp sessions of many tenants behind one internal HTTP interface. `docs/api.md` of the \
                        repository says what the states, codes and events mean.",
     ),
+    tags(
+        (name = "Sessions", description = "Linking a phone, and what becomes of the link."),
+        (name = "Messages", description = "Sending, and what becomes of what was sent."),
+        (name = "Events", description = "What happened, to be read or to be posted to a webhook."),
+        (name = "Operation", description = "How the service itself is."),
+    ),
     components(schemas(Problem, ReceivedMessage, SessionStateChange))
 )]
 pub struct Head;
 
-static DOCUMENT: LazyLock<String> = LazyLock::new(|| document(super::routes().into_openapi()).to_string());
+static DOCUMENT: LazyLock<Value> = LazyLock::new(|| document(super::routes().into_openapi()));
+static TEXT: LazyLock<String> = LazyLock::new(|| DOCUMENT.to_string());
 
 /// `GET /openapi.json`: this document.
 #[utoipa::path(
@@ -211,16 +225,53 @@ static DOCUMENT: LazyLock<String> = LazyLock::new(|| document(super::routes().in
     responses((status = 200, description = "An OpenAPI document.", body = Object, content_type = "application/json"))
 )]
 pub async fn get() -> impl IntoResponse {
-    ([(CONTENT_TYPE, "application/json")], DOCUMENT.as_str())
+    ([(CONTENT_TYPE, "application/json")], TEXT.as_str())
+}
+
+/// The names of the fields that an object has, `parents` deep inside of this schema's.
+pub fn fields(schema: &str, parents: &[String]) -> Vec<String> {
+    let schemas = &DOCUMENT["components"]["schemas"];
+    let mut object = resolved(schemas, &schemas[schema]);
+    for parent in parents {
+        object =
+            resolved(schemas, if object["items"].is_null() { &object["properties"][parent] } else { &object["items"] });
+    }
+    object["properties"].as_object().into_iter().flatten().map(|(name, _)| name.clone()).collect()
+}
+
+/// The names of the parameters that an operation has in its query; nothing if there is no such operation.
+pub fn parameters(method: &Method, path: &str) -> Option<Vec<String>> {
+    let method = if method == Method::HEAD { "get".into() } else { method.as_str().to_ascii_lowercase() };
+    let operation = DOCUMENT["paths"].get(path)?.get(&method)?;
+    let parameters = operation["parameters"].as_array().into_iter().flatten();
+    let in_query = parameters.filter(|parameter| parameter["in"] == "query");
+    Some(in_query.filter_map(|parameter| parameter["name"].as_str().map(str::to_owned)).collect())
+}
+
+/// A schema in the place of what refers to it, or of the choice between it and null.
+fn resolved<'a>(schemas: &'a Value, schema: &'a Value) -> &'a Value {
+    if let Some(name) = schema["$ref"].as_str().and_then(|reference| reference.rsplit('/').next()) {
+        return resolved(schemas, &schemas[name]);
+    }
+    let mut choices = schema["oneOf"].as_array().into_iter().flatten();
+    match choices.find(|choice| !choice["$ref"].is_null()) {
+        Some(choice) => resolved(schemas, choice),
+        None => schema,
+    }
 }
 
 /// The whole document.
 fn document(generated: utoipa::openapi::OpenApi) -> Value {
+    // They are in the order of the routes, which JSON does not keep.
+    let order: Vec<String> = generated.paths.paths.keys().cloned().collect();
     // What the macros made is JSON: this can't fail.
     let mut document = serde_json::to_value(generated).unwrap_or_default();
     for (path, item) in document["paths"].as_object_mut().into_iter().flatten() {
         for (method, operation) in item.as_object_mut().into_iter().flatten() {
             complete(&format!("{} {path}", method.to_ascii_uppercase()), path, operation);
+            let place = order.iter().position(|known| known == path).unwrap_or_default();
+            let first = ["post", "put", "get", "delete"].iter().position(|known| known == method).unwrap_or_default();
+            operation["x-order"] = json!(place * 10 + first);
         }
     }
     document["security"] = json!([{"secret": []}]);
@@ -257,6 +308,10 @@ fn document(generated: utoipa::openapi::OpenApi) -> Value {
         kind => json!({ "required": [kind] }),
     });
     schemas["SendRequest"]["oneOf"] = kinds.into_iter().collect();
+    let mut entry = schemas["SendRequest"].clone();
+    entry["description"] = json!("An entry of `POST /send/bulk`: as `POST /send`'s body.");
+    schemas["BulkMessage"] = entry;
+    schemas["BulkRequest"]["properties"]["messages"]["items"] = json!({"$ref": "#/components/schemas/BulkMessage"});
     let mut number = schemas["SendRequest"]["properties"]["to"].clone();
     number["description"] = json!("A number with the country code.");
     schemas["NumbersRequest"]["properties"]["numbers"]["items"] = number;
@@ -268,12 +323,61 @@ fn document(generated: utoipa::openapi::OpenApi) -> Value {
     schemas["BulkAnswer"]["properties"]["messages"]["items"] = json!({"anyOf": [
         {"$ref": "#/components/schemas/SendAnswer"}, {"$ref": "#/components/schemas/BulkRefused"},
     ]});
+    close(&mut document);
     document
 }
 
+/// Says of every object in a body that it has no other fields, but of those in which the old service ignored such.
+fn close(document: &mut Value) {
+    let (mut closed, mut open) = (BTreeSet::new(), BTreeSet::new());
+    for (path, item) in document["paths"].as_object().into_iter().flatten() {
+        for (method, operation) in item.as_object().into_iter().flatten() {
+            let is_tolerant = TOLERANT.contains(&format!("{} {path}", method.to_ascii_uppercase()).as_str());
+            for (kind, content) in operation["requestBody"]["content"].as_object().into_iter().flatten() {
+                let into = if is_tolerant && kind == "application/json" { &mut open } else { &mut closed };
+                references(&content["schema"], into);
+            }
+        }
+    }
+    let Some(schemas) = document["components"]["schemas"].as_object_mut() else { return };
+    // What is inside of these is closed like all else.
+    open.iter().filter_map(|name| schemas.get(name)).for_each(|schema| references(schema, &mut closed));
+    let mut left: Vec<String> = closed.difference(&open).cloned().collect();
+    while let Some(name) = left.pop() {
+        let Some(schema) = schemas.get_mut(&name) else { continue };
+        let mut inside = BTreeSet::new();
+        references(schema, &mut inside);
+        left.extend(inside.into_iter().filter(|name| !open.contains(name) && closed.insert(name.clone())));
+        if schema["type"] == "object" {
+            schema["additionalProperties"] = json!(false);
+        }
+    }
+}
+
+/// The names of the schemas that a schema refers to.
+fn references(schema: &Value, into: &mut BTreeSet<String>) {
+    match schema {
+        Value::Array(items) => items.iter().for_each(|item| references(item, into)),
+        Value::Object(fields) => {
+            let named = fields.get("$ref").and_then(Value::as_str).and_then(|reference| reference.rsplit('/').next());
+            into.extend(named.map(str::to_owned));
+            fields.values().for_each(|field| references(field, into));
+        }
+        _ => {}
+    }
+}
+
 /// The schemas of bodies that callers send.
-const REQUESTS: [&str; 7] =
-    ["OpenRequest", "SendRequest", "SendMedia", "BulkRequest", "WebhookRequest", "NumbersRequest", "PresenceRequest"];
+const REQUESTS: [&str; 8] = [
+    "OpenRequest",
+    "SendRequest",
+    "SendMedia",
+    "BulkMessage",
+    "BulkRequest",
+    "WebhookRequest",
+    "NumbersRequest",
+    "PresenceRequest",
+];
 
 /// What a message can be, as fields of a body that is sent.
 const KINDS: [&str; 7] = ["message", "media", "location", "contact", "reaction", "edit", "revoke"];
@@ -288,6 +392,7 @@ fn complete(name: &str, path: &str, operation: &mut Value) {
     if !secret {
         operation["security"] = json!([]);
     }
+    describe(name, operation);
     let mut parameters: Vec<Value> = operation["parameters"].as_array_mut().map(std::mem::take).unwrap_or_default();
     parameters.iter_mut().for_each(never_null);
     let query = parameters.iter().any(|parameter| parameter["in"] == "query");
@@ -297,6 +402,7 @@ fn complete(name: &str, path: &str, operation: &mut Value) {
     operation["parameters"] = parameters.into();
     let body = operation.get_mut("requestBody").map(never_null).is_some();
     let applies = |on: &On| match on {
+        On::All => true,
         On::Every => secret,
         On::Tenant => tenant,
         On::Body => body,
@@ -319,6 +425,20 @@ fn complete(name: &str, path: &str, operation: &mut Value) {
     }
     for (status, words) in by_status {
         operation["responses"][&status] = problem(&status, &words);
+    }
+}
+
+/// Takes the name of the operation out of its summary, where the macros have put the comment on its function, and lets the
+/// summary be one sentence.
+fn describe(name: &str, operation: &mut Value) {
+    let text = operation["summary"].as_str().unwrap_or_default().replace('\n', " ");
+    let text = text.strip_prefix(&format!("`{name}`: ")).unwrap_or(&text);
+    let (summary, rest) = text.split_once(". ").unwrap_or((text.trim_end_matches('.'), ""));
+    let mut letters = summary.chars();
+    let summary: String = letters.next().into_iter().flat_map(char::to_uppercase).chain(letters).collect();
+    operation["summary"] = json!(format!("{summary}."));
+    if !rest.is_empty() {
+        operation["description"] = json!(rest);
     }
 }
 
@@ -379,8 +499,6 @@ fn sorted(mut words: Vec<&str>) -> Vec<&str> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
-
     use super::*;
 
     fn documented() -> Value {
@@ -445,6 +563,56 @@ mod tests {
             }
         }
         schema
+    }
+
+    #[test]
+    fn what_takes_no_other_fields_says_so_and_what_does_too() {
+        let document = documented();
+        let schemas = &document["components"]["schemas"];
+        let closed = [
+            "BulkMessage",
+            "BulkRequest",
+            "SendMedia",
+            "SendForm",
+            "WebhookRequest",
+            "NumbersRequest",
+            "PresenceRequest",
+            "Location",
+            "Contact",
+            "Reaction",
+            "Edit",
+            "Revoke",
+        ];
+        for name in closed {
+            assert_eq!(schemas[name]["additionalProperties"], false, "{name}");
+        }
+        for name in ["SendRequest", "OpenRequest", "SendAnswer", "Problem", "Message"] {
+            assert!(schemas[name]["additionalProperties"].is_null(), "{name}");
+        }
+    }
+
+    #[test]
+    fn an_operation_is_summed_up_in_a_sentence_and_has_its_place() {
+        let document = documented();
+        let mut places = BTreeSet::new();
+        for (name, operation) in operations(&document) {
+            let summary = operation["summary"].as_str().unwrap();
+            assert!(!summary.contains(&name) && !summary.contains('\n') && summary.len() < 140, "{name}: {summary}");
+            assert!(places.insert(operation["x-order"].as_u64().unwrap()), "{name} has another's place");
+        }
+        let place = |path: &str, method: &str| document["paths"][path][method]["x-order"].as_u64().unwrap();
+        assert!(place("/session", "post") < place("/session", "delete"));
+        assert!(
+            place("/session", "delete") < place("/status", "get") && place("/status", "get") < place("/send", "post")
+        );
+    }
+
+    #[test]
+    fn every_field_of_a_form_is_read() {
+        for name in fields("SendForm", &[]).iter().filter(|name| *name != "media") {
+            let value = ["true", "1"].map(|text| super::super::multipart::value(name, text.into()).is_ok());
+            assert!(value.contains(&true), "{name}");
+        }
     }
 
     #[test]

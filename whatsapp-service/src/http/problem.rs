@@ -3,14 +3,21 @@
 use std::borrow::Cow;
 
 use axum::{
-    Json,
-    http::{HeaderValue, StatusCode, header::RETRY_AFTER},
+    Extension, Json,
+    http::{
+        HeaderValue, StatusCode,
+        header::{RETRY_AFTER, WWW_AUTHENTICATE},
+    },
     response::{IntoResponse, Response},
 };
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::openapi;
+use super::{
+    openapi,
+    request_log::Noted,
+    unknown::{self, Unknown, Warning},
+};
 use crate::{
     media, metrics,
     sessions::{AssertionRefused, InvalidRecipient, NotDone, NotTaken, OpenRefused, PasskeyRefused, Refused, State},
@@ -21,6 +28,8 @@ use crate::{
 
 /// How long to wait before asking again when a tenant's queue is full, in seconds.
 const QUEUE_PAUSE: u64 = 10;
+/// The same when bodies fill the memory for them, in seconds.
+const BODIES_PAUSE: u64 = 2;
 
 /// The same when all connections are busy.
 const CONNECTION_PAUSE: u64 = 1;
@@ -57,6 +66,10 @@ pub struct Problem {
     /// In seconds.
     #[serde(skip_serializing_if = "Option::is_none")]
     retry_after: Option<u64>,
+    /// What was in the call and was not understood.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(required = false)]
+    warnings: Vec<Warning>,
 }
 
 impl Problem {
@@ -73,6 +86,7 @@ impl Problem {
             whatsapp_code: None,
             retryable: None,
             retry_after: None,
+            warnings: Vec::new(),
         }
     }
 
@@ -88,7 +102,8 @@ impl Problem {
 
     /// The secret is absent or wrong.
     pub fn unauthorized() -> Self {
-        Self::bare(StatusCode::UNAUTHORIZED, "Unauthorized")
+        let message = "The header X-Internal-Secret is absent or wrong. This interface is described at /docs.";
+        Self { message: Some(message.into()), ..Self::bare(StatusCode::UNAUTHORIZED, "Unauthorized") }
     }
 
     /// There is no such path.
@@ -112,10 +127,17 @@ impl Problem {
         Self::new(StatusCode::BAD_REQUEST, "Bad request", code, message)
     }
 
-    /// The body is larger than allowed.
-    pub fn too_large(limit: usize) -> Self {
-        let message = format!("The body is larger than {limit} bytes.");
-        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "Payload too large", "payload_too_large", message)
+    /// The body is larger than allowed; `advice` says what to do instead, if there is something.
+    pub fn too_large(limit: usize, advice: &str) -> Self {
+        let message = format!("The body is larger than {limit} bytes. {advice}");
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "Payload too large", "payload_too_large", message.trim_end())
+    }
+
+    /// Too many bodies, or too large ones, are in memory.
+    pub fn bodies_full() -> Self {
+        let message = "Other calls fill the memory for bodies just now. Large files are better sent as forms.";
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "Body memory full", "body_memory_full", message)
+            .retry_after(Some(BODIES_PAUSE))
     }
 
     /// The body did not arrive in time.
@@ -178,6 +200,21 @@ impl Problem {
         self
     }
 
+    /// Says what was in the call and was not understood: it may be what is wrong.
+    pub fn warned(mut self, unknown: &Unknown) -> Self {
+        if unknown.is_empty() {
+            return self;
+        }
+        if self.status == StatusCode::BAD_REQUEST
+            && let Some(message) = &mut self.message
+        {
+            let end = if message.ends_with(['.', '?']) { "" } else { "." };
+            *message = format!("{message}{end} {}", unknown.sentence());
+        }
+        self.warnings.extend(unknown.warnings());
+        self
+    }
+
     /// Counts it, by its code.
     pub fn count(&self) {
         if let Some(code) = &self.code {
@@ -196,7 +233,17 @@ impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         self.count();
         let retry_after = self.retry_after.map(HeaderValue::from);
-        let mut response = (self.status, Json(self)).into_response();
+        let noted = Noted {
+            code: self.code.clone(),
+            id: self.id.clone(),
+            unknown: unknown::for_log(&self.warnings),
+            bulk: None,
+        };
+        let mut response = (self.status, Extension(noted), Json(self)).into_response();
+        if response.status() == StatusCode::UNAUTHORIZED {
+            // Such an answer has to name a way (RFC 9110).
+            response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("X-Internal-Secret"));
+        }
         if let Some(seconds) = retry_after {
             response.headers_mut().insert(RETRY_AFTER, seconds);
         }
@@ -300,9 +347,10 @@ impl From<media::NotTaken> for Problem {
                 let status = StatusCode::PAYLOAD_TOO_LARGE;
                 Self::new(status, "Payload too large", "media_too_large", message).retryable(false)
             }
-            NotFetched => {
+            NotFetched(failure) => {
                 let status = StatusCode::UNPROCESSABLE_ENTITY;
-                Self::new(status, "Media not fetched", "media_not_fetched", message).retryable(true)
+                let problem = Self::new(status, "Media not fetched", "media_not_fetched", message);
+                problem.retryable(failure.is_retryable())
             }
             BrokenOff => Self::bad_request("incomplete_body", "The body broke off."),
             TooSlow => Self::too_slow(),

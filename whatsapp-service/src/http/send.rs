@@ -1,26 +1,34 @@
 //! `POST /send` and `POST /send/bulk`.
 
-use std::{sync::Arc, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use axum::{
-    Json,
-    extract::{Query, State, rejection::QueryRejection},
+    Extension, Json,
+    extract::State,
     http::{HeaderMap, StatusCode},
     response::{IntoResponse, Response},
 };
 use chrono::TimeDelta;
-use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde::{
+    Deserialize, Deserializer, Serialize,
+    de::{SeqAccess, Visitor},
+};
+use serde_json::{Value, json, value::RawValue};
 use sha2::{Digest, Sha256};
 use utoipa::{IntoParams, ToSchema};
 
 use super::{
     App,
     attachment::{Attachment, Fetched, Wanted},
-    caller::{Body, Tenant},
+    body::{self, Raw},
+    caller::Tenant,
     content::{Parts, Said},
+    json,
     multipart::{Form, SendBody},
     problem::Problem,
+    query::{self, Query},
+    request_log::Noted,
+    unknown::{Unknown, Warning, preferences, understood},
 };
 use crate::{
     clock::timestamp,
@@ -42,12 +50,14 @@ const DEFAULT_EXPIRY: u64 = 24 * 3600;
 const MAX_EXPIRY: u64 = 7 * 24 * 3600;
 /// How many messages one call may hold.
 const MAX_BULK: usize = 1000;
+/// The longest reference of a message that is not accepted, in bytes of JSON: a longer one is not told again.
+const MAX_TOLD: usize = 2048;
 /// How much longer a caller waits when the process is about to end.
 const LAST_WAIT: Duration = Duration::from_secs(8);
 
 /// `POST /send`'s body, and an entry of `POST /send/bulk`'s.
 #[derive(Deserialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", expecting = "an object")]
 #[schema(as = SendRequest)]
 pub struct Send {
     /// The recipient's number with the country code; only its digits count, 8 to 15 of them.
@@ -56,7 +66,11 @@ pub struct Send {
     /// A text, or what stands below the media.
     #[schema(min_length = 1, max_length = 65536)]
     message: Option<String>,
+    /// Another name for `message`, with `media`.
+    #[schema(min_length = 1, max_length = 65536)]
+    caption: Option<String>,
     /// A picture, a film, a sound, a document or a sticker.
+    #[serde(default, deserialize_with = "json::object")]
     media: Option<Attachment>,
     /// Whether `media` is a voice note: Opus in Ogg.
     voice: Option<bool>,
@@ -68,14 +82,19 @@ pub struct Send {
     #[serde(skip)]
     bytes: Option<media::Taken>,
     /// A place.
+    #[serde(default, deserialize_with = "json::object")]
     location: Option<Location>,
     /// Somebody's name and number.
+    #[serde(default, deserialize_with = "json::object")]
     contact: Option<Contact>,
     /// An emoji at another message.
+    #[serde(default, deserialize_with = "json::object")]
     reaction: Option<Reaction>,
     /// Another text for an earlier message.
+    #[serde(default, deserialize_with = "json::object")]
     edit: Option<Edit>,
     /// An earlier message, to be taken back.
+    #[serde(default, deserialize_with = "json::object")]
     revoke: Option<Revoke>,
     /// The id of the message that this one answers.
     #[schema(pattern = "^[!-~]{1,64}$")]
@@ -95,6 +114,20 @@ impl Send {
     /// With media that came in with the call.
     pub fn with_bytes(self, bytes: media::Taken) -> Self {
         Self { bytes: Some(bytes), ..self }
+    }
+
+    /// How much of the body is base64.
+    pub fn base64_len(&self) -> usize {
+        self.media.as_ref().and_then(|media| media.base64.as_ref()).map_or(0, |base64| base64.len())
+    }
+
+    /// Takes out a `caption` that has no media to stand below: the old service knew neither.
+    pub fn without_stray_caption(mut self) -> (Self, Unknown) {
+        if self.media.is_some() || self.caption.take().is_none() {
+            return (self, Unknown::default());
+        }
+        let why = "`caption` is the text below `media`, and there is none: a text is `message`.";
+        (self, Unknown::misplaced("caption", why))
     }
 }
 
@@ -122,6 +155,10 @@ pub struct Answer {
     status: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     reference: Option<String>,
+    /// What was in the call and was not understood.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(required = false)]
+    warnings: Vec<Warning>,
 }
 
 /// `POST /send`: writes a message down, sends it, and answers when WhatsApp has acknowledged it, or has taken too long.
@@ -131,7 +168,8 @@ pub struct Answer {
         Options,
         ("Idempotency-Key" = Option<String>, Header, pattern = "^[!-~]{1,255}$",
          description = "The same call again is the same message."),
-        ("Prefer" = Option<String>, Header, description = "`respond-async` is the same as `wait=0`."),
+        ("Prefer" = Option<String>, Header,
+         description = "`respond-async` is the same as `wait=0`. `handling=strict` refuses what is not known."),
     ),
     request_body(content((Send = "application/json"), (Form = "multipart/form-data"))),
     responses(
@@ -142,21 +180,42 @@ pub struct Answer {
 pub async fn post(
     State(app): State<Arc<App>>,
     Tenant(tenant): Tenant,
-    options: Result<Query<Options>, QueryRejection>,
+    Query(options): Query<Options>,
     headers: HeaderMap,
-    SendBody(body): SendBody,
+    body: SendBody,
 ) -> Result<Response, Problem> {
-    let Query(options) = options.map_err(|error| Problem::bad_request("invalid_query", error.body_text()))?;
+    let unknown = body.unknown.clone();
+    match send(app, tenant, options, &headers, body).await {
+        Ok((status, answer)) => {
+            let noted = Noted::message(&answer.id).unknown(&unknown);
+            let answer = Answer { warnings: unknown.warnings(), ..answer };
+            Ok((status, Extension(noted), Json(answer)).into_response())
+        }
+        Err(problem) => Err(problem.warned(&unknown)),
+    }
+}
+
+async fn send(
+    app: Arc<App>,
+    tenant: TenantId,
+    options: Options,
+    headers: &HeaderMap,
+    body: SendBody,
+) -> Result<(StatusCode, Answer), Problem> {
     let waits = match options.wait {
-        None => !prefers_async(&headers),
+        None => !prefers_async(headers),
         Some(0) => false,
         Some(1) => true,
-        Some(_) => return Err(Problem::bad_request("invalid_query", "wait: is 0 or 1")),
+        Some(_) => return Err(query::invalid("wait: must be 0 or 1")),
     };
-    let idempotency_key = key(&headers, body.idempotency_key.clone())?;
-    let reference = body.reference.clone();
-    let wish = wish(Send { idempotency_key, ..body })?;
+    let SendBody { send, memory, .. } = body;
+    let idempotency_key = key(headers, send.idempotency_key.clone())?;
+    let reference = send.reference.clone();
+    let send = Send { idempotency_key, ..send };
+    let wish = body::aside(send.base64_len(), move || wish(send)).await??;
     let taken = take(&app, &tenant, vec![wish], waits).await.map_err(|problem| problem.about(reference.clone()))?;
+    // What was in the body is on the disk by now.
+    drop(memory);
     let taken = taken.into_iter().next().ok_or_else(unforeseen)?.map_err(|problem| problem.about(reference))?;
     let Taken { message, waiting } = taken;
     let Some(waiting) = waiting.filter(|_| !message.is_settled()) else { return answer(message, waits) };
@@ -276,11 +335,39 @@ pub(super) fn key(headers: &HeaderMap, in_body: Option<String>) -> Result<Option
 
 /// `POST /send/bulk`'s body.
 #[derive(Deserialize, ToSchema)]
+#[serde(expecting = "an object")]
 #[schema(as = BulkRequest)]
-pub struct Bulk {
+pub struct Bulk<'a> {
     /// Each is looked at by itself: a bad one refuses nothing else.
+    #[serde(borrow, deserialize_with = "a_few_more_than_allowed")]
     #[schema(value_type = Vec<Send>, min_items = 1, max_items = 1000)]
-    messages: Vec<Value>,
+    messages: Vec<&'a RawValue>,
+}
+
+/// Reads the messages of a call, as they stand there: what is wrong with one shows when it is read by itself. No more of
+/// them are kept than it takes to see that there are too many.
+fn a_few_more_than_allowed<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<&'de RawValue>, D::Error> {
+    struct Entries;
+
+    impl<'de> Visitor<'de> for Entries {
+        type Value = Vec<&'de RawValue>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("an array")
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut entries: A) -> Result<Self::Value, A::Error> {
+            let mut messages = Vec::new();
+            while let Some(entry) = entries.next_element()? {
+                if messages.len() <= MAX_BULK {
+                    messages.push(entry);
+                }
+            }
+            Ok(messages)
+        }
+    }
+
+    from.deserialize_seq(Entries)
 }
 
 /// `POST /send/bulk`'s answer: what became of each message, in order.
@@ -305,33 +392,22 @@ enum Entry {
 /// `POST /send/bulk`: writes many messages down in one commit, and does not wait until they are sent.
 #[utoipa::path(
     post, path = "/send/bulk", tag = "Messages",
-    request_body = Bulk,
+    request_body = Bulk<'static>,
     responses((status = 202, description = "What became of each message, in order.", body = BulkAnswer))
 )]
 pub async fn bulk(
     State(app): State<Arc<App>>,
     Tenant(tenant): Tenant,
-    Body(Bulk { messages }): Body<Bulk>,
-) -> Result<(StatusCode, Json<BulkAnswer>), Problem> {
-    if !(1..=MAX_BULK).contains(&messages.len()) {
-        let why = format!("messages: needs 1 to {MAX_BULK} of them");
-        return Err(Problem::bad_request("invalid_messages", why));
-    }
-    let (mut entries, mut wishes) = (Vec::with_capacity(messages.len()), Vec::new());
-    for message in messages {
-        let reference = message.get("reference").cloned();
-        entries.push(match entry(message).and_then(wish) {
-            Ok(wish) => {
-                wishes.push(wish);
-                Ok(reference)
-            }
-            Err(problem) => Err((problem, reference)),
-        });
-    }
+    body: Raw,
+) -> Result<(StatusCode, Extension<Noted>, Json<BulkAnswer>), Problem> {
+    let (length, limit) = (body.bytes.len(), app.body_limit);
+    let Raw { bytes, memory } = body;
+    let (entries, wishes) = body::aside(length, move || entries(&bytes, limit)).await??;
     if wishes.is_empty() {
         accepting(&app, &tenant)?;
     }
     let mut taken = take(&app, &tenant, wishes, false).await?.into_iter();
+    drop(memory);
     let refused = |problem: Problem, reference| {
         problem.count();
         Entry::Refused { problem: problem.into(), reference }
@@ -343,18 +419,51 @@ pub async fn bulk(
             Err(problem) => refused(problem, reference),
         },
     });
-    Ok((StatusCode::ACCEPTED, Json(BulkAnswer { messages: messages.collect() })))
+    let answer = BulkAnswer { messages: messages.collect() };
+    let refused = answer.messages.iter().filter(|entry| matches!(entry, Entry::Refused { .. })).count();
+    let noted = Noted::bulk(answer.messages.len() - refused, refused);
+    Ok((StatusCode::ACCEPTED, Extension(noted), Json(answer)))
 }
 
-fn entry(message: Value) -> Result<Send, Problem> {
-    // An array would do for an object otherwise, its elements taken for fields in order.
-    if !message.is_object() {
-        return Err(Problem::bad_request("invalid_body", "The message is not an object."));
+/// For each message of a call, in order, the name that its caller has for it, or what is wrong with it, too; and of those
+/// with which nothing is, what is wanted.
+type Entries = (Vec<Result<Option<Value>, (Problem, Option<Value>)>>, Vec<Wish>);
+
+/// Reads the body of a call with many messages.
+fn entries(bytes: &[u8], limit: usize) -> Result<Entries, Problem> {
+    let (Bulk { messages }, _) = understood(json::parse(bytes), "BulkRequest", false)?;
+    if !(1..=MAX_BULK).contains(&messages.len()) {
+        let why = format!("messages: needs 1 to {MAX_BULK} of them");
+        return Err(Problem::bad_request("invalid_messages", why));
     }
-    serde_path_to_error::deserialize(message).map_err(|error| {
-        let (path, inner) = (error.path().to_string(), error.inner().to_string());
-        Problem::bad_request("invalid_body", if path == "." { inner } else { format!("{path}: {inner}") })
-    })
+    let (mut entries, mut wishes, mut base64) = (Vec::with_capacity(messages.len()), Vec::new(), 0);
+    for message in messages {
+        let read = entry(message).inspect(|send| base64 += send.base64_len());
+        entries.push(match read.map(|send| (send.reference.clone(), wish(send))) {
+            Ok((reference, Ok(wish))) => {
+                wishes.push(wish);
+                Ok(reference.map(Value::from))
+            }
+            Ok((_, Err(problem))) | Err(problem) => Err((problem, reference(message))),
+        });
+    }
+    body::check_size(bytes.len(), base64, limit)?;
+    Ok((entries, wishes))
+}
+
+fn entry(message: &RawValue) -> Result<Send, Problem> {
+    Ok(understood(json::parse(message.get().as_bytes()), "SendRequest", false)?.0)
+}
+
+/// The name that the caller has for a message with which something is wrong, if that can be read.
+fn reference(message: &RawValue) -> Option<Value> {
+    #[derive(Deserialize)]
+    struct Named<'a> {
+        #[serde(borrow)]
+        reference: Option<&'a RawValue>,
+    }
+    let Named { reference } = serde_json::from_str(message.get()).ok()?;
+    reference.filter(|told| told.get().len() <= MAX_TOLD).and_then(|told| serde_json::from_str(told.get()).ok())
 }
 
 /// What a caller wants sent, checked as far as it is known.
@@ -397,10 +506,23 @@ impl Wish {
 fn wish(body: Send) -> Result<Wish, Problem> {
     let Send { to, reference, expires_in, idempotency_key, .. } = body;
     let recipient = Recipient::parse(&to)?;
-    let Send { message, media, voice, sticker, document, bytes, .. } = body;
+    let Send { message, caption, media, voice, sticker, document, bytes, .. } = body;
     let Send { location, contact, reaction, edit, revoke, reply_to, .. } = body;
-    let parts =
-        Parts { message, media, bytes, voice, sticker, document, location, contact, reaction, edit, revoke, reply_to };
+    let parts = Parts {
+        message,
+        caption,
+        media,
+        bytes,
+        voice,
+        sticker,
+        document,
+        location,
+        contact,
+        reaction,
+        edit,
+        revoke,
+        reply_to,
+    };
     let said = parts.content()?;
     if reference.as_ref().is_some_and(|reference| reference.chars().count() > MAX_REFERENCE) {
         let why = format!("`reference` has at most {MAX_REFERENCE} characters");
@@ -444,17 +566,16 @@ fn invalid_key() -> Problem {
 
 /// `Prefer: respond-async` (RFC 7240).
 fn prefers_async(headers: &HeaderMap) -> bool {
-    let preferences = headers.get_all("prefer").iter().filter_map(|value| value.to_str().ok());
-    preferences.flat_map(|value| value.split(',')).any(|one| one.trim().eq_ignore_ascii_case("respond-async"))
+    preferences(headers).any(|(name, _)| name.eq_ignore_ascii_case("respond-async"))
 }
 
 /// The answer for a message as it is now. What has failed for good is an error, unless its caller did not want to wait
 /// for that.
-fn answer(message: Message, waited: bool) -> Result<Response, Problem> {
+fn answer(message: Message, waited: bool) -> Result<(StatusCode, Answer), Problem> {
     match message.status {
         MessageStatus::Failed if waited => Err(Problem::failed(message)),
-        status if status >= MessageStatus::Sent => Ok(Json(accepted(message)).into_response()),
-        _ => Ok((StatusCode::ACCEPTED, Json(accepted(message))).into_response()),
+        status if status >= MessageStatus::Sent => Ok((StatusCode::OK, accepted(message))),
+        _ => Ok((StatusCode::ACCEPTED, accepted(message))),
     }
 }
 
@@ -468,6 +589,7 @@ fn accepted(message: Message) -> Answer {
         // The same answer to the same call, also when the message has come further since.
         status: if is_sent { MessageStatus::Sent } else { message.status }.as_str(),
         reference: message.reference,
+        warnings: Vec::new(),
     }
 }
 
@@ -480,7 +602,8 @@ mod tests {
             let said = serde_json::to_value(problem).unwrap();
             format!("{} {}", said["code"].as_str().unwrap(), said["message"].as_str().unwrap())
         };
-        entry(body).and_then(wish).map_err(refused)
+        let body = serde_json::value::to_raw_value(&body).unwrap();
+        entry(&body).and_then(wish).map_err(refused)
     }
 
     fn fingerprint_of(body: Value) -> String {
@@ -570,6 +693,9 @@ mod tests {
             (json!({"edit": {"messageId": "A", "message": ""}}), "`edit.message`"),
             (json!({"edit": {"messageId": "A", "message": long(65_537)}}), "`edit.message`"),
             (json!({"revoke": {"messageId": "A\n"}}), "`revoke.messageId`"),
+            (json!({"media": {"base64": "AAAA"}, "caption": "A", "message": "B"}), "`message` and `caption`"),
+            (json!({"message": "A", "caption": "A"}), "`caption` is the text below `media`"),
+            (json!({"caption": "A"}), "`caption` is the text below `media`"),
             (json!({"media": {"base64": "AAAA"}, "replyTo": "a b"}), "`replyTo`"),
             (json!({"media": {"base64": "AAAA", "filename": ""}}), "`media.filename`"),
             (json!({"media": {"base64": "AAAA", "filename": long(256)}}), "`media.filename`"),
@@ -581,8 +707,67 @@ mod tests {
             assert!(refused.starts_with("invalid_content ") && refused.contains(why), "{content}: {refused}");
         }
         for caption in [long(0), long(65_537)] {
-            let refused = called(json!({"to": "5511888888888", "media": {"base64": "AAAA"}, "message": caption})).err();
-            assert!(refused.unwrap().starts_with("invalid_message `message`"));
+            for name in ["message", "caption"] {
+                let refused = called(json!({"to": "5511888888888", "media": {"base64": "AAAA"}, name: caption})).err();
+                assert!(refused.unwrap().starts_with("invalid_message `message`"));
+            }
+        }
+    }
+
+    #[test]
+    fn caption_and_message_are_one_name() {
+        let with = |name: &str| {
+            let media = json!({"base64": "AAAA"});
+            fingerprint_of(json!({"to": "5511888888888", "idempotencyKey": "k", "media": media, name: "A"}))
+        };
+        assert_eq!(with("caption"), with("message"));
+    }
+
+    #[test]
+    fn many_messages_are_read_one_by_one() {
+        let long = "x".repeat(5_000);
+        let body = format!(
+            r#"{{"messages":[
+                {{"to":"5511888888888","message":"A","reference":"r-1"}},
+                {{"to":"5511888888888","message":"\ud800","reference":"r-2"}},
+                {{"to":"5511888888888","location":{{"latitude":1e999,"longitude":2}},"reference":"r-3"}},
+                {{"to":"5511888888888","message":"A","to":"5511888888887","reference":5}},
+                {{"to":"5511888888888","location":[1,2]}},
+                ["5511888888888","A"],
+                {{"to":"5511888888888","mesage":"A","reference":"{long}"}},
+                {{"to":"5511888888888","message":"A","reference":"\ud800"}},
+                {{"to":"5511888888888","message":"A"}}
+            ]}}"#
+        );
+        let (entries, wishes) = super::entries(body.as_bytes(), 1 << 20).unwrap();
+        let told: Vec<_> = entries
+            .into_iter()
+            .map(|entry| match entry {
+                Ok(reference) => (None, reference),
+                Err((problem, reference)) => {
+                    (serde_json::to_value(problem).unwrap()["code"].as_str().map(str::to_owned), reference)
+                }
+            })
+            .collect();
+        let expected = [
+            (None, Some(json!("r-1"))),
+            (Some("invalid_json"), Some(json!("r-2"))),
+            (Some("invalid_json"), Some(json!("r-3"))),
+            (Some("invalid_body"), Some(json!(5))),
+            (Some("invalid_body"), None),
+            (Some("invalid_body"), None),
+            (Some("unknown_field"), None),
+            (Some("invalid_json"), None),
+            (None, None),
+        ];
+        assert_eq!(told, expected.map(|(code, reference)| (code.map(str::to_owned), reference)));
+        assert_eq!(wishes.len(), 2);
+        let many = format!(r#"{{"messages":[{}{{}}]}}"#, "{},".repeat(1000));
+        for (body, code) in
+            [(many.as_str(), "invalid_messages"), (r#"{"messages":[]}"#, "invalid_messages"), ("{}", "invalid_body")]
+        {
+            let problem = super::entries(body.as_bytes(), 1 << 20).err().unwrap();
+            assert_eq!(serde_json::to_value(problem).unwrap()["code"], code);
         }
     }
 
@@ -593,11 +778,13 @@ mod tests {
             json!({"message": "A", "replyTo": "3EB0", "location": null, "edit": null}),
             json!({"location": {"latitude": -90, "longitude": 180.0}, "replyTo": "3EB0"}),
             json!({"location": {"latitude": 0, "longitude": 0, "name": "x".repeat(256), "address": null}}),
-            json!({"contact": {"name": "Ana; Bruno, \\ & Co", "phone": "+55 (11) 99999-9999", "email": "unknown"}}),
+            json!({"contact": {"name": "Ana; Bruno, \\ & Co", "phone": "+55 (11) 99999-9999"}}),
             json!({"reaction": {"messageId": "3EB0", "emoji": ""}}),
             json!({"edit": {"messageId": "!~", "message": "A\nB"}}),
             json!({"revoke": {"messageId": "x".repeat(64)}}),
             json!({"media": {"base64": "AAAA", "filename": "x".repeat(255)}, "message": "x".repeat(65_536)}),
+            json!({"media": {"base64": "AAAA"}, "caption": "x".repeat(65_536)}),
+            json!({"media": {"base64": "AAAA"}, "caption": "A", "message": "A"}),
         ] {
             let mut body = json!({"to": "5511888888888"});
             body.as_object_mut().unwrap().extend(content.as_object().unwrap().clone());

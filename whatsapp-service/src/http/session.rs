@@ -2,18 +2,24 @@
 
 use std::{fmt::Display, sync::Arc, time::Duration};
 
-use axum::{Json, extract::State, http::StatusCode};
+use axum::{Extension, Json, extract::State, http::StatusCode};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
 
 use super::{
     App,
-    caller::{Body, Tenant},
+    body::{Body, Tolerant},
+    caller::Tenant,
     problem::Problem,
-    status::StatusBody,
+    request_log::Noted,
+    status::{Action, Done, StatusBody},
 };
-use crate::sessions::{OpenRefused, Proxy, Recipient, Snapshot, Status, Unlinked};
+use crate::{
+    clock::timestamp,
+    sessions::{OpenRefused, Opened, Proxy, Recipient, Snapshot, State as SessionState, Status, Unlinked},
+    tenant::TenantId,
+};
 
 /// How long the answer waits for the first QR code.
 const QR_WAIT: Duration = Duration::from_secs(2);
@@ -22,6 +28,7 @@ const CODE_WAIT: Duration = Duration::from_secs(10);
 
 /// `POST /session`'s body; all of it may be left out.
 #[derive(Deserialize, ToSchema)]
+#[serde(expecting = "an object")]
 #[schema(as = OpenRequest)]
 pub struct Open {
     /// Ask for a pairing code for this phone, instead of a QR code.
@@ -41,14 +48,20 @@ fn also_null<'de, D: Deserializer<'de>>(field: D) -> Result<Option<Option<String
 /// `POST /session`: creates the tenant's session or returns the one there is.
 #[utoipa::path(
     post, path = "/session", tag = "Sessions",
+    params(("Prefer" = Option<String>, Header, description = "`handling=strict` refuses what is not known.")),
     request_body = Option<Open>,
     responses((status = 200, description = "The session as it is.", body = StatusBody))
 )]
 pub async fn post(
     State(app): State<Arc<App>>,
     Tenant(tenant): Tenant,
-    Body(body): Body<Open>,
-) -> Result<Json<StatusBody>, Problem> {
+    Tolerant { body, unknown }: Tolerant<Open>,
+) -> Result<(Extension<Noted>, Json<StatusBody>), Problem> {
+    let answer = open(&app, &tenant, body).await;
+    answer.map(|body| body.warned(&unknown)).map_err(|problem| problem.warned(&unknown))
+}
+
+async fn open(app: &App, tenant: &TenantId, body: Open) -> Result<StatusBody, Problem> {
     let phone = body
         .phone
         .as_deref()
@@ -66,7 +79,7 @@ pub async fn post(
         app.manager.check_proxy(proxy).map_err(|why| invalid(&why))?;
     }
     let by_code = phone.is_some();
-    let session = app.manager.open(&tenant, phone, proxy).await?;
+    let (session, opened) = app.manager.open(tenant, phone, proxy).await?;
     let settled = |snapshot: &Snapshot| {
         let shown = if by_code { &snapshot.pairing_code } else { &snapshot.qr };
         let moved_on = snapshot.is_paired() || snapshot.passkey.is_some();
@@ -74,13 +87,41 @@ pub async fn post(
     };
     session.wait_until(if by_code { CODE_WAIT } else { QR_WAIT }, settled).await;
     let snapshot = session.snapshot();
-    if let Some(refused) = snapshot.reason.filter(|reason| by_code && reason.code == "pairing_code_refused") {
+    if let Some(refused) = snapshot.reason.clone().filter(|reason| by_code && reason.code == "pairing_code_refused") {
         let (status, code) = (StatusCode::BAD_GATEWAY, "pairing_code_refused");
         let wait =
             snapshot.retry_at.map(|at| (at - app.manager.store().clock().now()).num_seconds().max(0).cast_unsigned());
         return Err(Problem::new(status, "Pairing code refused", code, refused.message).retry_after(wait));
     }
-    Ok(Json(StatusBody::of(&session)))
+    let (action, action_message) = match opened {
+        Opened::Started => (Action::Started, None),
+        Opened::CodeRequested => (Action::CodeRequested, None),
+        Opened::Unchanged => (Action::None, Some(why_nothing(&snapshot, by_code))),
+    };
+    Ok(StatusBody::of(&session).after(Done { action, action_message }))
+}
+
+/// Why there was nothing to do for a session that is like this.
+fn why_nothing(snapshot: &Snapshot, by_code: bool) -> String {
+    let state = snapshot.state.as_str();
+    let until = snapshot.retry_at.map(timestamp);
+    match (snapshot.state, until) {
+        _ if snapshot.state.status() != Status::Failed => {
+            let linked = snapshot.is_paired();
+            let no_code = if linked && by_code { " No code is needed: DELETE /session unlinks it first." } else { "" };
+            match linked {
+                true => format!("The session is linked, and runs: it is {state}.{no_code}"),
+                false => format!("The session waits for its phone already: it is {state}."),
+            }
+        }
+        (SessionState::Banned | SessionState::Locked | SessionState::Outdated, None) => {
+            format!("The session is {state}: WhatsApp is not asked again just because somebody wants it to be.")
+        }
+        (_, Some(until)) => {
+            format!("The session is {state}, and tries again by itself at {until}: before that, nothing starts it.")
+        }
+        (_, None) => format!("The session is {state}."),
+    }
 }
 
 /// `DELETE /session`'s answer.

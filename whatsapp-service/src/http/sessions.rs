@@ -2,17 +2,18 @@
 
 use std::sync::Arc;
 
-use axum::{
-    Json,
-    extract::{Query, State, rejection::QueryRejection},
-};
+use axum::{Json, extract::State};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use super::{App, problem::Problem};
+use super::{
+    App,
+    problem::Problem,
+    query::{Query, invalid},
+};
 use crate::{
     clock::timestamp,
-    sessions::{State as SessionState, Status},
+    sessions::{Session, State as SessionState, Status},
     tenant::TenantId,
 };
 
@@ -23,6 +24,9 @@ const MAX_LIMIT: usize = 1000;
 #[derive(Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub struct Page {
+    /// Only those that are in this state now.
+    #[param(value_type = Option<SessionState>)]
+    state: Option<String>,
     /// Sessions on a page; 100 without it.
     #[param(minimum = 1, maximum = 1000)]
     limit: Option<usize>,
@@ -51,6 +55,9 @@ struct Entry {
     since: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<String>,
+    /// The account's number, where it is linked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    phone: Option<String>,
 }
 
 /// `GET /sessions`: all tenants that have a session, in the order of their ids, a page at a time.
@@ -59,18 +66,21 @@ struct Entry {
     params(Page),
     responses((status = 200, description = "A page of sessions.", body = Sessions))
 )]
-pub async fn get(
-    State(app): State<Arc<App>>,
-    page: Result<Query<Page>, QueryRejection>,
-) -> Result<Json<Sessions>, Problem> {
-    let Query(page) = page.map_err(|error| Problem::bad_request("invalid_query", error.body_text()))?;
+pub async fn get(State(app): State<Arc<App>>, Query(page): Query<Page>) -> Result<Json<Sessions>, Problem> {
     let limit = page.limit.unwrap_or(DEFAULT_LIMIT);
     if !(1..=MAX_LIMIT).contains(&limit) {
-        return Err(Problem::bad_request("invalid_query", format!("limit: must be from 1 to {MAX_LIMIT}")));
+        return Err(invalid(format!("limit: must be from 1 to {MAX_LIMIT}")));
     }
     let after = page.cursor.map(|cursor| cursor.parse::<TenantId>()).transpose();
-    let after = after.map_err(|_| Problem::bad_request("invalid_query", "cursor: not one that this service gave"))?;
-    let mut sessions = app.manager.list(after.as_ref(), limit + 1);
+    let after = after.map_err(|_| invalid("cursor: not one that this service gave"))?;
+    let state = page.state.map(|word| {
+        let known = || SessionState::ALL.map(SessionState::as_str).join(", ");
+        let state = SessionState::ALL.into_iter().find(|state| state.as_str() == word);
+        state.ok_or_else(|| invalid(format!("state: must be one of {}", known())))
+    });
+    let state = state.transpose()?;
+    let wanted = |session: &Session| state.is_none_or(|state| session.snapshot().state == state);
+    let mut sessions = app.manager.list_only(after.as_ref(), limit + 1, wanted);
     let more = sessions.len() > limit;
     sessions.truncate(limit);
     let next_cursor = sessions.last().filter(|_| more).map(|session| session.tenant.to_string());
@@ -82,6 +92,7 @@ pub async fn get(
             state: snapshot.state,
             since: timestamp(snapshot.since),
             reason: snapshot.reason.map(|reason| reason.code),
+            phone: snapshot.phone,
         }
     });
     Ok(Json(Sessions { sessions: entries.collect(), next_cursor }))

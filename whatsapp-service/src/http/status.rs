@@ -2,12 +2,17 @@
 
 use std::sync::Arc;
 
-use axum::{Json, extract};
+use axum::{Extension, Json, extract};
 use serde::Serialize;
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
-use super::{App, caller::Tenant};
+use super::{
+    App,
+    caller::Tenant,
+    request_log::Noted,
+    unknown::{Unknown, Warning},
+};
 use crate::{
     clock::timestamp,
     sessions::{ReachoutTimelock, Session, State, Status},
@@ -21,6 +26,39 @@ pub struct StatusBody {
     #[serde(flatten)]
     #[schema(value_type = Details)]
     details: Option<Details>,
+    /// What `POST /session` did, and why it did nothing.
+    #[serde(flatten)]
+    #[schema(value_type = Done)]
+    done: Option<Done>,
+    /// What was in the call and was not understood.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(required = false)]
+    warnings: Vec<Warning>,
+}
+
+/// What `POST /session` did.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+#[schema(as = SessionAction)]
+pub struct Done {
+    #[schema(required = false)]
+    pub action: Action,
+    /// With `none`: why.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub action_message: Option<String>,
+}
+
+/// What `POST /session` did, in a word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+#[schema(as = SessionActionWord)]
+pub enum Action {
+    /// The session was created, or started again.
+    Started,
+    /// The session ran; a pairing code was asked for.
+    CodeRequested,
+    /// Nothing had to be done, or nothing could be.
+    None,
 }
 
 /// What there is to say of a session that exists. A field that has nothing to say is left out.
@@ -110,7 +148,7 @@ impl From<ReachoutTimelock> for TimelockBody {
 impl StatusBody {
     /// The body for a tenant without a session.
     pub fn not_found() -> Self {
-        Self { status: Status::NotFound, details: None }
+        Self { status: Status::NotFound, details: None, done: None, warnings: Vec::new() }
     }
 
     /// The body for this session, as it is at this moment.
@@ -149,7 +187,19 @@ impl StatusBody {
                 pending: session.pending(),
                 reachout_timelock: session.reachout_timelock().map(TimelockBody::from),
             }),
+            done: None,
+            warnings: Vec::new(),
         }
+    }
+
+    /// Says what `POST /session` did.
+    pub fn after(self, done: Done) -> Self {
+        Self { done: Some(done), ..self }
+    }
+
+    /// Says what was not understood, to the caller and to the log.
+    pub fn warned(self, unknown: &Unknown) -> (Extension<Noted>, Json<Self>) {
+        (Extension(Noted::default().unknown(unknown)), Json(Self { warnings: unknown.warnings(), ..self }))
     }
 }
 
@@ -161,8 +211,14 @@ fn verbatim(options: &str) -> Option<Box<RawValue>> {
 /// `GET /status`: what the tenant's session is right now.
 #[utoipa::path(
     get, path = "/status", tag = "Sessions",
+    params(("Prefer" = Option<String>, Header, description = "`handling=strict` refuses what is not known.")),
     responses((status = 200, description = "The session as it is, or that there is none.", body = StatusBody))
 )]
-pub async fn get(extract::State(app): extract::State<Arc<App>>, Tenant(tenant): Tenant) -> Json<StatusBody> {
-    Json(app.manager.get(&tenant).map_or_else(StatusBody::not_found, |session| StatusBody::of(&session)))
+pub async fn get(
+    extract::State(app): extract::State<Arc<App>>,
+    Tenant(tenant): Tenant,
+    unknown: Unknown,
+) -> (Extension<Noted>, Json<StatusBody>) {
+    let session = app.manager.get(&tenant);
+    session.map_or_else(StatusBody::not_found, |session| StatusBody::of(&session)).warned(&unknown)
 }

@@ -15,7 +15,7 @@ mod upload;
 mod webp;
 
 pub use self::{
-    fetch::Fetched,
+    fetch::{FetchFailure, Fetched},
     kind::{Claim, Kind},
     sealed::read_blocks,
     shelf::{Idle, Shelf, Taken},
@@ -91,7 +91,7 @@ pub enum NotTaken {
     },
     /// The URL led to nothing that can be sent. It is not said why: that would tell about the network of the service.
     #[error("the media could not be fetched from `media.url`")]
-    NotFetched,
+    NotFetched(FetchFailure),
     /// The stream broke off.
     #[error("the media broke off before its end")]
     BrokenOff,

@@ -58,7 +58,7 @@ pub use self::{
     proxy::{InvalidProxy, NotAllowed as ProxyNotAllowed, Proxy},
     recipient::{InvalidRecipient, Recipient},
     restoring::Progress,
-    session::{OpenRefused, PasskeyRefused, Session, SessionStateChange, Unlinked},
+    session::{OpenRefused, Opened, PasskeyRefused, Session, SessionStateChange, Unlinked},
     state::{Expiring, Passkey, Reason, Snapshot, State, Status},
     version::built_in as built_in_version,
 };
@@ -268,7 +268,7 @@ impl Manager {
         tenant: &TenantId,
         phone: Option<Recipient>,
         proxy: Option<Option<Proxy>>,
-    ) -> Result<Arc<Session>, OpenRefused> {
+    ) -> Result<(Arc<Session>, Opened), OpenRefused> {
         loop {
             let session = self.get_or_create(tenant);
             let ready = match proxy.clone() {
@@ -280,7 +280,7 @@ impl Manager {
                 Err(refused) => Err(refused),
             };
             match opened {
-                Ok(()) => return Ok(session),
+                Ok(opened) => return Ok((session, opened)),
                 // It was being deleted; the next round makes a new one.
                 Err(OpenRefused::Gone) if !self.is_closing() => self.forget(&session),
                 Err(refused) => return Err(refused),
@@ -305,12 +305,24 @@ impl Manager {
 
     /// Up to `limit` sessions whose tenants come after `after`, in order.
     pub fn list(&self, after: Option<&TenantId>, limit: usize) -> Vec<Arc<Session>> {
+        self.list_only(after, limit, |_| true)
+    }
+
+    /// The same of those that are wanted.
+    pub fn list_only(
+        &self,
+        after: Option<&TenantId>,
+        limit: usize,
+        wanted: impl Fn(&Session) -> bool,
+    ) -> Vec<Arc<Session>> {
         let sessions = self.sessions.read().unwrap_or_else(PoisonError::into_inner);
         let start = after.map_or(Bound::Unbounded, Bound::Excluded);
         sessions
             .range::<TenantId, _>((start, Bound::Unbounded))
+            .map(|(_, session)| session)
+            .filter(|session| wanted(session))
             .take(limit)
-            .map(|(_, session)| session.clone())
+            .cloned()
             .collect()
     }
 

@@ -160,6 +160,17 @@ pub(super) struct Live {
     authenticator: Arc<RemoteAuthenticator>,
 }
 
+/// What opening a session did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Opened {
+    /// It was not there or had stopped, and was started.
+    Started,
+    /// It runs, and a pairing code was asked for.
+    CodeRequested,
+    /// It runs already, or is in a state in which nothing starts it.
+    Unchanged,
+}
+
 /// Why a session can't be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenRefused {
@@ -303,7 +314,7 @@ impl Session {
     }
 
     /// Sees to it that the session runs: starts it if it does not, and asks for a pairing code if `phone` wants one.
-    pub async fn open(self: &Arc<Self>, phone: Option<Recipient>) -> Result<(), OpenRefused> {
+    pub async fn open(self: &Arc<Self>, phone: Option<Recipient>) -> Result<Opened, OpenRefused> {
         self.start(phone, Begin { by_person: true, ..Begin::default() }).await
     }
 
@@ -313,7 +324,7 @@ impl Session {
         let _ = self.start(None, Begin { awaited: Some(awaited), ..Begin::default() }).await;
     }
 
-    async fn start(self: &Arc<Self>, phone: Option<Recipient>, mut begin: Begin) -> Result<(), OpenRefused> {
+    async fn start(self: &Arc<Self>, phone: Option<Recipient>, mut begin: Begin) -> Result<Opened, OpenRefused> {
         let mut lifecycle = self.lifecycle.lock().await;
         if lifecycle.ended {
             return Err(OpenRefused::Gone);
@@ -323,7 +334,7 @@ impl Session {
         let reopens = snapshot.can_be_reopened(self.now());
         if !runs || reopens {
             if snapshot.stops_client() && !reopens {
-                return Ok(());
+                return Ok(Opened::Unchanged);
             }
             stop(&mut lifecycle).await;
             *lock(&self.code_for) = phone.map(|phone| (phone, false));
@@ -337,13 +348,14 @@ impl Session {
             begin.take_back = snapshot.state == State::Replaced;
             let task = tokio::spawn(self.clone().run_on(cancel.clone(), begin));
             lifecycle.task = Some((cancel, task));
-        } else if !snapshot.is_paired() {
-            if let Some(phone) = phone {
-                self.want_code(phone, snapshot.state)?;
-            }
-            self.nudge.notify_one();
+            return Ok(Opened::Started);
         }
-        Ok(())
+        if snapshot.is_paired() {
+            return Ok(Opened::Unchanged);
+        }
+        let requested = phone.map_or(Ok(false), |phone| self.want_code(phone, snapshot.state))?;
+        self.nudge.notify_one();
+        Ok(if requested { Opened::CodeRequested } else { Opened::Unchanged })
     }
 
     /// Unlinks the device at the server, stops, and deletes what is on disk; `None` if that was done before.
@@ -840,11 +852,12 @@ impl Session {
     }
 
     /// Sees to it that a code for this phone is shown, or will be.
-    fn want_code(&self, phone: Recipient, state: State) -> Result<(), OpenRefused> {
+    /// Has a pairing code asked for; says whether that is news.
+    fn want_code(&self, phone: Recipient, state: State) -> Result<bool, OpenRefused> {
         let mut code_for = lock(&self.code_for);
         match &*code_for {
             Some((other, _)) if *other != phone => return Err(OpenRefused::CodeForAnotherPhone),
-            Some(_) => return Ok(()),
+            Some(_) => return Ok(false),
             None => {}
         }
         // Without a QR code on the screen the server is not ready to be asked; the next one will be the sign.
@@ -854,7 +867,7 @@ impl Session {
         if let Some(client) = ready {
             request_code(client, phone);
         }
-        Ok(())
+        Ok(true)
     }
 
     fn apply(&self, signal: Signal) {
@@ -867,7 +880,13 @@ impl Session {
             snapshot.apply(signal, self.now());
             if snapshot.state != before {
                 let reason = snapshot.reason.as_ref().map(|reason| reason.code.as_str());
-                tracing::info!(tenant = %self.tenant, state = snapshot.state.as_str(), reason, "session");
+                let (tenant, state) = (&self.tenant, snapshot.state.as_str());
+                match snapshot.state {
+                    State::LoggedOut | State::Banned | State::Locked => {
+                        tracing::warn!(%tenant, state, reason, "session")
+                    }
+                    _ => tracing::info!(%tenant, state, reason, "session"),
+                }
                 self.tell(json!(SessionStateChange::of(snapshot)));
                 metrics::entered(snapshot.state);
                 entered = Some(snapshot.state);
@@ -1031,10 +1050,10 @@ mod tests {
                 assert!(has(&snapshot), "{code} is awaited, and not {:?}", snapshot.reason);
             }
         };
-        let session = manager.open(&unlucky, None, None).await.unwrap();
+        let (session, _) = manager.open(&unlucky, None, None).await.unwrap();
         seen(&session, "internal_error").await;
         assert_eq!(session.snapshot().state, State::Connecting);
-        let other = manager.open(&calm, None, None).await.unwrap();
+        let (other, _) = manager.open(&calm, None, None).await.unwrap();
         seen(&other, "connection_failed").await;
         seen(&session, "connection_failed").await;
         assert_eq!(manager.panics(), 3);

@@ -162,6 +162,14 @@ impl Content {
 }
 
 impl ContentKind {
+    /// What it is, as people call it: of media, which kind.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Media(media) => media.kind.as_str(),
+            other => other.as_str(),
+        }
+    }
+
     /// Its name, as it stands in the JSON.
     pub fn as_str(&self) -> &'static str {
         match self {

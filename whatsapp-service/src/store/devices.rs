@@ -115,7 +115,7 @@ impl Store {
         self.write(move |tx| {
             let live = "SELECT key, record FROM stores WHERE tenant = ? AND state = 'live'";
             let read = |row: &Row<'_>| Ok((row.get("key")?, read_record(row, "key", &tenant, tx.seal())?));
-            let (store, mut record) = tx.find(live, [tx.tenant(&tenant)?], read)?.unzip();
+            let (store, mut record) = tx.find(live, [tx.known_tenant(&tenant)?], read)?.unzip();
             let record = record.get_or_insert_default();
             change(record);
             match store {
@@ -156,7 +156,7 @@ impl Store {
         let tenant = tenant.clone();
         self.write(move |tx| {
             let sql = "UPDATE stores SET state = 'quarantined', at = ? WHERE tenant = ? AND state = 'live'";
-            tx.execute(sql, params![millis(tx.now()), tx.tenant(&tenant)?]).map(drop)
+            tx.execute(sql, params![millis(tx.now()), tx.known_tenant(&tenant)?]).map(drop)
         })
         .await
     }
@@ -166,7 +166,7 @@ impl Store {
         self.delete_folder(tenant)?;
         let name = tenant.clone();
         let deleted = self.write(move |tx| {
-            let key = tx.tenant(&name)?;
+            let key = tx.known_tenant(&name)?;
             let live = "SELECT key FROM stores WHERE tenant = ? AND state = 'live'";
             tx.execute(&format!("DELETE FROM state WHERE store IN ({live})"), [key])?;
             tx.execute("DELETE FROM stores WHERE tenant = ? AND state = 'live'", [key]).map(drop)

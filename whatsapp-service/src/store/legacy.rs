@@ -139,7 +139,7 @@ impl Store {
             self.write(move |tx| {
                 let Contents { tenant, record, values } = contents;
                 let live = "SELECT 1 FROM stores WHERE state = 'live' AND tenant = ?";
-                let has_newer = tx.find(live, [tx.tenant(&tenant)?], |_| Ok(()))?.is_some();
+                let has_newer = tx.find(live, [tx.known_tenant(&tenant)?], |_| Ok(()))?.is_some();
                 if record.paired && !has_newer {
                     let store = tx.new_store(&tenant, &record)?;
                     let cells = tx.cells(store)?;

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use rusqlite::{Connection, Row, params};
+use rusqlite::{Connection, Row, params, params_from_iter, types::Value};
 use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
 use utoipa::ToSchema;
@@ -98,6 +98,12 @@ impl Failure {
     }
 }
 
+/// What a message can be.
+pub const KINDS: [&str; 12] = [
+    "text", "image", "video", "audio", "voice", "document", "sticker", "location", "contact", "reaction", "edit",
+    "revoke",
+];
+
 /// A message and its fate. It serialises to what `GET /messages/{id}` answers.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
@@ -107,8 +113,10 @@ pub struct Message {
     pub row: i64,
     /// WhatsApp's id of it.
     pub id: String,
-    /// What it is, as [`ContentKind::as_str`](super::ContentKind::as_str) says it.
-    #[serde(skip)]
+    /// What it is: one of [`KINDS`], or `media` where an earlier version did not write down more.
+    #[schema(
+        pattern = "^(text|image|video|audio|voice|document|sticker|location|contact|reaction|edit|revoke|media)$"
+    )]
     pub kind: String,
     /// The digits that the caller gave.
     #[serde(skip)]
@@ -254,12 +262,20 @@ pub struct Pending {
 }
 
 /// Which messages to list.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Filter {
     /// Only those in this status.
     pub status: Option<MessageStatus>,
+    /// Only those of this kind.
+    pub kind: Option<String>,
+    /// Only those to this recipient, as its caller wrote it or as WhatsApp knows it.
+    pub recipient: Option<String>,
+    /// Only those that their caller calls so.
+    pub reference: Option<String>,
     /// Only those accepted at this time or later.
     pub since: Option<DateTime<Utc>>,
+    /// Only those accepted before this time.
+    pub until: Option<DateTime<Utc>>,
 }
 
 const COLUMNS: &str = "row, id, kind, recipient, number, account, content, reference, status, pending, tried, attempts, accepted_at, \
@@ -360,7 +376,7 @@ impl Store {
         let (tenant, id, number) = (tenant.clone(), id.to_owned(), number.to_owned());
         self.write(move |tx| {
             let sql = "UPDATE messages SET number = ? WHERE tenant = ? AND id = ?";
-            tx.execute(sql, params![number, tx.tenant(&tenant)?, id]).map(drop)
+            tx.execute(sql, params![number, tx.known_tenant(&tenant)?, id]).map(drop)
         })
     }
 
@@ -417,7 +433,7 @@ impl Store {
             let given_up = self.write(move |tx| {
                 let sql = "SELECT row FROM messages INDEXED BY messages_by_status \
                            WHERE tenant = ? AND status IN ('queued', 'unknown') AND pending = 1 LIMIT 200";
-                let rows = tx.all(sql, [tx.tenant(&tenant)?], |row| row.get::<_, i64>(0))?;
+                let rows = tx.all(sql, [tx.known_tenant(&tenant)?], |row| row.get::<_, i64>(0))?;
                 for row in &rows {
                     tx.give_up(&tenant, *row, failure.clone())?;
                 }
@@ -557,9 +573,20 @@ impl Store {
             "SELECT {COLUMNS} FROM messages WHERE tenant = (SELECT key FROM tenants WHERE name = ?1) \
              AND row < ?2 AND accepted_at >= ?3"
         );
-        if let Some(status) = filter.status {
-            sql += &format!(" AND status = '{}'", status.as_str());
-        }
+        // They are not in the order of their times where the clock was put back.
+        let since = filter.since.map_or(i64::MIN, millis);
+        let mut values: Vec<Value> = vec![tenant.as_str().to_owned().into(), from.row.into(), since.into()];
+        let mut only = |condition: &str, value: Option<Value>| {
+            if let Some(value) = value {
+                values.push(value);
+                sql += &format!(" AND {}", condition.replace('?', &format!("?{}", values.len())));
+            }
+        };
+        only("status = ?", filter.status.map(|status| status.as_str().to_owned().into()));
+        only("coalesce(kind, 'text') = ?", filter.kind.map(Value::from));
+        only("(recipient = ? OR number = ?)", filter.recipient.map(Value::from));
+        only("reference = ?", filter.reference.map(Value::from));
+        only("accepted_at < ?", filter.until.map(|until| millis(until).into()));
         sql += " ORDER BY row DESC";
         self.read(move |connection| {
             let mut statement = connection.prepare_cached(&sql)?;
@@ -567,15 +594,7 @@ impl Store {
                 let message = read(row, &tenant, &seal)?;
                 Ok((message.row, if keep { message.shown() } else { message.without_content() }))
             };
-            // They are not in the order of their times where the clock was put back.
-            let since = filter.since.map_or(i64::MIN, millis);
-            gather(
-                Rows::Changing,
-                statement.query_map(params![tenant.as_str(), from.row, since], read)?,
-                from,
-                room,
-                write,
-            )
+            gather(Rows::Changing, statement.query_map(params_from_iter(values), read)?, from, room, write)
         })
         .await
     }
@@ -667,7 +686,7 @@ impl Tx<'_> {
         }
         let content =
             to_raw_value(&draft.content).map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))?;
-        let (kind, place) = (draft.content.kind.as_str(), [name.as_str().as_bytes(), draft.id.as_bytes()]);
+        let (kind, place) = (draft.content.kind.word(), [name.as_str().as_bytes(), draft.id.as_bytes()]);
         self.execute(
             "INSERT INTO messages (tenant, id, recipient, account, content, reference, status, pending, tried, attempts, \
              accepted_at, expires_at, kind, media) VALUES (?1, ?2, ?3, ?4, ?5, ?6, 'queued', 1, ?7, ?7, ?8, ?9, ?10, ?11)",

@@ -47,7 +47,7 @@ pub use self::{
     figures::Figures,
     kept::{Kept, KeptFor, MediaSource, PollKey},
     legacy::DamagedFolder,
-    messages::{Accepted, Claimed, Draft, Failure, Filter, Idempotency, Message, MessageStatus, Pending},
+    messages::{Accepted, Claimed, Draft, Failure, Filter, Idempotency, KINDS, Message, MessageStatus, Pending},
     news::{Waiting, Watch},
     parts::{Part, Position, Rest, Room},
     referred::{Logged, Referred},

@@ -412,10 +412,8 @@ async fn a_database_of_a_newer_program_is_left_alone() {
     let newer = rusqlite::Connection::open(&path).unwrap();
     newer.pragma_update(None, "user_version", 99).unwrap();
     drop(newer);
-    assert!(matches!(
-        Store::open(&path, RULES, Seal::NONE, Clock::of_test()),
-        Err(StoreError::TooNew { found: 99, known: 6 })
-    ));
+    let opened = Store::open(&path, RULES, Seal::NONE, Clock::of_test());
+    assert!(matches!(opened, Err(StoreError::TooNew { found: 99, .. })));
 }
 
 #[tokio::test]

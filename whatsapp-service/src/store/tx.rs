@@ -119,12 +119,18 @@ impl<'c> Tx<'c> {
 
     /// The tenant's number in this database; it gets one with its first row.
     pub fn tenant(&self, tenant: &TenantId) -> rusqlite::Result<i64> {
-        let known = self.find("SELECT key FROM tenants WHERE name = ?", [tenant.as_str()], |row| row.get(0))?;
-        if let Some(key) = known {
-            return Ok(key);
+        let known = self.known_tenant(tenant)?;
+        if known != 0 {
+            return Ok(known);
         }
         self.execute("INSERT INTO tenants (name) VALUES (?)", [tenant.as_str()])?;
         Ok(self.connection.last_insert_rowid())
+    }
+
+    /// The tenant's number, if it has one. Without one it has nothing here, and no row has the number 0.
+    pub fn known_tenant(&self, tenant: &TenantId) -> rusqlite::Result<i64> {
+        let sql = "SELECT key FROM tenants WHERE name = ?";
+        Ok(self.find(sql, [tenant.as_str()], |row| row.get(0))?.unwrap_or(0))
     }
 
     /// What is kept for a linked device, to be changed.

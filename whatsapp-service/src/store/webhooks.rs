@@ -87,7 +87,7 @@ impl Store {
     pub async fn delete_webhook(&self, tenant: &TenantId) -> Result<bool, StoreError> {
         let (name, for_all) = (tenant.clone(), self.rules.webhook_for_all);
         let removed = self.write(move |tx| {
-            let key = tx.tenant(&name)?;
+            let key = tx.known_tenant(&name)?;
             let removed = tx.execute("DELETE FROM webhooks WHERE tenant = ?", [key])? == 1;
             if removed {
                 tx.execute("DELETE FROM deliveries WHERE tenant = ?", [key])?;
@@ -127,7 +127,7 @@ impl Store {
         let mut marked = 0;
         loop {
             let (tenant, sql, before) = (tenant.clone(), sql.clone(), before.map_or(i64::MAX, millis));
-            let step = self.write(move |tx| tx.execute(&sql, params![tx.tenant(&tenant)?, before])).await?;
+            let step = self.write(move |tx| tx.execute(&sql, params![tx.known_tenant(&tenant)?, before])).await?;
             marked += step;
             if step < STEP {
                 return Ok(marked);
@@ -201,7 +201,7 @@ impl Store {
     ) -> impl Future<Output = Result<(), StoreError>> + Send + use<> {
         let tenant = tenant.clone();
         self.write(move |tx| {
-            let key = tx.tenant(&tenant)?;
+            let key = tx.known_tenant(&tenant)?;
             tx.execute("UPDATE events SET delivery = NULL WHERE tenant = ? AND sequence = ?", [key, sequence])?;
             let sql = "UPDATE deliveries SET failures = 0, next_attempt_at = NULL, last_error = NULL \
                        WHERE tenant = ? AND stopped = 0 AND failures > 0";
@@ -220,8 +220,8 @@ impl Store {
     ) -> Result<bool, StoreError> {
         let tenant = tenant.clone();
         self.write(move |tx| {
-            let key = tx.tenant(&tenant)?;
-            if !tx.still_counts(key, &tenant, of)? {
+            let key = tx.known_tenant(&tenant)?;
+            if key == 0 || !tx.still_counts(key, &tenant, of)? {
                 return Ok(false);
             }
             tx.execute(
@@ -249,8 +249,8 @@ impl Store {
     ) -> Result<bool, StoreError> {
         let name = tenant.clone();
         let stopped = self.write(move |tx| {
-            let key = tx.tenant(&name)?;
-            if !tx.still_counts(key, &name, of)? {
+            let key = tx.known_tenant(&name)?;
+            if key == 0 || !tx.still_counts(key, &name, of)? {
                 return Ok(false);
             }
             tx.execute(
@@ -272,8 +272,12 @@ impl Store {
     pub async fn retry_deliveries(&self, tenant: &TenantId) -> Result<usize, StoreError> {
         let name = tenant.clone();
         self.write(move |tx| {
+            let key = tx.known_tenant(&name)?;
+            if key == 0 {
+                return Ok(0);
+            }
             let sql = "INSERT OR REPLACE INTO deliveries (tenant, restarted_at) VALUES (?, ?)";
-            tx.execute(sql, params![tx.tenant(&name)?, millis(tx.now())])
+            tx.execute(sql, params![key, millis(tx.now())])
         })
         .await?;
         self.mark(tenant, DEAD, "0", None, None).await

@@ -193,7 +193,9 @@ impl Webhooks {
     /// Removes a tenant's own webhook, and says whether there was one.
     pub async fn delete(self: &Arc<Self>, tenant: &TenantId) -> Result<bool, StoreError> {
         let removed = self.store.delete_webhook(tenant).await?;
-        self.restart(tenant);
+        if removed {
+            self.restart(tenant);
+        }
         Ok(removed)
     }
 

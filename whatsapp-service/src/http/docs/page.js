@@ -16,7 +16,9 @@ function prose(text) {
 function table(head, rows) {
   if (rows.length === 0) return "";
   const cells = (kind, row) => element("tr", ...row.map((cell) => element(kind, cell)));
-  return element("table", element("thead", cells("th", head)), element("tbody", ...rows.map((row) => cells("td", row))));
+  const made = element("table", element("thead", cells("th", head)), element("tbody", ...rows.map((row) => cells("td", row))));
+  // On a narrow screen it is scrolled, and not the page.
+  return Object.assign(element("div", made), { className: "wide" });
 }
 
 /** What a schema allows, in a few words; a schema with a name of its own is a link to it. */
@@ -47,16 +49,18 @@ function kind(schema = {}) {
 /** The fields of an object, and of all that it is made of. */
 function fields(schema) {
   const own = Object.entries(schema.properties ?? {}).map(([name, field]) =>
-    [element("code", name), schema.required?.includes(name) ? "always" : "", kind(field), prose(field.description)]);
+    [element("code", name), schema.required?.includes(name) ? "required" : "", kind(field), prose(field.description)]);
   return [...own, ...(schema.allOf ?? []).flatMap(fields)];
 }
 
 function body(content) {
   const span = element("span");
   Object.entries(content ?? {}).forEach(([type, { schema }], n) => {
-    const json = type === "application/json";
     // An error's type is the same everywhere; what is special about it stands in the description.
-    span.append(n ? ", " : "", json ? kind(schema?.allOf?.[0] ?? schema) : element("code", type));
+    const named = schema?.allOf?.[0] ?? schema;
+    const json = type === "application/json";
+    span.append(n ? ", or " : "", json ? kind(named) : element("code", type));
+    if (!json && named?.$ref) span.append(": ", kind(named));
   });
   return span;
 }
@@ -66,14 +70,13 @@ function operation(spec, path, method, described) {
     parameter.$ref ? spec.components.parameters[parameter.$ref.split("/").pop()] : parameter);
   const heading = element("summary", element("span", method.toUpperCase()), element("code", path), " ");
   heading.firstChild.className = "method";
-  const [, summary = described.summary] = (described.summary ?? "").match(/^`[^`]*`: (.*)$/) ?? [];
-  heading.append(prose(summary));
+  heading.append(prose(described.summary));
   const request = described.requestBody;
   return element("details", heading,
     described.description ? element("p", prose(described.description)) : "",
     described.security?.length === 0 ? element("p", "Asks for no secret.") : "",
     table(["parameter", "in", "", "what it holds", ""], parameters.map((parameter) =>
-      [element("code", parameter.name), parameter.in, parameter.required ? "always" : "", kind(parameter.schema), prose(parameter.description)])),
+      [element("code", parameter.name), parameter.in, parameter.required ? "required" : "", kind(parameter.schema), prose(parameter.description)])),
     request ? element("p", "Body: ", body(request.content), " ", prose(request.description)) : "",
     table(["answer", "", "body"], Object.entries(described.responses).map(([status, answer]) =>
       [element("code", status), prose(answer.description), body(answer.content)])));
@@ -83,14 +86,14 @@ async function show() {
   const spec = await (await fetch("/openapi.json")).json();
   const page = element("main", element("h1", spec.info.title), element("p", prose(spec.info.description)),
     element("p", `Version ${spec.info.version}. `, Object.assign(element("a", "The document itself"), { href: "/openapi.json" })));
-  const tags = new Map();
-  for (const [path, methods] of Object.entries(spec.paths)) {
-    for (const [method, described] of Object.entries(methods)) {
-      const [tag = ""] = described.tags ?? [];
-      tags.set(tag, [...(tags.get(tag) ?? []), operation(spec, path, method, described)]);
-    }
+  const all = Object.entries(spec.paths).flatMap(([path, methods]) =>
+    Object.entries(methods).map(([method, described]) => ({ path, method, described })));
+  all.sort((a, b) => a.described["x-order"] - b.described["x-order"]);
+  for (const { name, description } of spec.tags) {
+    const own = all.filter(({ described }) => described.tags?.includes(name));
+    page.append(element("h2", name), element("p", prose(description)),
+      ...own.map(({ path, method, described }) => operation(spec, path, method, described)));
   }
-  for (const [tag, operations] of tags) page.append(element("h2", tag), ...operations);
   page.append(element("h2", "Bodies"));
   for (const [name, schema] of Object.entries(spec.components.schemas)) {
     const words = schema.enum ? [element("p", kind(schema))] : [table(["field", "", "what it holds", ""], fields(schema))];
