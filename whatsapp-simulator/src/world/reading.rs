@@ -7,6 +7,7 @@ use waproto::whatsapp as wa;
 
 use super::address::{AccountId, Address, Addressing};
 use super::faults::FaultKind;
+use super::handover::asked_to_hand_over;
 use super::numbers::Phone;
 use super::phone::chat::Unread;
 use super::phone::content::{Content, read};
@@ -71,6 +72,10 @@ impl World {
         message: &wa::Message,
     ) -> bool {
         let own = from.account == handset.account;
+        if own && let Some(request) = message.protocol_message.peer_data_operation_request_message.as_option() {
+            handset.give(asked_to_hand_over(from.device, id, request));
+            return false;
+        }
         if own && message.protocol_message.app_state_sync_key_request.is_set() {
             handset.give(Task::ShareKeys { device: from.device });
             return false;
@@ -92,6 +97,11 @@ impl World {
         let (Some(from), Some(to)) = (self.number_of(heard.from), self.number_of(heard.to)) else { return false };
         let (kind, text, more) = match read(message) {
             Content::Nothing => return false,
+            Content::Timer(timer) => {
+                let other = if heard.from == handset.account { &to } else { &from };
+                lock(&handset.chat).set_timer(other.as_str(), timer);
+                return false;
+            }
             Content::Show { kind, text, more } => (kind, text, more),
             Content::React { id, emoji } => {
                 if lock(&handset.chat).react(&id, from.as_str(), to.as_str(), &emoji) || emoji.is_empty() {
@@ -118,6 +128,13 @@ impl World {
                 (Kind::Unsupported, String::new(), More { type_name, ..More::default() }.boxed())
             }
         };
+        let other = if heard.from == handset.account { &to } else { &from };
+        let has_timer = lock(&handset.chat).timer(other.as_str()).is_some();
+        let mut more = more;
+        if has_timer && more.as_ref().is_none_or(|more| more.disappears_after.is_none()) {
+            let known = more.map(|more| *more).unwrap_or_default();
+            more = More { without_timer: true, ..known }.boxed();
+        }
         let media = more.as_ref().and_then(|more| more.media.clone());
         let shown = ChatMessage {
             id: heard.id.to_owned(),

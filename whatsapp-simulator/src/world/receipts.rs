@@ -40,7 +40,8 @@ enum Audience {
 fn audience(kind: Option<&str>) -> Audience {
     match kind {
         None => Audience::Everyone(Status::Delivered),
-        Some("read" | "played") => Audience::Everyone(Status::Read),
+        Some("read") => Audience::Everyone(Status::Read),
+        Some("played") => Audience::Everyone(Status::Played),
         Some("retry" | "inactive" | "sender" | "server-error") => Audience::Addressee,
         Some(_) => Audience::Nobody,
     }

@@ -164,6 +164,7 @@ impl World {
             self.media.expire_tokens();
         }
         self.faults.set(fault.clone());
+        self.tell_of_restriction(&fault.kind, fault.phone.as_ref());
         if immediate {
             let live: Vec<(Phone, Link)> = lock(&self.sessions)
                 .live

@@ -8,7 +8,7 @@ use super::faults::FaultKind;
 use super::keys::Bundle;
 use super::numbers::Phone;
 use super::phone::chat::Unread;
-use super::phone::message::ChatMessage;
+use super::phone::message::{ChatMessage, Kind};
 use super::phone::{Handset, Task};
 use super::receipts::OutReceipt;
 use super::writing::new_message_id;
@@ -31,6 +31,7 @@ impl World {
                     Task::Receive(envelope) => self.receive(&handset, &phone, envelope),
                     Task::ShareKeys { device } => self.share_keys(&handset, device),
                     Task::Resend { ids, to, attempt, bundle } => self.resend(&handset, &ids, to, attempt, bundle),
+                    Task::HandOver { device, request, ids } => self.hand_over(&handset, device, &request, &ids),
                     Task::Reupload { device, id, request } => self.reupload(&handset, device, &id, &request),
                 }
             }
@@ -102,6 +103,28 @@ impl World {
             self.send_receipt(&handset, (Address::phone(sender), addressing), ids, Some("read"), None);
         }
         Some(count)
+    }
+
+    /// A phone's owner listens to a voice note. `None` without such an account; `Some(false)` where there is no such voice
+    /// note of somebody else's.
+    pub fn play(&self, phone: &Phone, id: &str) -> Option<bool> {
+        let (handset, sender) = {
+            let state = lock(&self.state);
+            let handset = state.account(state.find(phone)?)?.handset.clone();
+            let chat = lock(&handset.chat);
+            let note = chat.find(id).filter(|message| message.kind == Kind::Voice && !message.from_me);
+            let sender = note.and_then(|note| state.registered(&Phone::parse(&note.from).ok()?));
+            drop(chat);
+            (handset, sender)
+        };
+        let Some(sender) = sender else { return Some(false) };
+        let unread = lock(&handset.chat).take_one_unread(id);
+        let addressing = unread.as_ref().map_or(self.config.phone_addressing, |unread| unread.addressing);
+        let kinds = if unread.is_some() { &["read", "played"][..] } else { &["played"] };
+        for kind in kinds {
+            self.send_receipt(&handset, (Address::phone(sender), addressing), vec![id.to_owned()], Some(kind), None);
+        }
+        Some(true)
     }
 
     /// What a phone shows, oldest first.

@@ -3,10 +3,12 @@
 //! What arrives goes into an inbox and is worked off one by one, by whoever put something in while nobody was at it;
 //! see `tasks` for the work itself.
 
+pub(crate) mod business;
 pub(crate) mod chat;
 pub(crate) mod code;
 pub(crate) mod compose;
 pub(crate) mod content;
+pub(crate) mod context;
 pub(crate) mod linking;
 pub(crate) mod message;
 pub(crate) mod signal;
@@ -40,6 +42,12 @@ pub(crate) enum Task {
         to: Address,
         attempt: u8,
         bundle: Option<Box<Bundle>>,
+    },
+    /// A companion was told that there is a message, and not given it.
+    HandOver {
+        device: u16,
+        request: String,
+        ids: Vec<String>,
     },
     /// A companion found a file expired.
     Reupload {
