@@ -7,6 +7,7 @@ mod docs;
 mod emoji;
 mod events;
 mod health;
+mod link_previews;
 mod media;
 mod messages;
 mod metrics;

@@ -72,6 +72,8 @@ pub struct Form {
     document: Option<bool>,
     /// As in JSON.
     reply_to: Option<String>,
+    /// As in JSON, with commas between them.
+    mentions: Option<String>,
     /// As in JSON.
     reference: Option<String>,
     /// As in JSON.
@@ -200,6 +202,7 @@ fn claim(fields: &Map<String, Value>, file: &Field<'_>) -> Result<Claim, Problem
 fn value(name: &str, text: String) -> Result<Value, Problem> {
     match name {
         "to" | "message" | "mimetype" | "filename" | "replyTo" | "reference" | "idempotencyKey" => Ok(text.into()),
+        "mentions" => Ok(text.split(',').map(str::trim).filter(|number| !number.is_empty()).collect()),
         "voice" | "sticker" | "document" => match text.as_str() {
             "true" => Ok(true.into()),
             "false" => Ok(false.into()),

@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 use utoipa::OpenApi;
 
 use super::problem::Problem;
-use crate::sessions::{ReceivedMessage, SessionStateChange};
+use crate::sessions::{Envelope, MissedCall, ReceivedMessage, SessionStateChange};
 
 /// Paths that ask for no secret: they tell nobody's secrets, and are asked by those who hold none.
 pub const OPEN: [&str; 4] = ["/docs", "/livez", "/openapi.json", "/readyz"];
@@ -16,7 +16,7 @@ pub const OPEN: [&str; 4] = ["/docs", "/livez", "/openapi.json", "/readyz"];
 const NO_TENANT: [&str; 3] = ["/health", "/metrics", "/sessions"];
 
 /// What can go wrong: the table of `docs/api.md`, with the words that answers really have.
-pub const ERRORS: [Error; 67] = {
+pub const ERRORS: [Error; 69] = {
     use On::{Body, Every, Nothing, Query, Tenant, These};
     [
         Error(401, "Unauthorized", None, Every),
@@ -117,6 +117,8 @@ pub const ERRORS: [Error; 67] = {
             These(&["POST /send", "POST /presence"]),
         ),
         Error(502, "Recipient unreachable", Some("recipient_unreachable"), These(&["POST /send"])),
+        Error(502, "Message rejected", Some("recipient_restricted"), These(&["POST /send"])),
+        Error(502, "Message rejected", Some("account_restricted"), These(&["POST /send"])),
         Error(502, "Message rejected", Some("message_rejected"), These(&["POST /send"])),
         Error(504, "Message expired", Some("expired"), These(&["POST /send"])),
         Error(409, "Message not sent", Some("cancelled"), These(&["POST /send"])),
@@ -196,7 +198,7 @@ pub enum On {
         description = "WhatsApp sessions of many tenants behind one internal HTTP interface. `docs/api.md` of the \
                        repository says what the states, codes and events mean.",
     ),
-    components(schemas(Problem, ReceivedMessage, SessionStateChange))
+    components(schemas(Problem, Envelope, MissedCall, ReceivedMessage, SessionStateChange))
 )]
 pub struct Head;
 
@@ -242,6 +244,8 @@ fn document(generated: utoipa::openapi::OpenApi) -> Value {
     schemas["Event"]["properties"]["data"] = json!({"anyOf": [
         {"$ref": "#/components/schemas/Message"},
         {"$ref": "#/components/schemas/ReceivedMessage"},
+        {"$ref": "#/components/schemas/ReceivedEnvelope"},
+        {"$ref": "#/components/schemas/MissedCall"},
         {"$ref": "#/components/schemas/SessionStateChange"},
         {"type": "object", "description": "The session was deleted.", "required": ["state", "status", "since"],
          "properties": {"state": {"const": "deleted"}, "status": {"const": "not_found"},
@@ -511,6 +515,7 @@ mod tests {
             ("The status body", "| field |", "StatusBody", &[]),
             ("Events", "| field |", "Event", &[]),
             ("message.received", "| field |", "ReceivedMessage", &[]),
+            ("call.missed", "| field |", "MissedCall", &[]),
             ("Errors", "| field |", "Problem", &[]),
         ] {
             let rows = table(heading, head);

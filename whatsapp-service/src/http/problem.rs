@@ -138,7 +138,9 @@ impl Problem {
         let (status, error) = match failure.code.as_str() {
             "recipient_not_on_whatsapp" => (StatusCode::UNPROCESSABLE_ENTITY, "Recipient not on WhatsApp"),
             "recipient_unreachable" => (StatusCode::BAD_GATEWAY, "Recipient unreachable"),
-            "message_rejected" => (StatusCode::BAD_GATEWAY, "Message rejected"),
+            "message_rejected" | "recipient_restricted" | "account_restricted" => {
+                (StatusCode::BAD_GATEWAY, "Message rejected")
+            }
             "expired" => (StatusCode::GATEWAY_TIMEOUT, "Message expired"),
             _ => (StatusCode::CONFLICT, "Message not sent"),
         };

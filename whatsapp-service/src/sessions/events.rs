@@ -15,7 +15,7 @@ use whatsapp_rust::wacore_binary::NodeRef;
 
 use super::{
     codes::Word,
-    inbound::Inbound,
+    inbound::{Calls, Inbound},
     state::{Said, Signal},
 };
 use crate::{metrics, store::MessageStatus};
@@ -33,6 +33,8 @@ pub struct Ack {
 #[derive(Default)]
 pub struct Mailbox {
     acks: Mutex<HashMap<String, oneshot::Sender<Ack>>>,
+    /// Calls that ring.
+    pub calls: Mutex<Calls>,
     /// Messages from others that were decrypted, since this process started.
     pub received: AtomicU64,
 }
@@ -110,13 +112,10 @@ impl EventHandler for Listener {
                 self.inbound.recovered(batch.iter());
                 return;
             }
-            Event::UndecryptableMessage(message) => {
-                let why = &message.unavailable_type;
-                if message.is_unavailable && why.is_unrecoverable_fanout() {
-                    self.inbound.withheld(&message.info, why.as_str());
-                }
-                return;
-            }
+            Event::UndecryptableMessage(message) => return self.inbound.unreadable(message),
+            Event::IncomingCall(call) => return self.inbound.call(call),
+            Event::MissedCall(call) => return self.inbound.missed_call(call),
+            Event::MexNotification(told) => return self.inbound.limits_changed(&told.op_name, &told.payload),
             Event::PairSuccess(success) => Heard::PairSuccess { phone: success.id.user.to_string() },
             Event::Connected(_) | Event::OfflineSyncCompleted(_) => Heard::Connected,
             event => match signal_of(event) {
@@ -134,6 +133,9 @@ impl EventHandler for Listener {
             EventKind::Receipt,
             EventKind::Messages,
             EventKind::UndecryptableMessage,
+            EventKind::IncomingCall,
+            EventKind::MissedCall,
+            EventKind::MexNotification,
             EventKind::PairSuccess,
             EventKind::PairError,
             EventKind::Connected,
@@ -163,7 +165,8 @@ impl EventHandler for Listener {
 fn status_of(receipt: &Receipt) -> Option<MessageStatus> {
     match receipt.r#type {
         ReceiptType::Delivered | ReceiptType::Inactive => Some(MessageStatus::Delivered),
-        ReceiptType::Read | ReceiptType::Played => Some(MessageStatus::Read),
+        ReceiptType::Read => Some(MessageStatus::Read),
+        ReceiptType::Played => Some(MessageStatus::Played),
         _ => None,
     }
 }

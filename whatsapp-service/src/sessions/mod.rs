@@ -3,6 +3,7 @@
 mod breaker;
 mod codes;
 mod content;
+mod context;
 mod dial;
 mod dials;
 mod download;
@@ -10,6 +11,7 @@ mod events;
 mod gestures;
 mod inbound;
 mod lane;
+mod limits;
 mod link;
 mod media_file;
 pub(crate) mod media_host;
@@ -27,6 +29,7 @@ mod room;
 mod session;
 mod state;
 mod store_owner;
+mod timers;
 mod transport;
 mod upkeep;
 mod version;
@@ -48,10 +51,11 @@ pub use self::{
     dials::DialFigures,
     download::NotFetched,
     gestures::{Doing, NotDone},
-    inbound::ReceivedMessage,
+    inbound::{Envelope, MissedCall, ReceivedMessage},
+    limits::{NewChatQuota, ReachoutTimelock},
     media_file::MediaFile,
     memory::MemoryReport,
-    outbox::{NotTaken, ReachoutTimelock, Refused, Submission, Taken},
+    outbox::{NotTaken, Refused, Submission, Taken},
     passkey::AssertionRefused,
     proxy::{InvalidProxy, NotAllowed as ProxyNotAllowed, Proxy},
     recipient::{InvalidRecipient, Recipient},

@@ -148,7 +148,7 @@ mod tests {
     }
 
     fn submission(kind: ContentKind, to: &str) -> Submission {
-        let content = Content { kind, reply_to: None };
+        let content = Content::alone(kind);
         let to = Recipient::parse(to).unwrap();
         Submission { to, content, reference: None, expires_in: TimeDelta::days(1), idempotency: None }
     }
@@ -187,6 +187,7 @@ mod tests {
             server_at: None,
             delivered_at: None,
             read_at: None,
+            played_at: None,
             failed_at: None,
             failure: None,
             content: None,

@@ -34,9 +34,10 @@ use super::{
     events::{Heard, Mailbox},
     inbound::Inbound,
     lane::Lane,
+    limits::Limits,
     link::{Link, Surroundings},
     numbers::Numbers,
-    outbox::{ReachoutTimelock, deleted},
+    outbox::deleted,
     passkey::{AssertionRefused, RemoteAuthenticator},
     proxy::Proxy,
     recipient::Recipient,
@@ -91,9 +92,12 @@ pub struct Session {
     pub(super) numbers: Numbers,
     pub(super) sent: AtomicU64,
     pub(super) lane: Mutex<Lane>,
-    pub(super) timelock: Mutex<Option<ReachoutTimelock>>,
+    /// What WhatsApp says that the account may do.
+    pub(super) limits: watch::Sender<Limits>,
     /// While WhatsApp is being asked for it: whether to ask once more.
     pub(super) asking: Mutex<Option<bool>>,
+    /// Whether any of its chats has a timer, once that is known.
+    pub(super) has_timers: Mutex<Option<bool>>,
     /// Whether it is being deleted: nothing more is taken.
     pub(super) gone: AtomicBool,
 }
@@ -201,8 +205,9 @@ impl Session {
             tenant,
             me: me.clone(),
             lane: Mutex::new(Lane::new(around.pace)),
-            timelock: Mutex::default(),
+            limits: watch::Sender::default(),
             asking: Mutex::default(),
+            has_timers: Mutex::default(),
             gone: AtomicBool::new(false),
             around,
             snapshot: watch::Sender::new(Snapshot::new(Utc::now())),
@@ -738,7 +743,8 @@ impl Session {
             Heard::PairSuccess { phone } => match self.make_durable(client).await {
                 Ok(()) => {
                     // What was said of another account.
-                    *lock(&self.timelock) = None;
+                    self.forget_limits();
+                    *lock(&self.has_timers) = None;
                     run.just_paired = true;
                     self.apply(Signal::Paired { phone });
                 }
@@ -856,6 +862,7 @@ impl Session {
             // What waited for a connection waits no longer.
             lock(&self.lane).hurry_all();
             session.pump();
+            session.keep_quota_fresh();
         }
     }
 

@@ -56,6 +56,8 @@ pub enum Kind {
     MessageSecret = 20,
     /// What is kept of an incoming message beside its event, by id, chat and sender.
     Kept = 21,
+    /// How long the messages of a chat stay, by the chat.
+    Timer = 22,
 }
 
 /// The values of one store.

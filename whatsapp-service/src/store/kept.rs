@@ -148,13 +148,14 @@ impl Tx<'_> {
         Ok(shares_id)
     }
 
-    fn live(&self, tenant: &TenantId) -> rusqlite::Result<Option<i64>> {
+    pub(super) fn live(&self, tenant: &TenantId) -> rusqlite::Result<Option<i64>> {
         self.find(LIVE, [tenant.as_str()], |row| row.get(0))
     }
 }
 
 const LIVE: &str = "SELECT key FROM stores WHERE state = 'live' AND tenant = (SELECT key FROM tenants WHERE name = ?)";
 
-fn live_store(connection: &Connection, tenant: &TenantId) -> rusqlite::Result<Option<i64>> {
+/// The store of the device that a tenant has linked.
+pub(super) fn live_store(connection: &Connection, tenant: &TenantId) -> rusqlite::Result<Option<i64>> {
     connection.prepare_cached(LIVE)?.query_row([tenant.as_str()], |row| row.get(0)).optional()
 }

@@ -33,11 +33,14 @@ pub enum MessageStatus {
     Delivered,
     /// The recipient has seen it.
     Read,
+    /// The recipient has listened to it: a voice note.
+    Played,
 }
 
 impl MessageStatus {
     /// All of them.
-    pub const ALL: [Self; 6] = [Self::Queued, Self::Unknown, Self::Failed, Self::Sent, Self::Delivered, Self::Read];
+    pub const ALL: [Self; 7] =
+        [Self::Queued, Self::Unknown, Self::Failed, Self::Sent, Self::Delivered, Self::Read, Self::Played];
 
     /// The word as it stands in answers.
     pub fn as_str(self) -> &'static str {
@@ -48,6 +51,7 @@ impl MessageStatus {
             Self::Sent => "sent",
             Self::Delivered => "delivered",
             Self::Read => "read",
+            Self::Played => "played",
         }
     }
 
@@ -79,10 +83,16 @@ pub struct Failure {
 impl Failure {
     /// It left, but no device of the recipient can read it.
     pub const UNREACHABLE: &str = "recipient_unreachable";
+    /// WhatsApp does not take it for this recipient from this account; for others it does.
+    pub const RECIPIENT_RESTRICTED: &str = "recipient_restricted";
+    /// WhatsApp takes nothing from this account for people who have not written to it.
+    pub const ACCOUNT_RESTRICTED: &str = "account_restricted";
     /// All codes.
-    pub const CODES: [&str; 8] = [
+    pub const CODES: [&str; 10] = [
         "recipient_not_on_whatsapp",
         Self::UNREACHABLE,
+        Self::RECIPIENT_RESTRICTED,
+        Self::ACCOUNT_RESTRICTED,
         "message_rejected",
         "expired",
         "cancelled",
@@ -152,6 +162,9 @@ pub struct Message {
     /// When it was known that the recipient has seen it.
     #[serde(skip_serializing_if = "Option::is_none", serialize_with = "clock::serialize_option")]
     pub read_at: Option<DateTime<Utc>>,
+    /// When it was known that the recipient has listened to it.
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "clock::serialize_option")]
+    pub played_at: Option<DateTime<Utc>>,
     /// When it failed.
     #[serde(skip_serializing_if = "Option::is_none", serialize_with = "clock::serialize_option")]
     pub failed_at: Option<DateTime<Utc>>,
@@ -173,7 +186,7 @@ impl Message {
 
     /// The time of what happens to it now: never before what has happened already, whatever the clock says.
     fn next_time(&self) -> DateTime<Utc> {
-        let times = [self.unknown_at, self.sent_at, self.delivered_at, self.read_at, self.failed_at];
+        let times = [self.unknown_at, self.sent_at, self.delivered_at, self.read_at, self.played_at, self.failed_at];
         times.into_iter().flatten().fold(Utc::now().max(self.accepted_at), DateTime::max)
     }
 
@@ -254,7 +267,7 @@ pub struct Filter {
 }
 
 const COLUMNS: &str = "row, id, kind, recipient, number, account, content, reference, status, pending, tried, attempts, accepted_at, \
-                       expires_at, unknown_at, sent_at, server_at, delivered_at, read_at, failed_at, code, reason, \
+                       expires_at, unknown_at, sent_at, server_at, delivered_at, read_at, played_at, failed_at, code, reason, \
                        retryable, whatsapp_code";
 
 impl Store {
@@ -653,6 +666,7 @@ impl Tx<'_> {
             server_at: None,
             delivered_at: None,
             read_at: None,
+            played_at: None,
             failed_at: None,
             failure: None,
             content: Some(content),
@@ -697,7 +711,7 @@ impl Tx<'_> {
         }
         // What is further implies what is before it, and whoever follows the events sees every step.
         (message.failure, message.pending) = (None, false);
-        for step in [MessageStatus::Sent, MessageStatus::Delivered, MessageStatus::Read] {
+        for step in [MessageStatus::Sent, MessageStatus::Delivered, MessageStatus::Read, MessageStatus::Played] {
             if step <= message.status || step > status {
                 continue;
             }
@@ -705,6 +719,7 @@ impl Tx<'_> {
             match step {
                 MessageStatus::Delivered => message.delivered_at = Some(at),
                 MessageStatus::Read => message.read_at = Some(at),
+                MessageStatus::Played => message.played_at = Some(at),
                 _ => message.sent_at = Some(at),
             }
             self.save(tenant, &message)?;
@@ -738,7 +753,7 @@ impl Tx<'_> {
         let failure = message.failure.as_ref();
         self.execute(
             "UPDATE messages SET number = ?, status = ?, pending = ?, attempts = ?, unknown_at = ?, sent_at = ?, \
-             server_at = ?, delivered_at = ?, read_at = ?, failed_at = ?, code = ?, reason = ?, retryable = ?, \
+             server_at = ?, delivered_at = ?, read_at = ?, played_at = ?, failed_at = ?, code = ?, reason = ?, retryable = ?, \
              whatsapp_code = ?, content = CASE WHEN ? THEN content END WHERE row = ?",
             params![
                 message.number,
@@ -750,6 +765,7 @@ impl Tx<'_> {
                 message.server_at.map(millis),
                 message.delivered_at.map(millis),
                 message.read_at.map(millis),
+                message.played_at.map(millis),
                 message.failed_at.map(millis),
                 failure.map(|failure| &failure.code),
                 failure.map(|failure| &failure.reason),
@@ -836,6 +852,7 @@ fn read(row: &Row<'_>, tenant: &TenantId, seal: &Seal) -> rusqlite::Result<Messa
         server_at: maybe_time(row, "server_at")?,
         delivered_at: maybe_time(row, "delivered_at")?,
         read_at: maybe_time(row, "read_at")?,
+        played_at: maybe_time(row, "played_at")?,
         failed_at: maybe_time(row, "failed_at")?,
         failure,
         content: content.and_then(|text| RawValue::from_string(text).ok()),

@@ -21,6 +21,7 @@ mod schema;
 mod seal;
 #[cfg(test)]
 mod tests;
+mod timers;
 mod tx;
 mod webhooks;
 mod writer;
@@ -35,7 +36,7 @@ use tokio::sync::oneshot;
 pub use self::tx::Rules;
 pub use self::{
     backend::Owner,
-    content::{Contact, Content, ContentKind, Edit, Location, Media, Reaction, Revoke},
+    content::{Contact, Content, ContentKind, Edit, LinkPreview, Location, Media, Reaction, Revoke},
     data_dir::{DataDir, create_private_dir, io_error},
     devices::{Hold, Linked, Record},
     events::{Event, EventKind, Received},
@@ -47,6 +48,7 @@ pub use self::{
     referred::{Logged, Referred},
     rekey::rekey,
     seal::{InvalidKey, Seal, WrongKey},
+    timers::{ChatTimer, Timer},
     webhooks::{Delivery, DeliveryState, Webhook, WebhookSummary},
 };
 use self::{news::News, read::Readers, tx::Tx, writer::Writer};

@@ -1,7 +1,10 @@
 //! What comes in: written down before WhatsApp is told that it arrived.
 
+mod business;
+mod calls;
 mod fields;
 mod media;
+mod placeholders;
 mod told;
 mod vcard;
 mod votes;
@@ -17,8 +20,12 @@ use whatsapp_rust::{
 };
 
 use self::told::{Told, told, vote};
-pub use self::{media::is_path, told::ReceivedMessage};
-use super::session::Session;
+pub use self::{
+    calls::{Calls, MissedCall},
+    media::is_path,
+    told::{Envelope, ReceivedMessage},
+};
+use super::{session::Session, timers};
 use crate::store::{Kept, KeptFor, MessageStatus, Received, StoreError};
 
 /// Takes what one client receives into the event log of its session.
@@ -35,13 +42,21 @@ impl Inbound {
 
     /// Takes in that there is a message that WhatsApp shows only on the phone, such as one to be looked at once. It is
     /// confirmed to the server as soon as this returns, like a receipt.
-    pub fn withheld(&self, info: &MessageInfo, why: &str) {
+    fn withheld(&self, info: &MessageInfo, why: &str) {
         let Some(session) = self.0.upgrade() else { return };
         let Some(data) = told::withheld(info, why) else { return };
-        let message = Received { identity: identity(info), data: Some(data), own: info.source.is_from_me, kept: None };
+        let own = info.source.is_from_me;
+        let message = Received { identity: identity(info), data: Some(data), own, ..Received::default() };
         self.before_it_is_confirmed(async move {
             session.persist(|| session.around.store.received(&session.tenant, vec![message.clone()])).await;
         });
+    }
+
+    /// WhatsApp says by itself what the account may do now.
+    pub fn limits_changed(&self, operation: &str, said: &serde_json::Value) {
+        if let Some(session) = self.0.upgrade() {
+            session.limits_changed(operation, said);
+        }
     }
 
     fn before_it_is_confirmed(&self, work: impl Future<Output = ()> + Send + 'static) {
@@ -78,7 +93,11 @@ impl Session {
             let (data, kept) = told(message, chosen).map(|Told { data, kept }| (data, kept)).unzip();
             let identity = identity(&message.info);
             let kept = kept.flatten().map(|kept| (kept, until));
-            messages.push(Received { identity, data, own: source.is_from_me, kept });
+            let timer = timers::learnt(told::unwrapped(&message.message), &message.info);
+            messages.push(Received { identity, data, own: source.is_from_me, kept, timer });
+        }
+        if messages.iter().any(|message| message.timer.is_some()) {
+            self.has_a_timer();
         }
         if messages.is_empty() {
             return Some(());
