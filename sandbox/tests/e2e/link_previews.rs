@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// A server with pages, and who asked for what.
-struct Pages {
+pub struct Pages {
     url: String,
     asked: Arc<Mutex<Vec<String>>>,
     /// How many bytes of the page that never ends were taken.
@@ -29,7 +29,7 @@ const HEAD: &str = "<!doctype html><head><title>Plain</title><meta property='og:
                     <meta property='og:description' content='Two letters'>";
 
 impl Pages {
-    async fn start() -> Self {
+    pub async fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let (asked, taken) = (Arc::<Mutex<Vec<String>>>::default(), Arc::<AtomicUsize>::default());
@@ -76,7 +76,7 @@ impl Pages {
         Self { url, asked, taken }
     }
 
-    fn link(&self, name: &str) -> String {
+    pub fn link(&self, name: &str) -> String {
         format!("{}/p/{name}", self.url)
     }
 

@@ -64,6 +64,20 @@ impl Baileys {
         text(&self.wait_for_count(json!({ "event": "posted" }), self.posted).await, "id")
     }
 
+    /// The same with options of Baileys' own.
+    pub async fn post_with(&mut self, to: &str, content: Value, options: Value) -> String {
+        self.tell(json!({ "post": { "to": to, "content": content, "options": options } })).await;
+        self.posted += 1;
+        text(&self.wait_for_count(json!({ "event": "posted" }), self.posted).await, "id")
+    }
+
+    /// Lets it send a message as it is, and returns its id.
+    pub async fn relay(&mut self, to: &str, message: Value) -> String {
+        self.tell(json!({ "relay": { "to": to, "message": message } })).await;
+        self.posted += 1;
+        text(&self.wait_for_count(json!({ "event": "posted" }), self.posted).await, "id")
+    }
+
     /// Waits for an event, past or future, that agrees with `expected` in all its fields.
     pub async fn wait(&mut self, expected: Value) -> Value {
         self.wait_for_count(expected, 1).await
