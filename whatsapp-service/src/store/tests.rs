@@ -488,3 +488,63 @@ async fn messages_are_found_by_their_ids_with_what_they_say() {
     while store.forget_events(Utc::now() + TimeDelta::seconds(1)).await.unwrap() {}
     assert!(store.referred(&acme, "C").await.unwrap().is_empty());
 }
+
+#[tokio::test]
+async fn a_timer_is_kept_with_the_device_and_the_newest_counts() {
+    let folder = TempDir::new().unwrap();
+    let (store, acme) = (open(&folder), tenant("acme"));
+    let says = |seconds: u32, set_at: i64| {
+        let timer = Timer { seconds, set_at };
+        let chats = vec!["1@lid".to_owned(), "5511888888888@s.whatsapp.net".to_owned()];
+        let identity = ["1@lid".into(), "1@lid".into(), format!("{seconds} {set_at}")];
+        vec![Received { identity, timer: Some(ChatTimer { chats, timer }), ..Received::default() }]
+    };
+    let known = async |chat: &str| store.timer(&acme, vec![chat.into()]).await.unwrap().map(|timer| timer.seconds);
+    store.received(&acme, says(5, 1)).await.unwrap();
+    assert_eq!((known("1@lid").await, store.has_timers(&acme).await.unwrap()), (None, false), "no device, no timers");
+    let name = acme.clone();
+    store.write(move |tx| tx.new_store(&name, &Record::default())).await.unwrap();
+    for (seconds, set_at, expected) in
+        [(86_400, 10, 86_400), (604_800, 9, 86_400), (604_800, 10, 604_800), (0, 11, 0), (7, 0, 0)]
+    {
+        store.received(&acme, says(seconds, set_at)).await.unwrap();
+        for chat in ["1@lid", "5511888888888@s.whatsapp.net"] {
+            assert_eq!(known(chat).await, Some(expected), "{seconds} at {set_at}");
+        }
+    }
+    assert_eq!((known("2@lid").await, store.has_timers(&acme).await.unwrap()), (None, true));
+    let first_known = store.timer(&acme, vec!["2@lid".into(), "1@lid".into()]).await.unwrap();
+    assert_eq!(first_known, Some(Timer { seconds: 0, set_at: 11 }));
+    // The same message again is nothing new, whatever is known by now.
+    store.received(&acme, says(86_400, 10)).await.unwrap();
+    assert_eq!(known("1@lid").await, Some(0));
+    store.delete_device(&acme).await.unwrap();
+    assert_eq!((known("1@lid").await, store.has_timers(&acme).await.unwrap()), (None, false));
+}
+
+#[tokio::test]
+async fn what_can_not_be_read_is_told_once_and_again_when_it_can() {
+    let folder = TempDir::new().unwrap();
+    let (store, acme) = (open(&folder), tenant("acme"));
+    let identity = |id: &str| ["chat".into(), "sender".into(), id.to_owned()];
+    let said = |text: &str| serde_json::json!({ "text": text });
+    let message =
+        |id: &str| vec![Received { identity: identity(id), data: Some(said("words")), ..Received::default() }];
+    let waits =
+        async |id: &str| store.told_once(&acme, identity(id), EventKind::MessagePlaceholder, said("…")).await.unwrap();
+    for _ in 0..2 {
+        waits("A").await;
+    }
+    assert!(store.is_lost(&acme, identity("A")).await.unwrap(), "it is in no log");
+    for _ in 0..2 {
+        store.received(&acme, message("A")).await.unwrap();
+    }
+    waits("A").await;
+    store.received(&acme, message("B")).await.unwrap();
+    waits("B").await;
+    for _ in 0..2 {
+        store.told_once(&acme, identity("call"), EventKind::CallMissed, said("ring")).await.unwrap();
+    }
+    let told: Vec<_> = store.events(&acme, 0, 10).await.unwrap().iter().map(|event| event.kind.as_str()).collect();
+    assert_eq!(told, ["message.placeholder", "message.received", "message.received", "call.missed"]);
+}
