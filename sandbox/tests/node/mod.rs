@@ -1,5 +1,7 @@
 //! Baileys, an independent client, as a process that is driven line by line (`sandbox/baileys/client.mjs`).
 
+#![allow(dead_code, reason = "each test binary uses a different part of it")]
+
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;

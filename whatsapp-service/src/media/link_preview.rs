@@ -88,7 +88,7 @@ fn decoded<'p>(bytes: &'p [u8], hint: Option<&str>) -> Cow<'p, str> {
         let at = text.to_ascii_lowercase().find("charset=")? + "charset=".len();
         let label = text[at..].trim_start_matches(['"', '\'', ' ']);
         let end = label.find(|c: char| !c.is_ascii_alphanumeric() && !"-_:.".contains(c)).unwrap_or(label.len());
-        Encoding::for_label(label[..end].as_bytes())
+        Encoding::for_label(&label.as_bytes()[..end])
     };
     let head = &bytes[..bytes.len().min(CHARSET_IN)];
     let encoding = hint.and_then(named).or_else(|| named(&String::from_utf8_lossy(head)));
