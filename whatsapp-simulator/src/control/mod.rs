@@ -50,6 +50,7 @@ pub(crate) fn router(world: Arc<World>, server: Arc<ServerIdentity>, stop: Cance
         )
         .route("/admin/accounts/{phone}/messages/{id}/media", get(messages::media))
         .route("/admin/accounts/{phone}/read", post(phones::read))
+        .route("/admin/accounts/{phone}/receipts", post(phones::receipt))
         .route("/admin/mock-phone/scan-qr", post(phones::scan_qr))
         .route("/admin/mock-phone/enter-code", post(phones::enter_code))
         .route("/admin/qr-codes", post(phones::hold_up_qr))
