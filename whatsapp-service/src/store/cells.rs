@@ -56,6 +56,8 @@ pub enum Kind {
     MessageSecret = 20,
     /// What is kept of an incoming message beside its event, by id, chat and sender.
     Kept = 21,
+    /// A device's request for a message that it could not read, by device and id.
+    Retry = 22,
 }
 
 /// The values of one store.

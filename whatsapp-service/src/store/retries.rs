@@ -1,0 +1,209 @@
+//! Retry receipts: devices that could not read a message, and ask for it again.
+//!
+//! They are kept with the device's keys, as long as the messages that they ask for. What was answered stays, so that
+//! the same receipt is not answered once more when WhatsApp hands it over again.
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    Store, StoreError,
+    backend::KEPT_FOR,
+    cells::{Cells, Kind, decode, encode, name},
+    messages::{Author, Failure, MessageStatus, Of},
+    read_live_store,
+    tx::Tx,
+};
+use crate::{encoding::base64_text, tenant::TenantId};
+
+/// A device's request for a message that it could not read.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct RetryRequest {
+    /// WhatsApp's address of the device.
+    pub device: String,
+    /// The message.
+    pub id: String,
+    /// WhatsApp's address of its chat.
+    pub chat: String,
+    /// How often the device has asked for it, this time included.
+    pub count: u8,
+    /// The receipt, as it came.
+    #[serde(with = "base64_text")]
+    pub receipt: Vec<u8>,
+    /// Whether the keys that came with it are in use already: they can be used once.
+    #[serde(default)]
+    pub keys_used: bool,
+    /// Whether the server's acknowledgement of the first copy may yet come, and be taken for one of the answer.
+    #[serde(default)]
+    pub ack_owed: bool,
+    /// How often an answer was given and came to nothing.
+    #[serde(default)]
+    pub attempts: u8,
+    /// Whether nothing more is to be done.
+    #[serde(default)]
+    pub closed: bool,
+}
+
+/// What there is to do for a retry receipt.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Noted {
+    /// It is written down, and to be answered. If the message was still waiting for its acknowledgement, it does so no
+    /// longer: this is its recipient.
+    Open(Option<String>),
+    /// It was answered before.
+    Answered,
+    /// There is no such message in this chat, or no longer.
+    NoMessage,
+}
+
+impl Store {
+    /// Writes a retry receipt down. `chats` are the names of the chat that `author` asks in.
+    pub async fn note_retry(
+        &self,
+        tenant: &TenantId,
+        mut request: RetryRequest,
+        author: Author,
+        chats: Vec<String>,
+    ) -> Result<Noted, StoreError> {
+        let tenant = tenant.clone();
+        self.write(move |tx| {
+            let Some(store) = tx.live_store(&tenant)? else { return Ok(Noted::NoMessage) };
+            let cells = tx.cells(store)?;
+            let known = cells.get(Kind::Retry, &request.name())?.map(|known| decode::<RetryRequest>(&known));
+            if let Some(known) = known.transpose()?.filter(|known| known.receipt == request.receipt) {
+                return Ok(if known.closed { Noted::Answered } else { Noted::Open(None) });
+            }
+            let is_sent = |chat: &String| cells.has(Kind::Sent, &name(&[chat, &request.id]));
+            let mut found = false;
+            for chat in &chats {
+                found |= is_sent(chat)?;
+            }
+            if !found {
+                return Ok(Noted::NoMessage);
+            }
+            // Who asks for it has something of it: the server took it.
+            let message = tx.message(&tenant, &Of::Id(&request.id))?.filter(|message| author.is_recipient_of(message));
+            let unsettled = message.filter(|message| message.status < MessageStatus::Sent);
+            request.ack_owed = unsettled.is_some();
+            let settled = match unsettled {
+                Some(message) => tx.advance(&tenant, message, MessageStatus::Sent, |_| {})?,
+                None => None,
+            };
+            tx.put_retry(store, &request)?;
+            Ok(Noted::Open(settled))
+        })
+        .await
+    }
+
+    /// The devices and messages of all receipts that are to be answered.
+    pub async fn open_retries(&self, tenant: &TenantId) -> Result<Vec<(String, String)>, StoreError> {
+        let (tenant, seal) = (tenant.clone(), self.seal.clone());
+        self.read(move |connection| {
+            let Some(store) = read_live_store(connection, &tenant)? else { return Ok(Vec::new()) };
+            let mut open = Vec::new();
+            for (_, value) in Cells::of(connection, &seal, store).all(Kind::Retry, &[])? {
+                let RetryRequest { device, id, closed, .. } = decode(&value)?;
+                open.extend((!closed).then_some((device, id)));
+            }
+            Ok(open)
+        })
+        .await
+    }
+
+    /// The receipt of this device for this message, if it is to be answered.
+    pub async fn open_retry(
+        &self,
+        tenant: &TenantId,
+        device: &str,
+        id: &str,
+    ) -> Result<Option<RetryRequest>, StoreError> {
+        let (tenant, seal, name) = (tenant.clone(), self.seal.clone(), name(&[device, id]));
+        self.read(move |connection| {
+            let Some(store) = read_live_store(connection, &tenant)? else { return Ok(None) };
+            let value = Cells::of(connection, &seal, store).get(Kind::Retry, &name)?;
+            let request = value.map(|value| decode::<RetryRequest>(&value)).transpose()?;
+            Ok(request.filter(|request| !request.closed))
+        })
+        .await
+    }
+
+    /// Writes down how far it is with a receipt, unless the device has sent a later one.
+    pub async fn update_retry(&self, tenant: &TenantId, request: RetryRequest) -> Result<(), StoreError> {
+        let tenant = tenant.clone();
+        self.write(move |tx| tx.update_retry(&tenant, &request)).await
+    }
+
+    /// Nothing more is done for a receipt, and `author` can't read the message. That is told, unless another device of
+    /// the recipient has it.
+    pub async fn give_up_retry(
+        &self,
+        tenant: &TenantId,
+        request: RetryRequest,
+        author: Author,
+        failure: Failure,
+    ) -> Result<(), StoreError> {
+        let (tenant, request) = (tenant.clone(), RetryRequest { closed: true, ..request });
+        self.write(move |tx| {
+            tx.update_retry(&tenant, &request)?;
+            tx.unreadable(&tenant, &request.id, &author, failure)
+        })
+        .await
+    }
+
+    /// The same for a receipt that was not written down, as there is nothing to answer it with.
+    pub async fn unreadable(
+        &self,
+        tenant: &TenantId,
+        id: &str,
+        author: Author,
+        failure: Failure,
+    ) -> Result<(), StoreError> {
+        let (tenant, id) = (tenant.clone(), id.to_owned());
+        self.write(move |tx| tx.unreadable(&tenant, &id, &author, failure)).await
+    }
+}
+
+impl RetryRequest {
+    fn name(&self) -> Vec<u8> {
+        name(&[&self.device, &self.id])
+    }
+}
+
+impl Tx<'_> {
+    /// A device has these messages: what it asked for needs no answer any more.
+    pub fn close_retries(&self, tenant: &TenantId, device: &str, ids: &[String]) -> rusqlite::Result<()> {
+        let Some(store) = self.live_store(tenant)? else { return Ok(()) };
+        for id in ids {
+            let known = self.cells(store)?.get(Kind::Retry, &name(&[device, id]))?;
+            if let Some(known) = known {
+                self.put_retry(store, &RetryRequest { closed: true, ..decode(&known)? })?;
+            }
+        }
+        Ok(())
+    }
+
+    fn update_retry(&self, tenant: &TenantId, request: &RetryRequest) -> rusqlite::Result<()> {
+        let Some(store) = self.live_store(tenant)? else { return Ok(()) };
+        let known = self.cells(store)?.get(Kind::Retry, &request.name())?;
+        let known = known.map(|known| decode::<RetryRequest>(&known)).transpose()?;
+        match known.filter(|known| known.receipt == request.receipt && !known.closed) {
+            Some(_) => self.put_retry(store, request),
+            None => Ok(()),
+        }
+    }
+
+    fn put_retry(&self, store: i64, request: &RetryRequest) -> rusqlite::Result<()> {
+        let until = chrono::Utc::now().timestamp_millis() + KEPT_FOR;
+        self.cells(store)?.put_until(Kind::Retry, &request.name(), &encode(request)?, Some(until))
+    }
+
+    fn unreadable(&mut self, tenant: &TenantId, id: &str, author: &Author, failure: Failure) -> rusqlite::Result<()> {
+        let message = self.message(tenant, &Of::Id(id))?.filter(|message| author.is_recipient_of(message));
+        match message.filter(|message| message.status == MessageStatus::Sent) {
+            Some(mut message) if message.failure.as_ref().is_none_or(|known| known.code != failure.code) => {
+                message.failure = Some(failure);
+                self.save(tenant, &message)
+            }
+            _ => Ok(()),
+        }
+    }
+}
