@@ -96,8 +96,8 @@ async fn a_receipt_that_comes_again_is_not_answered_again() {
     world.fault(json!({"unreadable": true, "times": 1, "phone": BRUNO})).await;
     let sent = world.service.tenant("acme").deliver(BRUNO, "once more, please").await;
     eventually("no open receipt", || async {
-        let open = "SELECT count(*) FROM state WHERE kind = 22 AND instr(value, '\"closed\":false') > 0";
-        (world.service.count(open) == 0).then_some(())
+        let [open, done] = [22, 23].map(|kind| format!("SELECT count(*) FROM state WHERE kind = {kind}"));
+        (world.service.count(&open) == 0 && world.service.count(&done) == 1).then_some(())
     })
     .await;
     let messages = world.count(ANA, "messages").await;

@@ -124,10 +124,7 @@ impl Session {
                 Err(_) => return,
             };
             match answer {
-                Answer::Given => {
-                    request.closed = true;
-                    self.persist(|| store.update_retry(tenant, request.clone())).await;
-                }
+                Answer::Given => drop(self.persist(|| store.close_retry(tenant, request.clone())).await),
                 Answer::Later => return,
                 Answer::Failed if usize::from(request.attempts) < PAUSES.len() => {
                     let pause = Duration::from_secs(PAUSES[usize::from(request.attempts)]);
@@ -251,7 +248,6 @@ fn read(receipt: &NodeRef<'_>, own: [Option<Jid>; 2]) -> Option<(RetryRequest, J
         keys_used: false,
         ack_owed: false,
         attempts: 0,
-        closed: false,
     };
     Some((request, chat))
 }

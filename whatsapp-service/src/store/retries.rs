@@ -1,13 +1,14 @@
 //! Retry receipts: devices that could not read a message, and ask for it again.
 //!
-//! They are kept with the device's keys, as long as the messages that they ask for. What was answered stays, so that
-//! the same receipt is not answered once more when WhatsApp hands it over again.
+//! They are kept with the device's keys, as long as the messages that they ask for. That one was answered is kept too, so
+//! that the same receipt is not answered once more when WhatsApp hands it over again.
 
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 use super::{
     Store, StoreError,
-    backend::KEPT_FOR,
+    backend::kept_until,
     cells::{Cells, Kind, decode, encode, name},
     messages::{Author, Failure, MessageStatus, Of},
     read_live_store,
@@ -38,9 +39,6 @@ pub struct RetryRequest {
     /// How often an answer was given and came to nothing.
     #[serde(default)]
     pub attempts: u8,
-    /// Whether nothing more is to be done.
-    #[serde(default)]
-    pub closed: bool,
 }
 
 /// What there is to do for a retry receipt.
@@ -68,9 +66,11 @@ impl Store {
         self.write(move |tx| {
             let Some(store) = tx.live_store(&tenant)? else { return Ok(Noted::NoMessage) };
             let cells = tx.cells(store)?;
-            let known = cells.get(Kind::Retry, &request.name())?.map(|known| decode::<RetryRequest>(&known));
-            if let Some(known) = known.transpose()?.filter(|known| known.receipt == request.receipt) {
-                return Ok(if known.closed { Noted::Answered } else { Noted::Open(None) });
+            if cells.get(Kind::RetryDone, &request.name())?.is_some_and(|done| done == request.digest()) {
+                return Ok(Noted::Answered);
+            }
+            if open_retry(&cells, &request.name())?.is_some_and(|known| known.receipt == request.receipt) {
+                return Ok(Noted::Open(None));
             }
             let is_sent = |chat: &String| cells.has(Kind::Sent, &name(&[chat, &request.id]));
             let mut found = false;
@@ -101,8 +101,8 @@ impl Store {
             let Some(store) = read_live_store(connection, &tenant)? else { return Ok(Vec::new()) };
             let mut open = Vec::new();
             for (_, value) in Cells::of(connection, &seal, store).all(Kind::Retry, &[])? {
-                let RetryRequest { device, id, closed, .. } = decode(&value)?;
-                open.extend((!closed).then_some((device, id)));
+                let RetryRequest { device, id, .. } = decode(&value)?;
+                open.push((device, id));
             }
             Ok(open)
         })
@@ -119,9 +119,7 @@ impl Store {
         let (tenant, seal, name) = (tenant.clone(), self.seal.clone(), name(&[device, id]));
         self.read(move |connection| {
             let Some(store) = read_live_store(connection, &tenant)? else { return Ok(None) };
-            let value = Cells::of(connection, &seal, store).get(Kind::Retry, &name)?;
-            let request = value.map(|value| decode::<RetryRequest>(&value)).transpose()?;
-            Ok(request.filter(|request| !request.closed))
+            open_retry(&Cells::of(connection, &seal, store), &name)
         })
         .await
     }
@@ -129,7 +127,17 @@ impl Store {
     /// Writes down how far it is with a receipt, unless the device has sent a later one.
     pub async fn update_retry(&self, tenant: &TenantId, request: RetryRequest) -> Result<(), StoreError> {
         let tenant = tenant.clone();
-        self.write(move |tx| tx.update_retry(&tenant, &request)).await
+        self.write(move |tx| match tx.same_retry(&tenant, &request)? {
+            Some(store) => tx.put_retry(store, &request),
+            None => Ok(()),
+        })
+        .await
+    }
+
+    /// Nothing more is to be done for a receipt, unless the device has sent a later one.
+    pub async fn close_retry(&self, tenant: &TenantId, request: RetryRequest) -> Result<(), StoreError> {
+        let tenant = tenant.clone();
+        self.write(move |tx| tx.close_retry(&tenant, &request)).await
     }
 
     /// Nothing more is done for a receipt, and `author` can't read the message. That is told, unless another device of
@@ -141,9 +149,9 @@ impl Store {
         author: Author,
         failure: Failure,
     ) -> Result<(), StoreError> {
-        let (tenant, request) = (tenant.clone(), RetryRequest { closed: true, ..request });
+        let tenant = tenant.clone();
         self.write(move |tx| {
-            tx.update_retry(&tenant, &request)?;
+            tx.close_retry(&tenant, &request)?;
             tx.unreadable(&tenant, &request.id, &author, failure)
         })
         .await
@@ -166,6 +174,14 @@ impl RetryRequest {
     fn name(&self) -> Vec<u8> {
         name(&[&self.device, &self.id])
     }
+
+    fn digest(&self) -> [u8; 32] {
+        Sha256::digest(&self.receipt).into()
+    }
+}
+
+fn open_retry(cells: &Cells<'_>, name: &[u8]) -> rusqlite::Result<Option<RetryRequest>> {
+    cells.get(Kind::Retry, name)?.map(|value| decode(&value)).transpose()
 }
 
 impl Tx<'_> {
@@ -173,27 +189,29 @@ impl Tx<'_> {
     pub fn close_retries(&self, tenant: &TenantId, device: &str, ids: &[String]) -> rusqlite::Result<()> {
         let Some(store) = self.live_store(tenant)? else { return Ok(()) };
         for id in ids {
-            let known = self.cells(store)?.get(Kind::Retry, &name(&[device, id]))?;
-            if let Some(known) = known {
-                self.put_retry(store, &RetryRequest { closed: true, ..decode(&known)? })?;
+            if let Some(known) = open_retry(&self.cells(store)?, &name(&[device, id]))? {
+                self.close_retry(tenant, &known)?;
             }
         }
         Ok(())
     }
 
-    fn update_retry(&self, tenant: &TenantId, request: &RetryRequest) -> rusqlite::Result<()> {
-        let Some(store) = self.live_store(tenant)? else { return Ok(()) };
-        let known = self.cells(store)?.get(Kind::Retry, &request.name())?;
-        let known = known.map(|known| decode::<RetryRequest>(&known)).transpose()?;
-        match known.filter(|known| known.receipt == request.receipt && !known.closed) {
-            Some(_) => self.put_retry(store, request),
-            None => Ok(()),
-        }
+    /// The device's store, if the receipt is open and the last one of its sender.
+    fn same_retry(&self, tenant: &TenantId, request: &RetryRequest) -> rusqlite::Result<Option<i64>> {
+        let Some(store) = self.live_store(tenant)? else { return Ok(None) };
+        let known = open_retry(&self.cells(store)?, &request.name())?;
+        Ok(known.filter(|known| known.receipt == request.receipt).map(|_| store))
+    }
+
+    fn close_retry(&self, tenant: &TenantId, request: &RetryRequest) -> rusqlite::Result<()> {
+        let Some(store) = self.same_retry(tenant, request)? else { return Ok(()) };
+        let (cells, name) = (self.cells(store)?, request.name());
+        cells.delete(Kind::Retry, &name)?;
+        cells.put_until(Kind::RetryDone, &name, &request.digest(), Some(kept_until()))
     }
 
     fn put_retry(&self, store: i64, request: &RetryRequest) -> rusqlite::Result<()> {
-        let until = chrono::Utc::now().timestamp_millis() + KEPT_FOR;
-        self.cells(store)?.put_until(Kind::Retry, &request.name(), &encode(request)?, Some(until))
+        self.cells(store)?.put_until(Kind::Retry, &request.name(), &encode(request)?, Some(kept_until()))
     }
 
     fn unreadable(&mut self, tenant: &TenantId, id: &str, author: &Author, failure: Failure) -> rusqlite::Result<()> {

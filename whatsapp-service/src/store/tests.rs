@@ -146,7 +146,6 @@ async fn a_retry_receipt_is_kept_until_it_is_answered_and_not_answered_twice() {
         keys_used: false,
         ack_owed: false,
         attempts: 0,
-        closed: false,
     };
     let chats = || ["7@lid", "5511888888888@s.whatsapp.net"].map(str::to_owned).to_vec();
     let row = accept(&store, &acme, "A").await.row;
@@ -164,11 +163,12 @@ async fn a_retry_receipt_is_kept_until_it_is_answered_and_not_answered_twice() {
     assert!(first.ack_owed, "the acknowledgement of the first copy may yet come");
     // What is known of an earlier receipt changes nothing of a later one.
     assert_eq!(note(2).await, Noted::Open(None));
-    store.update_retry(&acme, RetryRequest { closed: true, ..first }).await.unwrap();
+    store.close_retry(&acme, first).await.unwrap();
     assert_eq!(open().await.len(), 1);
     let second = store.open_retry(&acme, "7@lid", "A").await.unwrap().expect("it is open");
     assert_eq!((second.count, second.ack_owed), (2, false));
-    store.update_retry(&acme, RetryRequest { closed: true, ..second }).await.unwrap();
+    store.update_retry(&acme, RetryRequest { attempts: 1, ..second.clone() }).await.unwrap();
+    store.close_retry(&acme, second).await.unwrap();
     assert!(open().await.is_empty() && store.open_retry(&acme, "7@lid", "A").await.unwrap().is_none());
     assert_eq!(note(2).await, Noted::Answered);
     // The device itself says that it has the message.

@@ -317,6 +317,6 @@ fn put_tc_token(cells: &Cells<'_>, jid: &str, token: &TcTokenEntry) -> rusqlite:
 }
 
 /// Until when a text is kept that was stored now.
-fn kept_until() -> i64 {
+pub fn kept_until() -> i64 {
     Utc::now().timestamp_millis() + KEPT_FOR
 }
