@@ -162,7 +162,7 @@ impl Session {
         let message = sent.and_then(|sent| codec::message_decode(&sent).ok());
         let Some(message) = message.filter(|_| request.count < MAX_RETRY_COUNT) else { return Answer::Impossible };
         // An own device asks for what went to somebody else, and gets it as a copy of that.
-        let recipient = Some(chat.clone()).filter(|chat| *chat != device.to_non_ad());
+        let recipient = is_own(&device, &[client.pn(), client.lid()]).then(|| chat.clone());
         let message = unwrap_device_sent(message);
         let message = match &recipient {
             Some(recipient) => wrap_device_sent(message, recipient.to_string()),
@@ -234,9 +234,8 @@ fn read(receipt: &NodeRef<'_>, own: [Option<Jid>; 2]) -> Option<(RetryRequest, J
     if from.is_group() || from.is_status_broadcast() || from.is_broadcast_list() {
         return None;
     }
-    let is_own = own.iter().flatten().any(|own| own.user == from.user && own.server == from.server);
     // An own device asks for what it should have seen being sent to somebody.
-    let chat = if is_own { receipt.attrs().optional_jid("recipient")?.to_non_ad() } else { from.to_non_ad() };
+    let chat = if is_own(&from, &own) { receipt.attrs().optional_jid("recipient")?.to_non_ad() } else { from.to_non_ad() };
     let mut node = receipt.to_owned();
     node.attrs.0.retain(|(name, _)| name != "offline");
     let request = RetryRequest {
@@ -250,6 +249,10 @@ fn read(receipt: &NodeRef<'_>, own: [Option<Jid>; 2]) -> Option<(RetryRequest, J
         attempts: 0,
     };
     Some((request, chat))
+}
+
+fn is_own(device: &Jid, own: &[Option<Jid>; 2]) -> bool {
+    own.iter().flatten().any(|own| own.user == device.user && own.server == device.server)
 }
 
 /// Somebody's addresses at WhatsApp, as far as they are known.

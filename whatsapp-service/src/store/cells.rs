@@ -58,7 +58,7 @@ pub enum Kind {
     Kept = 21,
     /// A device's request for a message that it could not read, by device and id.
     Retry = 22,
-    /// The digest of the last such request that needs no answer any more, by device and id.
+    /// How many such requests need no answer any more, and the digest of the last of them, by device and id.
     RetryDone = 23,
 }
 

@@ -16,6 +16,10 @@ use super::{
 };
 use crate::{encoding::base64_text, tenant::TenantId};
 
+/// How often a device gets a message again, whatever it says of how often it has asked: WhatsApp Web asks four times, and
+/// a device that is set up anew may begin again.
+const ANSWERS: u8 = 12;
+
 /// A device's request for a message that it could not read.
 #[derive(Clone, Serialize, Deserialize)]
 pub struct RetryRequest {
@@ -47,7 +51,7 @@ pub enum Noted {
     /// It is written down, and to be answered. If the message was still waiting for its acknowledgement, it does so no
     /// longer: this is its recipient.
     Open(Option<String>),
-    /// It was answered before.
+    /// It was answered before, or the device has asked for the same message too often.
     Answered,
     /// There is no such message in this chat, or no longer.
     NoMessage,
@@ -66,7 +70,8 @@ impl Store {
         self.write(move |tx| {
             let Some(store) = tx.live_store(&tenant)? else { return Ok(Noted::NoMessage) };
             let cells = tx.cells(store)?;
-            if cells.get(Kind::RetryDone, &request.name())?.is_some_and(|done| done == request.digest()) {
+            let (answers, last) = answered(&cells, &request.name())?;
+            if answers >= ANSWERS || last == request.digest() {
                 return Ok(Noted::Answered);
             }
             if open_retry(&cells, &request.name())?.is_some_and(|known| known.receipt == request.receipt) {
@@ -184,6 +189,13 @@ fn open_retry(cells: &Cells<'_>, name: &[u8]) -> rusqlite::Result<Option<RetryRe
     cells.get(Kind::Retry, name)?.map(|value| decode(&value)).transpose()
 }
 
+/// How many requests of a device for a message need no answer any more, and the digest of the last.
+fn answered(cells: &Cells<'_>, name: &[u8]) -> rusqlite::Result<(u8, Vec<u8>)> {
+    let done = cells.get(Kind::RetryDone, name)?.unwrap_or_default();
+    let (answers, last) = done.split_first().unwrap_or((&0, &[]));
+    Ok((*answers, last.to_vec()))
+}
+
 impl Tx<'_> {
     /// A device has these messages: what it asked for needs no answer any more.
     pub fn close_retries(&self, tenant: &TenantId, device: &str, ids: &[String]) -> rusqlite::Result<()> {
@@ -207,7 +219,9 @@ impl Tx<'_> {
         let Some(store) = self.same_retry(tenant, request)? else { return Ok(()) };
         let (cells, name) = (self.cells(store)?, request.name());
         cells.delete(Kind::Retry, &name)?;
-        cells.put_until(Kind::RetryDone, &name, &request.digest(), Some(kept_until()))
+        let answers = answered(&cells, &name)?.0.saturating_add(1);
+        let done = [&[answers][..], &request.digest()].concat();
+        cells.put_until(Kind::RetryDone, &name, &done, Some(kept_until()))
     }
 
     fn put_retry(&self, store: i64, request: &RetryRequest) -> rusqlite::Result<()> {

@@ -189,6 +189,12 @@ async fn a_retry_receipt_is_kept_until_it_is_answered_and_not_answered_twice() {
     assert!(fate(&store, &acme, "A").await.failure.is_none());
     let told = store.events(&acme, 0, 10).await.unwrap().len();
     assert_eq!(told, 4, "unknown, sent, sent but not to be read, delivered");
+    // Nobody is sent a message again for ever.
+    for count in 5..=13 {
+        assert_eq!(note(count).await, Noted::Open(None), "{count}");
+        store.receipt(&acme, recipient(), vec!["A".into()], MessageStatus::Delivered).await.unwrap();
+    }
+    assert_eq!(note(14).await, Noted::Answered);
 }
 
 #[tokio::test]
