@@ -1,10 +1,11 @@
 //! The outbox when things go wrong: no connection, kill -9, deadlines, refusals, a session that ends, a full disk.
 
-use std::{fs, io::Write, path::Path, path::PathBuf, process::Command, sync::Arc};
+use std::{fs, io::Write, path::Path, path::PathBuf, process::Command, sync::Arc, time::Duration};
 
 use reqwest::Method;
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use tokio::time::Instant;
 
 use crate::harness::{ANA, BRUNO, Log, Program, Service, World, answer, eventually, simulator};
 
@@ -294,6 +295,13 @@ async fn what_whatsapp_refuses_is_not_tried_again_and_a_restriction_is_looked_up
         world.clear_faults().await;
         assert_eq!(world.count(ANA, "messages").await, before + 1, "one attempt");
     }
+    // Also when it was not asked for a while: it waits five seconds for more refusals, and then for the next one.
+    let since = Instant::now();
+    eventually("a while", || async { (since.elapsed() > Duration::from_secs(6)).then_some(()) }).await;
+    let known = acme.status().await["reachoutTimelock"].clone();
+    world.fault(json!({"nack": 463, "times": 1})).await;
+    assert_eq!(acme.send(BRUNO, "refused").await.0.as_u16(), 502);
+    acme.until("another answer", |status| status["reachoutTimelock"]["checkedAt"] != known["checkedAt"]).await;
     acme.send_ok(BRUNO, "accepted").await;
     world.until_shown(BRUNO, "accepted").await;
     assert_eq!(world.texts_on(BRUNO).await, ["to know the way", "accepted"]);

@@ -110,7 +110,8 @@ impl Session {
         }
         let session = self.clone();
         tokio::spawn(async move {
-            while lock(&session.asking).replace(false) == Some(true) {
+            loop {
+                *lock(&session.asking) = Some(false);
                 let asked = Instant::now();
                 let timelock = session.fetch_timelock().await;
                 if timelock.is_none() {
@@ -122,7 +123,9 @@ impl Session {
                 });
                 session.refresh_quota().await;
                 tokio::time::sleep(PAUSE).await;
-                lock(&session.asking).take_if(|again| !*again);
+                if lock(&session.asking).take_if(|again| !*again).is_some() {
+                    return;
+                }
             }
         });
     }

@@ -18,7 +18,7 @@ use super::{
 use crate::media::{Line, NotUploaded};
 use crate::metrics::{self, Attempted};
 use crate::store::{
-    Accepted, Content, ContentKind, Draft, Failure, Idempotency, Message, MessageStatus, StoreError, Waiting,
+    Accepted, Author, Content, ContentKind, Draft, Failure, Idempotency, Message, MessageStatus, StoreError, Waiting,
 };
 use crate::tenant::TenantId;
 
@@ -249,8 +249,9 @@ impl Session {
         }
     }
 
-    fn may_send(&self) -> bool {
-        !self.around.stopping.is_cancelled() && self.ready_client().is_some()
+    pub(super) fn may_send(&self) -> bool {
+        let ending = self.around.stopping.is_cancelled() || self.gone.load(Ordering::Acquire);
+        !ending && self.ready_client().is_some()
     }
 
     fn look_again(self: &Arc<Self>, at: Instant) {
@@ -295,13 +296,20 @@ impl Session {
         self.no_longer_waits(&message.recipient);
     }
 
-    /// Devices of the recipient have these messages, or show that they were read. Returns when that is on the disk.
-    pub(super) async fn receipt(self: &Arc<Self>, ids: Vec<String>, status: MessageStatus) {
-        let settled = self.persist(|| self.around.store.receipt(&self.tenant, ids.clone(), status)).await;
+    /// Somebody's device says that it has these messages, or that they were read. That counts for those that were sent to
+    /// it. Returns when it is on the disk.
+    pub(super) async fn receipt(self: &Arc<Self>, by: Author, ids: Vec<String>, status: MessageStatus) {
+        let store = &self.around.store;
+        let settled = self.persist(|| store.receipt(&self.tenant, by.clone(), ids.clone(), status)).await;
         for recipient in settled.into_iter().flatten() {
-            self.sent.fetch_add(1, Ordering::Relaxed);
-            self.no_longer_waits(&recipient);
+            self.settled_by_recipient(&recipient);
         }
+    }
+
+    /// A recipient's device has shown that the server took a message that waited for its acknowledgement.
+    pub(super) fn settled_by_recipient(self: &Arc<Self>, recipient: &str) {
+        self.sent.fetch_add(1, Ordering::Relaxed);
+        self.no_longer_waits(recipient);
     }
 
     fn no_longer_waits(self: &Arc<Self>, recipient: &str) {

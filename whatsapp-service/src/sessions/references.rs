@@ -3,6 +3,7 @@
 use chrono::{DateTime, TimeDelta, Utc};
 use whatsapp_rust::{
     Client, Jid,
+    wacore::messages::unwrap_device_sent,
     waproto::{codec, whatsapp as wa},
 };
 
@@ -52,7 +53,7 @@ impl Session {
         let lid = other.map(|entry| Jid::lid(&*entry.lid).to_string());
         let chats = std::iter::once(chat.to_string()).chain(lid).collect();
         let kept = self.around.store.as_sent(&self.tenant, chats, id).await.ok()??;
-        codec::message_decode(&kept).ok()
+        codec::message_decode(&kept).ok().map(unwrap_device_sent)
     }
 }
 

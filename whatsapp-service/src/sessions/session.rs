@@ -1,6 +1,7 @@
 //! One tenant's session: it starts clients, follows what happens to them, and knows its state.
 
 use std::{
+    collections::HashSet,
     mem::take,
     ops::ControlFlow,
     panic::AssertUnwindSafe,
@@ -11,37 +12,33 @@ use std::{
     time::Duration,
 };
 
-use chrono::{TimeDelta, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use futures_util::FutureExt;
 use serde::Serialize;
 use serde_json::json;
 use tokio::{
-    sync::{Notify, mpsc, watch},
+    sync::{Notify, Semaphore, mpsc, watch},
     task::JoinHandle,
     time::{Instant, MissedTickBehavior},
 };
 use tokio_util::sync::CancellationToken;
 use utoipa::ToSchema;
-use whatsapp_rust::{
-    Client,
-    pair_code::PairCodeOptions,
-    wacore::iq::{devices::RemoveCompanionDeviceSpec, keepalive::KeepaliveSpec},
-};
+use whatsapp_rust::{Client, pair_code::PairCodeOptions, wacore::iq::keepalive::KeepaliveSpec};
 
 use super::{
     codes::{self, Again, Word},
+    deletion::Unlinked,
     dials::{Pass, Urgency},
     events::{Heard, Mailbox},
-    inbound::Inbound,
     lane::Lane,
     limits::Limits,
     link::{Link, Surroundings},
     numbers::Numbers,
-    outbox::deleted,
     passkey::{AssertionRefused, RemoteAuthenticator},
     proxy::Proxy,
     recipient::Recipient,
     restoring::Awaited,
+    retries::{self, Answering},
     state::{Reason, Said, Signal, Snapshot, State, Status},
     store_owner::StoreOwner,
 };
@@ -64,10 +61,10 @@ const PING_LIMIT: Duration = Duration::from_secs(10);
 const STABLE: Duration = Duration::from_secs(60);
 /// A session that somebody waits for goes before others for so many dials; one that fails more often waits its turn.
 const URGENT_DIALS: u32 = 3;
+/// How long to wait after a panic that was none of a client's.
+const PANIC_PAUSE: Duration = Duration::from_secs(5);
 /// How long it may take until a new link is on the disk.
 const SAVE_LIMIT: Duration = Duration::from_secs(10);
-/// How long the server may take to confirm that a device is unlinked.
-const UNLINK_LIMIT: Duration = Duration::from_secs(5);
 
 /// One tenant's session.
 pub struct Session {
@@ -75,11 +72,11 @@ pub struct Session {
     pub tenant: TenantId,
     me: Weak<Self>,
     pub(super) around: Arc<Surroundings>,
-    snapshot: watch::Sender<Snapshot>,
+    pub(super) snapshot: watch::Sender<Snapshot>,
     /// The client that runs now, if one does.
     pub(super) live: Mutex<Option<Live>>,
     /// Held while the session is opened, deleted or shut down, so that these don't cross.
-    lifecycle: tokio::sync::Mutex<Lifecycle>,
+    pub(super) lifecycle: tokio::sync::Mutex<Lifecycle>,
     /// The way to WhatsApp that its owner has chosen, as it was written down last.
     proxy: Mutex<Option<Proxy>>,
     /// Tells the session's task that somebody waits now who did not before.
@@ -92,6 +89,9 @@ pub struct Session {
     pub(super) numbers: Numbers,
     pub(super) sent: AtomicU64,
     pub(super) lane: Mutex<Lane>,
+    /// Retry receipts that are being answered.
+    pub(super) answering: Mutex<HashSet<Answering>>,
+    pub(super) retry_turns: Semaphore,
     /// What WhatsApp says that the account may do.
     pub(super) limits: watch::Sender<Limits>,
     /// While WhatsApp is being asked for it: whether to ask once more.
@@ -100,19 +100,23 @@ pub struct Session {
     pub(super) has_timers: Mutex<Option<bool>>,
     /// Whether it is being deleted: nothing more is taken.
     pub(super) gone: AtomicBool,
+    /// The device was unlinked, and a person wants another link: its keys are to be set aside.
+    starts_over: AtomicBool,
+    /// Whether somebody sees to it that a deletion that was begun comes to its end.
+    pub(super) deleting: AtomicBool,
 }
 
 #[derive(Default)]
-struct Lifecycle {
+pub(super) struct Lifecycle {
     task: Option<(CancellationToken, JoinHandle<()>)>,
-    ended: bool,
+    /// It is being deleted, and this came of the unlinking.
+    pub(super) unlinked: Option<Unlinked>,
+    pub(super) ended: bool,
 }
 
 /// How a session starts.
 #[derive(Default)]
 struct Begin {
-    /// The device was unlinked: its keys are set aside.
-    forget_old_link: bool,
     /// Another process had the session: a person takes it back.
     take_back: bool,
     /// Somebody waits for it.
@@ -168,23 +172,15 @@ pub enum OpenRefused {
     /// It was deleted, or the process is stopping.
     #[error("the service is stopping")]
     Gone,
+    /// It is being deleted.
+    #[error("the session is being deleted, and the disk does not allow that yet")]
+    Deleting,
     /// The library, and the phone too, allow one pairing code at a time.
     #[error("a pairing code for another phone is waiting; DELETE /session ends that")]
     CodeForAnotherPhone,
     /// What it is to remember can't be written down.
     #[error(transparent)]
     Store(#[from] StoreError),
-}
-
-/// What a deletion achieved.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Unlinked {
-    /// The server confirmed that the device is no longer linked.
-    Confirmed,
-    /// There was no link to end.
-    NotLinked,
-    /// The server could not be told: the phone may still list this device.
-    NotTold,
 }
 
 /// Why a passkey step can't be taken.
@@ -205,10 +201,14 @@ impl Session {
             tenant,
             me: me.clone(),
             lane: Mutex::new(Lane::new(around.pace)),
+            answering: Mutex::default(),
+            retry_turns: Semaphore::new(retries::AT_ONCE),
             limits: watch::Sender::default(),
             asking: Mutex::default(),
             has_timers: Mutex::default(),
             gone: AtomicBool::new(false),
+            starts_over: AtomicBool::new(false),
+            deleting: AtomicBool::new(false),
             around,
             snapshot: watch::Sender::new(Snapshot::new(Utc::now())),
             live: Mutex::default(),
@@ -281,9 +281,7 @@ impl Session {
     /// takes this.
     pub(super) async fn use_proxy(&self, proxy: Option<Proxy>) -> Result<(), OpenRefused> {
         let mut lifecycle = self.lifecycle.lock().await;
-        if lifecycle.ended {
-            return Err(OpenRefused::Gone);
-        }
+        self.can_be_opened(&lifecycle)?;
         if self.around.store.recorded(&self.tenant).await?.proxy == proxy {
             return Ok(());
         }
@@ -311,10 +309,19 @@ impl Session {
         let _ = self.start(None, Begin { awaited: Some(awaited), ..Begin::default() }).await;
     }
 
-    async fn start(self: &Arc<Self>, phone: Option<Recipient>, mut begin: Begin) -> Result<(), OpenRefused> {
-        let mut lifecycle = self.lifecycle.lock().await;
+    fn can_be_opened(&self, lifecycle: &Lifecycle) -> Result<(), OpenRefused> {
         if lifecycle.ended {
             return Err(OpenRefused::Gone);
+        }
+        if self.gone.load(Ordering::Acquire) { Err(OpenRefused::Deleting) } else { Ok(()) }
+    }
+
+    async fn start(self: &Arc<Self>, phone: Option<Recipient>, mut begin: Begin) -> Result<(), OpenRefused> {
+        let mut lifecycle = self.lifecycle.lock().await;
+        match self.can_be_opened(&lifecycle) {
+            // Only then it can be unlinked.
+            Err(OpenRefused::Deleting) if begin.awaited.is_some() => {}
+            refused => refused?,
         }
         let snapshot = self.snapshot.borrow().clone();
         let runs = lifecycle.task.as_ref().is_some_and(|(_, task)| !task.is_finished());
@@ -325,15 +332,17 @@ impl Session {
             }
             stop(&mut lifecycle).await;
             *lock(&self.code_for) = phone.map(|phone| (phone, false));
-            let known = snapshot.is_paired() && snapshot.state != State::LoggedOut;
+            if snapshot.state == State::LoggedOut {
+                self.starts_over.store(true, Ordering::Release);
+            }
+            let known = snapshot.is_paired() && !self.starts_over.load(Ordering::Acquire);
             self.snapshot.send_replace(Snapshot::new(Utc::now()));
             if known {
                 self.apply(Signal::Linked { phone: snapshot.phone });
             }
             let cancel = CancellationToken::new();
-            begin.forget_old_link = snapshot.state == State::LoggedOut;
             begin.take_back = snapshot.state == State::Replaced;
-            let task = tokio::spawn(self.clone().run(cancel.clone(), begin));
+            let task = tokio::spawn(self.clone().supervise(cancel.clone(), begin));
             lifecycle.task = Some((cancel, task));
         } else if !snapshot.is_paired() {
             if let Some(phone) = phone {
@@ -342,39 +351,6 @@ impl Session {
             self.nudge.notify_one();
         }
         Ok(())
-    }
-
-    /// Unlinks the device at the server, stops, and deletes what is on disk; `None` if that was done before.
-    pub async fn delete(&self) -> Result<Option<Unlinked>, StoreError> {
-        let mut lifecycle = self.lifecycle.lock().await;
-        if lifecycle.ended {
-            return Ok(None);
-        }
-        let live = lock(&self.live).clone();
-        let on_disk = self.is_recorded_as_paired().await;
-        let in_client = live.as_ref().is_some_and(|live| live.client.pn().is_some());
-        let linked = on_disk || in_client || self.snapshot.borrow().is_paired();
-        let unlinked = match live {
-            _ if !linked || self.snapshot.borrow().state == State::LoggedOut => Unlinked::NotLinked,
-            Some(live) => self.unlink(&live.client).await,
-            None => Unlinked::NotTold,
-        };
-        stop(&mut lifecycle).await;
-        // What is accepted from now on is given up by the one who accepted it.
-        self.gone.store(true, Ordering::Release);
-        let store = &self.around.store;
-        let erased = async {
-            store.give_up_all(&self.tenant, deleted()).await?;
-            store.delete_device(&self.tenant).await
-        };
-        if let Err(error) = erased.await {
-            self.gone.store(false, Ordering::Release);
-            return Err(error);
-        }
-        lifecycle.ended = true;
-        lock(&self.lane).clear();
-        self.tell(json!({"state": "deleted", "status": Status::NotFound, "since": timestamp(Utc::now())}));
-        Ok(Some(unlinked))
     }
 
     /// Stops, keeping everything on disk.
@@ -387,6 +363,11 @@ impl Session {
     /// Says that this tenant's files can't be read, without touching them.
     pub(super) fn report_damage(&self, why: &str) {
         self.apply(Signal::StorageFailed(why.into()));
+    }
+
+    /// Says that something could not be written down that the connection was for.
+    pub(super) fn storage_failed(&self, why: &StoreError) {
+        self.apply(Signal::StorageFailed(why.to_string()));
     }
 
     /// Hands the client the passkey assertion that it waits for.
@@ -404,17 +385,40 @@ impl Session {
         live.client.send_passkey_confirmation().await.map_err(|error| PasskeyRefused::Failed(error.to_string()))
     }
 
+    /// Runs it, and again if it fails in a way that it must not.
+    async fn supervise(self: Arc<Self>, cancel: CancellationToken, mut begin: Begin) {
+        loop {
+            let again = Begin { awaited: None, ..begin };
+            let run = self.clone().run(cancel.clone(), begin);
+            if AssertUnwindSafe(run).catch_unwind().await.is_ok() {
+                return;
+            }
+            begin = again;
+            self.panicked();
+            tokio::select! {
+                () = cancel.cancelled() => return,
+                () = tokio::time::sleep(PANIC_PAUSE) => {}
+            }
+        }
+    }
+
+    fn panicked(&self) {
+        self.around.panics.fetch_add(1, Ordering::Relaxed);
+        tracing::error!(tenant = %self.tenant, "a session's task failed badly; it starts again");
+        self.queued.store(false, Ordering::Relaxed);
+        self.apply(Signal::Panicked);
+    }
+
     /// Runs clients, one after the other, until there is nothing more to do without a person.
     async fn run(self: Arc<Self>, cancel: CancellationToken, begin: Begin) {
         let mut run = Run { by_person: begin.by_person, awaited: begin.awaited, ..Run::default() };
         let mut hold = loop {
-            match self.prepare(begin.forget_old_link, begin.take_back).await {
+            match self.prepare(begin.take_back).await {
                 Ok(hold) => break hold,
                 Err(error) => self.apply(Signal::StorageFailed(error.to_string())),
             }
             run.awaited = None;
-            // Keys that are of no use any more, and can't be set aside, are not dialled with.
-            let Some(wait) = self.next(&mut run).await.filter(|_| !begin.forget_old_link) else { return };
+            let Some(wait) = self.next(&mut run).await else { return };
             if self.pause(wait, &cancel).await.is_break() {
                 return;
             }
@@ -442,20 +446,23 @@ impl Session {
     }
 
     /// What has to be done, or known, before the first dial.
-    async fn prepare(&self, forget_old_link: bool, take_back: bool) -> Result<Option<Hold>, StoreError> {
+    async fn prepare(&self, take_back: bool) -> Result<Option<Hold>, StoreError> {
         let (store, tenant) = (&self.around.store, &self.tenant);
-        let Record { hold, proxy, .. } = store.recorded(tenant).await?;
-        *lock(&self.proxy) = proxy.clone();
-        if forget_old_link {
-            // The keys are set aside; the way to WhatsApp stays.
-            store.quarantine(tenant).await?;
-            store.change_record(tenant, |record| record.proxy = proxy).await?;
+        // Keys that are of no use any more are not dialled with.
+        if self.starts_over.load(Ordering::Acquire) {
+            store.start_over(tenant).await?;
+            self.starts_over.store(false, Ordering::Release);
+        }
+        let Record { hold, proxy, replaced_at, .. } = store.recorded(tenant).await?;
+        *lock(&self.proxy) = proxy;
+        let hold = hold.filter(|hold| hold.is_in_force(Utc::now()));
+        if take_back {
+            // Whoever has it now is replaced, and a person wants it so.
+            store.change_record(tenant, |record| (record.hold, record.replaced_at) = (None, None)).await?;
             return Ok(None);
         }
-        let hold = hold.filter(|hold| hold.is_in_force(Utc::now()));
-        if hold.is_some() && take_back {
-            store.change_record(tenant, |record| record.hold = None).await?;
-            return Ok(None);
+        if let Some(at) = replaced_at.and_then(DateTime::from_timestamp_millis) {
+            self.apply(Signal::WasReplaced(at));
         }
         Ok(hold)
     }
@@ -504,9 +511,7 @@ impl Session {
             link.stop().await;
         }
         if panicked {
-            self.around.panics.fetch_add(1, Ordering::Relaxed);
-            tracing::error!(tenant = %self.tenant, "a session's task failed badly; it starts again");
-            self.apply(Signal::Panicked);
+            self.panicked();
         }
         if take(&mut run.abandoned) {
             tokio::select! {
@@ -585,8 +590,8 @@ impl Session {
     async fn start_link(&self, link: &mut Option<Link>) -> Result<mpsc::UnboundedReceiver<Heard>, String> {
         let owner = Arc::new(StoreOwner(self.me.clone()));
         let backend = self.around.store.device(&self.tenant, owner).await.map_err(|error| error.to_string())?;
-        let (mailbox, inbound) = (self.mailbox.clone(), Inbound(self.me.clone()));
-        let (started, heard) = Link::start(&self.around, backend, self.proxy(), mailbox, inbound).await?;
+        let (mailbox, session) = (self.mailbox.clone(), self.me.clone());
+        let (started, heard) = Link::start(&self.around, backend, self.proxy(), mailbox, session).await?;
         let phone = started.client.pn().map(|jid| jid.user.to_string());
         *link = Some(started);
         self.apply(Signal::Started { phone });
@@ -648,9 +653,9 @@ impl Session {
             // What was asked for on this connection, and did not come, is asked for on the next one.
             *asked = false;
         }
-        let hold = self.snapshot.borrow().hold();
-        if let Some(hold) = hold
-            && let Err(error) = self.keep(hold).await
+        let told = self.snapshot.borrow().clone();
+        if (told.hold().is_some() || told.again == Again::OnceMore)
+            && let Err(error) = self.keep(told).await
         {
             let tenant = &self.tenant;
             tracing::error!(%tenant, %error, "why it must not dial can't be written down; a restart would not know");
@@ -658,9 +663,11 @@ impl Session {
     }
 
     /// Writes down what a later process must know before it dials.
-    async fn keep(&self, hold: Hold) -> Result<(), StoreError> {
-        let phone = self.snapshot.borrow().phone.clone();
-        let known = |record: &mut Record| *record = Record { paired: true, phone, hold: Some(hold), ..take(record) };
+    async fn keep(&self, told: Snapshot) -> Result<(), StoreError> {
+        let (hold, phone) = (told.hold(), told.phone);
+        let replaced_at = told.replaced_at.map(|at| at.timestamp_millis());
+        let known =
+            move |record: &mut Record| *record = Record { paired: true, phone, hold, replaced_at, ..take(record) };
         self.around.store.change_record(&self.tenant, known).await
     }
 
@@ -805,20 +812,8 @@ impl Session {
         self.around.store.change_record(&self.tenant, linked).await.map_err(|error| error.to_string())
     }
 
-    /// Ends the link at the server. The library's own `logout` keeps to itself whether the server heard it.
-    async fn unlink(&self, client: &Arc<Client>) -> Unlinked {
-        let Some(jid) = client.pn() else { return Unlinked::NotLinked };
-        let told = tokio::time::timeout(UNLINK_LIMIT, client.execute(RemoveCompanionDeviceSpec::new(&jid))).await;
-        // The server ends the connection of a device that it has just removed, maybe before its answer is read.
-        if !matches!(told, Ok(Ok(()))) {
-            self.wait_until(Duration::from_secs(1), Snapshot::seems_unlinked).await;
-        }
-        let removed = self.snapshot.borrow().seems_unlinked();
-        if matches!(told, Ok(Ok(()))) || removed { Unlinked::Confirmed } else { Unlinked::NotTold }
-    }
-
     /// Whether it was linked when that was last written down. What can't be read may well be.
-    async fn is_recorded_as_paired(&self) -> bool {
+    pub(super) async fn is_recorded_as_paired(&self) -> bool {
         self.around.store.recorded(&self.tenant).await.map_or(true, |record| record.paired)
     }
 
@@ -840,7 +835,7 @@ impl Session {
         Ok(())
     }
 
-    fn apply(&self, signal: Signal) {
+    pub(super) fn apply(&self, signal: Signal) {
         if let Signal::ProxyFailed(why) = &signal {
             tracing::info!(tenant = %self.tenant, why, "the session's proxy does not lead to WhatsApp");
         }
@@ -863,11 +858,12 @@ impl Session {
             lock(&self.lane).hurry_all();
             session.pump();
             session.keep_quota_fresh();
+            session.answer_retries();
         }
     }
 
     /// Puts the session's state into the event log.
-    fn tell(&self, state: serde_json::Value) {
+    pub(super) fn tell(&self, state: serde_json::Value) {
         let written = self.around.store.session_state(&self.tenant, state);
         let tenant = self.tenant.clone();
         tokio::spawn(async move {
@@ -906,12 +902,14 @@ impl<'a> SessionStateChange<'a> {
     }
 }
 
-async fn stop(lifecycle: &mut Lifecycle) {
-    if let Some((cancel, task)) = lifecycle.task.take() {
+/// Ends the session's task and waits for that, also if an earlier wait was broken off: no other one may run beside it.
+pub(super) async fn stop(lifecycle: &mut Lifecycle) {
+    if let Some((cancel, task)) = &mut lifecycle.task {
         cancel.cancel();
         if let Err(error) = task.await {
             tracing::error!(%error, "a session's task ended badly");
         }
+        lifecycle.task = None;
     }
 }
 

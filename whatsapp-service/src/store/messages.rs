@@ -14,7 +14,7 @@ use super::{
     seal::{CONTENT, FINGERPRINT, Seal},
     tx::{Tx, maybe_time, millis, tenant_name, time},
 };
-use crate::{clock, tenant::TenantId};
+use crate::{clock, sessions::Recipient, tenant::TenantId};
 
 /// How far a message has come. It only ever moves on, in this order: a proof that it arrived counts for more than a
 /// refusal, as the one may be about its first copy and the other about a repetition.
@@ -83,14 +83,17 @@ pub struct Failure {
 impl Failure {
     /// It left, but no device of the recipient can read it.
     pub const UNREACHABLE: &str = "recipient_unreachable";
+    /// It is with a device of the recipient, which can't read it.
+    pub const UNDECRYPTABLE: &str = "recipient_could_not_decrypt";
     /// WhatsApp does not take it for this recipient from this account; for others it does.
     pub const RECIPIENT_RESTRICTED: &str = "recipient_restricted";
     /// WhatsApp takes nothing from this account for people who have not written to it.
     pub const ACCOUNT_RESTRICTED: &str = "account_restricted";
     /// All codes.
-    pub const CODES: [&str; 10] = [
+    pub const CODES: [&str; 11] = [
         "recipient_not_on_whatsapp",
         Self::UNREACHABLE,
+        Self::UNDECRYPTABLE,
         Self::RECIPIENT_RESTRICTED,
         Self::ACCOUNT_RESTRICTED,
         "message_rejected",
@@ -254,6 +257,28 @@ pub struct Pending {
     pub media: Option<String>,
 }
 
+/// The device that something comes from, under the names of its owner.
+#[derive(Clone, Debug, Default)]
+pub struct Author {
+    /// WhatsApp's address of the device.
+    pub device: String,
+    /// The owner: WhatsApp's addresses by phone number and by LID, as far as they are known.
+    pub names: Vec<String>,
+}
+
+impl Author {
+    /// Whether the message was handed to the wire, and to this one: only then there is something to say about it.
+    pub fn is_recipient_of(&self, message: &Message) -> bool {
+        message.tried && self.names.iter().any(|name| is_with(message, name))
+    }
+}
+
+/// Whether a message was written to the one with this address.
+pub fn is_with(message: &Message, name: &str) -> bool {
+    let Some(number) = name.strip_suffix("@s.whatsapp.net") else { return false };
+    number == message.number || Recipient::parse(&message.recipient).is_ok_and(|recipient| recipient.may_be(number))
+}
+
 /// Which messages to list.
 pub struct Filter {
     /// Only those in this status.
@@ -299,7 +324,7 @@ impl Store {
             let claimed = tx.find(&sql, [row, millis(Utc::now())], |row| read(row, &tenant, tx.seal()))?;
             // Its deadline has passed, and an earlier attempt broke off before it could say what came of it.
             if claimed.is_none() && tx.find(lost, [row], |_| Ok(()))?.is_some() {
-                tx.advance(&tenant, Of::Row(row), MessageStatus::Unknown, |_| {})?;
+                tx.advance_to(&tenant, &Of::Row(row), MessageStatus::Unknown, |_| {})?;
             }
             Ok(claimed)
         })
@@ -322,7 +347,7 @@ impl Store {
         self.write(move |tx| {
             tx.execute("UPDATE messages SET tried = (status <> 'queued' OR ?2) WHERE row = ?1", params![row, left])?;
             if left {
-                tx.advance(&tenant, Of::Row(row), MessageStatus::Unknown, |_| {})?;
+                tx.advance_to(&tenant, &Of::Row(row), MessageStatus::Unknown, |_| {})?;
             }
             let pending = tx.find("SELECT pending FROM messages WHERE row = ?", [row], |row| row.get(0))?;
             Ok(pending.unwrap_or_default())
@@ -340,7 +365,7 @@ impl Store {
     ) -> Result<bool, StoreError> {
         let (tenant, id) = (tenant.clone(), id.to_owned());
         self.write(move |tx| {
-            let settled = tx.advance(&tenant, Of::Id(&id), MessageStatus::Sent, |message| {
+            let settled = tx.advance_to(&tenant, &Of::Id(&id), MessageStatus::Sent, |message| {
                 message.server_at = Some(at);
                 if let Some(number) = number {
                     message.number = number;
@@ -366,19 +391,25 @@ impl Store {
         })
     }
 
-    /// The recipient has the messages, or has read them. Says for which recipients something was still to be done.
+    /// `author` has the messages, or has read them: those that were sent to them. Says for which recipients something was
+    /// still to be done.
     pub async fn receipt(
         &self,
         tenant: &TenantId,
+        author: Author,
         ids: Vec<String>,
         status: MessageStatus,
     ) -> Result<Vec<String>, StoreError> {
         let tenant = tenant.clone();
         self.write(move |tx| {
             let mut settled = Vec::new();
-            for id in ids {
-                settled.extend(tx.advance(&tenant, Of::Id(&id), status, |_| {})?);
+            for id in &ids {
+                let message = tx.message(&tenant, &Of::Id(id))?;
+                if let Some(message) = message.filter(|message| author.is_recipient_of(message)) {
+                    settled.extend(tx.advance(&tenant, message, status, |_| {})?);
+                }
             }
+            tx.close_retries(&tenant, &author.device, &ids)?;
             Ok(settled)
         })
         .await
@@ -394,7 +425,7 @@ impl Store {
     ) -> Result<(), StoreError> {
         let (tenant, id) = (tenant.clone(), id.to_owned());
         self.write(move |tx| {
-            tx.advance(&tenant, Of::Id(&id), MessageStatus::Failed, |message| {
+            tx.advance_to(&tenant, &Of::Id(&id), MessageStatus::Failed, |message| {
                 message.failure = Some(failure);
                 if let Some(number) = number {
                     message.number = number;
@@ -506,7 +537,7 @@ impl Store {
             let sql = "SELECT tenants.name AS tenant, recipient, row, media FROM messages INDEXED BY messages_pending \
                        JOIN tenants ON key = tenant WHERE pending = 1 AND tried = 1 AND status = 'queued' ORDER BY row";
             for Pending { tenant, row, .. } in tx.all(sql, (), pending)? {
-                tx.advance(&tenant, Of::Row(row), MessageStatus::Unknown, |_| {})?;
+                tx.advance_to(&tenant, &Of::Row(row), MessageStatus::Unknown, |_| {})?;
             }
             let sql = "SELECT tenants.name AS tenant, recipient, row, media FROM messages INDEXED BY messages_pending \
                        JOIN tenants ON key = tenant WHERE pending = 1 ORDER BY row";
@@ -590,8 +621,10 @@ impl Store {
 const AFTERMATH: TimeDelta = TimeDelta::days(1);
 
 /// Which message.
-enum Of<'a> {
+pub enum Of<'a> {
+    /// By its place in the order of acceptance.
     Row(i64),
+    /// By its id, of a tenant's.
     Id(&'a str),
 }
 
@@ -673,7 +706,8 @@ impl Tx<'_> {
         })))
     }
 
-    fn message(&self, tenant: &TenantId, of: &Of<'_>) -> rusqlite::Result<Option<Message>> {
+    /// A tenant's message.
+    pub fn message(&self, tenant: &TenantId, of: &Of<'_>) -> rusqlite::Result<Option<Message>> {
         let read = |row: &Row<'_>| read(row, tenant, self.seal());
         match of {
             Of::Row(row) => self.find(&format!("SELECT {COLUMNS} FROM messages WHERE row = ?"), [row], read),
@@ -684,16 +718,28 @@ impl Tx<'_> {
         }
     }
 
-    /// Moves a message on, unless it is there already or further, and puts that into the event log. Returns the
-    /// recipient if there was still something to do for the message before.
-    fn advance(
+    fn advance_to(
         &mut self,
         tenant: &TenantId,
-        of: Of<'_>,
+        of: &Of<'_>,
         status: MessageStatus,
         change: impl FnOnce(&mut Message),
     ) -> rusqlite::Result<Option<String>> {
-        let Some(mut message) = self.message(tenant, &of)? else { return Ok(None) };
+        match self.message(tenant, of)? {
+            Some(message) => self.advance(tenant, message, status, change),
+            None => Ok(None),
+        }
+    }
+
+    /// Moves a message on, unless it is there already or further, and puts that into the event log. Returns the
+    /// recipient if there was still something to do for the message before.
+    pub fn advance(
+        &mut self,
+        tenant: &TenantId,
+        mut message: Message,
+        status: MessageStatus,
+        change: impl FnOnce(&mut Message),
+    ) -> rusqlite::Result<Option<String>> {
         let (was_pending, at) = (message.pending, message.next_time());
         // The server acknowledges also what was encrypted for nobody.
         let proves_nothing = status == MessageStatus::Sent
@@ -749,7 +795,8 @@ impl Tx<'_> {
         self.save(tenant, &message)
     }
 
-    fn save(&mut self, tenant: &TenantId, message: &Message) -> rusqlite::Result<()> {
+    /// Writes a message down as it is now, and puts that into the event log.
+    pub fn save(&mut self, tenant: &TenantId, message: &Message) -> rusqlite::Result<()> {
         let failure = message.failure.as_ref();
         self.execute(
             "UPDATE messages SET number = ?, status = ?, pending = ?, attempts = ?, unknown_at = ?, sent_at = ?, \

@@ -17,6 +17,7 @@ mod news;
 mod read;
 mod referred;
 mod rekey;
+mod retries;
 mod schema;
 mod seal;
 #[cfg(test)]
@@ -43,15 +44,16 @@ pub use self::{
     figures::Figures,
     kept::{Kept, KeptFor, MediaSource, PollKey},
     legacy::DamagedFolder,
-    messages::{Accepted, Draft, Failure, Filter, Idempotency, Message, MessageStatus, Pending},
+    messages::{Accepted, Author, Draft, Failure, Filter, Idempotency, Message, MessageStatus, Pending, is_with},
     news::{Waiting, Watch},
     referred::{Logged, Referred},
     rekey::rekey,
+    retries::{Noted, RetryRequest},
     seal::{InvalidKey, Seal, WrongKey},
     timers::{ChatTimer, Timer},
     webhooks::{Delivery, DeliveryState, Webhook, WebhookSummary},
 };
-use self::{news::News, read::Readers, tx::Tx, writer::Writer};
+use self::{devices::read_live_store, news::News, read::Readers, tx::Tx, writer::Writer};
 
 /// Why something on disk can't be used.
 #[derive(Clone, Debug, thiserror::Error)]

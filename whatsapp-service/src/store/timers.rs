@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     Store, StoreError,
     cells::{Cells, Kind, decode, encode, name},
-    kept::live_store,
+    devices::read_live_store,
     tx::Tx,
 };
 use crate::tenant::TenantId;
@@ -35,7 +35,7 @@ impl Store {
     pub async fn timer(&self, tenant: &TenantId, chats: Vec<String>) -> Result<Option<Timer>, StoreError> {
         let (tenant, seal) = (tenant.clone(), self.seal.clone());
         self.read(move |connection| {
-            let Some(store) = live_store(connection, &tenant)? else { return Ok(None) };
+            let Some(store) = read_live_store(connection, &tenant)? else { return Ok(None) };
             let cells = Cells::of(connection, &seal, store);
             for chat in &chats {
                 if let Some(value) = cells.get(Kind::Timer, &name(&[chat]))? {
@@ -50,7 +50,7 @@ impl Store {
     /// Whether any of a tenant's chats has a timer, or had one.
     pub async fn has_timers(&self, tenant: &TenantId) -> Result<bool, StoreError> {
         let (tenant, seal) = (tenant.clone(), self.seal.clone());
-        self.read(move |connection| match live_store(connection, &tenant)? {
+        self.read(move |connection| match read_live_store(connection, &tenant)? {
             Some(store) => Cells::of(connection, &seal, store).has_any(Kind::Timer, &[]),
             None => Ok(false),
         })
@@ -62,7 +62,7 @@ impl Tx<'_> {
     /// Remembers how long the messages of a chat stay, unless something newer is known of it. A tenant whose device is
     /// gone remembers nothing.
     pub fn learn_timer(&self, tenant: &TenantId, ChatTimer { chats, timer }: &ChatTimer) -> rusqlite::Result<()> {
-        let Some(store) = self.live(tenant)? else { return Ok(()) };
+        let Some(store) = self.live_store(tenant)? else { return Ok(()) };
         let cells = self.cells(store)?;
         for chat in chats {
             let known = cells.get(Kind::Timer, &name(&[chat]))?;

@@ -49,6 +49,8 @@ pub(crate) struct FaultSpec {
     #[serde(skip_serializing_if = "Option::is_none")]
     login_failure: Option<LoginFailure>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    login_delay_ms: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     refuse_connections: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
     offline_phone: Option<bool>,
@@ -140,6 +142,9 @@ impl FaultSpec {
             code(failure.reason)?;
             kinds.push(FaultKind::LoginFailure(failure));
         }
+        if let Some(ms) = self.login_delay_ms {
+            kinds.push(FaultKind::LoginDelay(delay(ms)?));
+        }
         if let Some(error) = self.stream_error {
             let digits = (1..=6).contains(&error.len()) && error.bytes().all(|b| b.is_ascii_digit());
             kinds.push(if digits { FaultKind::StreamError(error) } else { return Err(FaultSpecError::Code) });
@@ -213,6 +218,7 @@ impl From<&Fault> for FaultSpec {
             FaultKind::StreamError(code) => spec.stream_error = Some(code.clone()),
             FaultKind::StreamConflict(kind) => spec.stream_conflict = Some(kind.clone()),
             FaultKind::LoginFailure(failure) => spec.login_failure = Some(failure.clone()),
+            FaultKind::LoginDelay(d) => spec.login_delay_ms = ms(d),
             FaultKind::RefuseConnections => spec.refuse_connections = Some(true),
             FaultKind::OfflinePhone => spec.offline_phone = Some(true),
             FaultKind::NoDevices => spec.no_devices = Some(true),
@@ -244,10 +250,10 @@ mod tests {
         let faults = parse(
             r#"{"phone":"5511999999999","times":3,"dropAcks":true,"latencyMs":50,
                 "loginFailure":{"reason":402,"expire":60},"streamError":"515","streamConflict":"replaced",
-                "dropMessages":true,"forgetConfirmations":true,"unreadable":true,"refuseStrangers":true,"garbled":true,"newChatQuota":{"total":20,"used":5,"cycleEnd":1770000000,"status":"FIRST_WARNING"},"mediaExpired":true,"mediaTokensExpired":true,"mediaDamaged":true,"cutUploadAfter":1000,"mediaLatencyMs":5,"reachoutTimelock":{"until":1770000000,"type":"RATE_LIMIT"}}"#,
+                "dropMessages":true,"forgetConfirmations":true,"unreadable":true,"refuseStrangers":true,"garbled":true,"newChatQuota":{"total":20,"used":5,"cycleEnd":1770000000,"status":"FIRST_WARNING"},"mediaExpired":true,"mediaTokensExpired":true,"mediaDamaged":true,"cutUploadAfter":1000,"mediaLatencyMs":5,"loginDelayMs":7,"reachoutTimelock":{"until":1770000000,"type":"RATE_LIMIT"}}"#,
         )
         .unwrap();
-        assert_eq!(faults.len(), 17);
+        assert_eq!(faults.len(), 18);
         for fault in faults {
             let again = FaultSpec::from(&fault).into_faults().unwrap();
             assert_eq!(again, [fault]);

@@ -54,6 +54,7 @@ pub(crate) fn router(world: Arc<World>, server: Arc<ServerIdentity>, stop: Cance
         .route("/admin/accounts/{phone}/calls", post(calls::call))
         .route("/admin/accounts/{phone}/calls/{id}/end", post(calls::end))
         .route("/admin/accounts/{phone}/read", post(phones::read))
+        .route("/admin/accounts/{phone}/receipts", post(phones::receipt))
         .route("/admin/mock-phone/scan-qr", post(phones::scan_qr))
         .route("/admin/mock-phone/enter-code", post(phones::enter_code))
         .route("/admin/qr-codes", post(phones::hold_up_qr))

@@ -98,6 +98,8 @@ pub enum FaultKind {
     StreamConflict(String),
     /// Logins are turned down.
     LoginFailure(LoginFailure),
+    /// A login is handled this much later, also if its client has left by then.
+    LoginDelay(Duration),
     /// Dials are refused: HTTP 503, or, for one phone, a cut after the handshake.
     RefuseConnections,
     /// The phone is switched off: what it would receive waits.

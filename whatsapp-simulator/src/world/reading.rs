@@ -14,6 +14,7 @@ use super::phone::content::{Content, read};
 use super::phone::message::{ChatMessage, Kind, More, Poll, Status, rfc3339};
 use super::phone::signal::SignalError;
 use super::phone::{Envelope, Handset, Task};
+use super::receipts::OutReceipt;
 use super::{World, lock};
 
 /// A decrypted message, and how it came.
@@ -28,10 +29,10 @@ pub(super) struct Heard<'a> {
 
 impl World {
     pub(super) fn receive(&self, handset: &Handset, phone: &Phone, envelope: Envelope) {
-        let Envelope { id, from, addressing, timestamp, enc } = envelope;
+        let Envelope { id, from, addressing, recipient, timestamp, enc } = envelope;
         if lock(&handset.chat).has_read(from.account, &id) {
             self.count(Address::phone(handset.account), |c| &c.repeated_ids);
-            self.send_receipt(handset, (from, addressing), vec![id], None, None);
+            self.send_receipt(handset, (from, addressing), vec![id], None);
             return;
         }
         let first_time = !lock(&handset.chat).was_asked_for(from.account, &id);
@@ -52,13 +53,13 @@ impl World {
                     self.count(Address::phone(handset.account), |c| &c.reused_counters);
                 }
                 tracing::info!(%error, "a phone cannot read a message and asks for it again");
-                self.ask_again(handset, (from, addressing), id, timestamp);
+                self.ask_again(handset, (from, addressing, recipient), id, timestamp);
                 return;
             }
         };
         let shown = self.read_message(handset, (from, addressing), &id, timestamp, &message);
         lock(&handset.chat).note_read(from.account, &id, shown);
-        self.send_receipt(handset, (from, addressing), vec![id], None, None);
+        self.send_receipt(handset, (from, addressing), vec![id], None);
         self.changed();
     }
 
@@ -181,8 +182,14 @@ impl World {
         hashes.iter().map(|hash| known(hash).cloned()).collect()
     }
 
-    fn ask_again(&self, handset: &Handset, from: (Address, Addressing), id: String, timestamp: i64) {
-        let Some(count) = lock(&handset.chat).count_retry(from.0.account, &id) else {
+    fn ask_again(
+        &self,
+        handset: &Handset,
+        (from, addressing, recipient): (Address, Addressing, Option<Jid>),
+        id: String,
+        timestamp: i64,
+    ) {
+        let Some(count) = lock(&handset.chat).count_retry(from.account, &id) else {
             tracing::warn!("a phone gives up on a message that it cannot read");
             return;
         };
@@ -191,7 +198,19 @@ impl World {
             (signal.bundle(), signal.registration_id())
         };
         let extras = crate::wire::retry::request(&id, count, timestamp, registration, &bundle);
-        self.send_receipt(handset, from, vec![id], Some("retry"), Some((count, extras, bundle)));
+        let Some(names) = self.names(from) else { return };
+        self.accept_receipt(
+            Address::phone(handset.account),
+            OutReceipt {
+                ids: vec![id],
+                to: names.device(addressing, from.device),
+                recipient,
+                kind: Some("retry".to_owned()),
+                extras,
+                retry: Some((count, Some(Box::new(bundle)))),
+                reupload: None,
+            },
+        );
     }
 }
 

@@ -108,6 +108,7 @@ impl World {
                         id: message.id.clone(),
                         from,
                         addressing,
+                        recipient: own.then(|| chat.0.clone()),
                         timestamp,
                         enc: enc.clone(),
                     }));

@@ -1,11 +1,9 @@
 //! What phones do, one thing after the other, and the small things among it: receipts, keys, and looking at chats.
 
-use wacore_binary::Node;
 use waproto::buffa::Message as _;
 
 use super::address::{AccountId, Address, Addressing};
 use super::faults::FaultKind;
-use super::keys::Bundle;
 use super::numbers::Phone;
 use super::phone::chat::Unread;
 use super::phone::message::{ChatMessage, Kind};
@@ -48,15 +46,10 @@ impl World {
         (to, addressing): (Address, Addressing),
         ids: Vec<String>,
         kind: Option<&str>,
-        retry: Option<(u8, Vec<Node>, Bundle)>,
     ) {
         let own = to.account == handset.account;
         let Some(names) = self.names(to) else { return };
         let kind = kind.or(own.then_some("sender"));
-        let (retry, extras) = match retry {
-            Some((count, extras, bundle)) => (Some((count, Some(Box::new(bundle)))), extras),
-            None => (None, Vec::new()),
-        };
         self.accept_receipt(
             Address::phone(handset.account),
             OutReceipt {
@@ -64,11 +57,22 @@ impl World {
                 to: names.device(addressing, to.device),
                 recipient: None,
                 kind: kind.map(str::to_owned),
-                extras,
-                retry,
+                extras: Vec::new(),
+                retry: None,
                 reupload: None,
             },
         );
+    }
+
+    /// A phone sends a receipt for whatever ids it is told, to whomever. Real phones do so for what they got; the server
+    /// does not look. `None` if one of the two has no account.
+    pub fn claim(&self, phone: &Phone, to: &Phone, ids: Vec<String>, kind: Option<&str>) -> Option<()> {
+        let (handset, to) = {
+            let state = lock(&self.state);
+            (state.account(state.find(phone)?)?.handset.clone(), state.find(to)?)
+        };
+        self.send_receipt(&handset, (Address::phone(to), self.config.phone_addressing), ids, kind);
+        Some(())
     }
 
     fn share_keys(&self, handset: &Handset, device: u16) {
@@ -100,7 +104,7 @@ impl World {
             }
         }
         for ((sender, addressing), ids) in by_sender {
-            self.send_receipt(&handset, (Address::phone(sender), addressing), ids, Some("read"), None);
+            self.send_receipt(&handset, (Address::phone(sender), addressing), ids, Some("read"));
         }
         Some(count)
     }
@@ -122,7 +126,7 @@ impl World {
         let addressing = unread.as_ref().map_or(self.config.phone_addressing, |unread| unread.addressing);
         let kinds = if unread.is_some() { &["read", "played"][..] } else { &["played"] };
         for kind in kinds {
-            self.send_receipt(&handset, (Address::phone(sender), addressing), vec![id.to_owned()], Some(kind), None);
+            self.send_receipt(&handset, (Address::phone(sender), addressing), vec![id.to_owned()], Some(kind));
         }
         Some(true)
     }

@@ -102,6 +102,10 @@ impl World {
             let Some(chat) = Phone::parse(&number).ok().and_then(|p| lock(&self.state).registered(&p)) else {
                 continue;
             };
+            // Whoever is in no chat with the message's owner gets nothing of it.
+            if to.account != chat && to.account != handset.account {
+                continue;
+            }
             let Some(names) = self.names(Address::phone(chat)) else { continue };
             let plain = Plain::new(self.chat_jid(&names), &message).for_device(handset, to);
             match self.encrypt(handset, &[(to, plain)]) {

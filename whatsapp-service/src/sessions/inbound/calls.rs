@@ -111,7 +111,7 @@ fn remember<T>(calls: &mut VecDeque<T>, call: T) {
 impl Inbound {
     /// Takes in that somebody calls, or does not any more. What is told is on the disk when this returns.
     pub fn call(&self, call: &IncomingCall) {
-        let Some(session) = self.0.upgrade() else { return };
+        let Some(session) = self.session.upgrade() else { return };
         let over = match &call.action {
             CallAction::Offer { call_id, caller_pn, is_video, .. } => {
                 let (id, number, name) = (call_id.clone(), caller_pn.clone(), call.notify.clone());
@@ -137,7 +137,7 @@ impl Inbound {
     }
 
     fn missed(&self, rang: Ringing, from: Jid, timestamp: DateTime<Utc>, offline: bool) {
-        let Some(session) = self.0.upgrade() else { return };
+        let Some(session) = self.session.upgrade() else { return };
         self.before_it_is_confirmed(async move { session.missed(&rang, &from, timestamp, offline).await });
     }
 }

@@ -37,7 +37,7 @@ impl Inbound {
         if info.category == MessageCategory::Peer {
             return;
         }
-        let (Some(session), Some(envelope)) = (self.0.upgrade(), told::envelope(info)) else { return };
+        let (Some(session), Some(envelope)) = (self.session.upgrade(), told::envelope(info)) else { return };
         if !message.is_unavailable {
             self.tell_if_malformed(info);
         }
@@ -52,7 +52,7 @@ impl Inbound {
     /// A message that was decrypted, and that the library can't make anything of (in too many wrappers, for one), comes
     /// here as one that could not be decrypted. It differs in what the library answers: a refusal, for good.
     fn tell_if_malformed(&self, info: &Arc<MessageInfo>) {
-        let Some(session) = self.0.upgrade() else { return };
+        let Some(session) = self.session.upgrade() else { return };
         let Some(client) = lock(&session.live).as_ref().map(|live| live.client.clone()) else { return };
         let (Ok(turn), Some(data)) = (VERDICTS.try_acquire(), told::malformed(info)) else { return };
         let code = NackReason::InvalidProtobuf.code().to_string();

@@ -143,7 +143,8 @@ pub struct ReceivedMessage<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     referral: Option<Referral<'a>>,
     /// Of what is unsupported: the name of its field in WhatsApp's protocol, or `unknown`; `view_once`, `hosted` or `bot`
-    /// if WhatsApp shows it only on the phone; `malformed` if it can't be taken apart.
+    /// if WhatsApp shows it only on the phone; `malformed` if it can't be taken apart; `not_allowed` if it is about a
+    /// message that is not its sender's to change, or of another chat.
     #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
     field: Option<String>,
     #[serde(flatten)]
@@ -290,7 +291,8 @@ pub fn told(InboundMessage { message, info, .. }: &InboundMessage, chosen: Optio
     Some(Told { data: data.ok()?, kept })
 }
 
-/// What is told of a message that WhatsApp keeps from companions, in the same way.
+/// What is told of a message that is told without what it says, and why: because WhatsApp keeps it from companions, or
+/// because it is not its sender's to say.
 pub fn withheld(info: &MessageInfo, why: &str) -> Option<Value> {
     let envelope = envelope(info)?;
     serde_json::to_value(ReceivedMessage { field: Some(why.into()), envelope, ..ReceivedMessage::default() }).ok()

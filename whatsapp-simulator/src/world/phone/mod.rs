@@ -17,6 +17,7 @@ mod type_names;
 use std::collections::VecDeque;
 use std::sync::Mutex;
 
+use wacore_binary::Jid;
 use wacore_libsignal::protocol::KeyPair;
 use waproto::whatsapp as wa;
 
@@ -64,6 +65,8 @@ pub(crate) struct Envelope {
     pub(crate) from: Address,
     /// Under which of its names the phone was written to; it answers in kind.
     pub(crate) addressing: Addressing,
+    /// Of what a companion of its own sent: to whom.
+    pub(crate) recipient: Option<Jid>,
     pub(crate) timestamp: i64,
     pub(crate) enc: Enc,
 }
