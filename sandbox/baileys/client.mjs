@@ -3,8 +3,10 @@
 //   node client.mjs WS_URL AUTH_DIR
 //
 // in:  {"send":{"to":"5511…","text":"…"}}   {"exit":true}
-//      {"post":{"to":"5511…","content":{…},"quoted":"ID"}}: anything that Baileys can send; files are base64, and `react.key`,
-//      `edit` and `delete` are ids of messages of that chat
+//      {"post":{"to":"5511…","content":{…},"quoted":"ID","options":{…}}}: anything that Baileys can send; files are base64, and
+//      `react.key`, `edit` and `delete` are ids of messages of that chat
+//      {"relay":{"to":"5511…","message":{…}}}: a message as it is, bytes in base64
+//      {"receipt":{"to":"5511…","id":"…","type":"played"}}
 // out: {"event":"qr","qr"}  {"event":"open","me"}  {"event":"message","id","from","text","fromMe"}
 //      {"event":"content","id","fromMe","content":{…},"sha256","size"}: any message, and what its file holds; bytes are base64
 //      {"event":"receipt","id","status"}  {"event":"sent","id"}  {"event":"posted","id"}  {"event":"closed","code"}  {"event":"error","error"}
@@ -15,6 +17,7 @@ import makeWASocket, {
 	Browsers,
 	DisconnectReason,
 	downloadContentFromMessage,
+	generateMessageIDV2,
 	jidDecode,
 	normalizeMessageContent,
 	proto,
@@ -97,6 +100,12 @@ async function connect() {
 async function obey(command) {
 	if (command.exit) process.exit(0)
 	if (command.post) await post(command.post)
+	if (command.relay) await relay(command.relay)
+	if (command.receipt) {
+		const { to, id, type } = command.receipt
+		const { key } = known.get(id) ?? { key: { remoteJid: `${to}@s.whatsapp.net` } }
+		await socket.sendReceipt(key.remoteJid, undefined, [id], type)
+	}
 	if (command.send) {
 		const message = await socket.sendMessage(`${command.send.to}@s.whatsapp.net`, { text: command.send.text })
 		sent.set(message.key.id, message.message)
@@ -104,16 +113,25 @@ async function obey(command) {
 	}
 }
 
-async function post({ to, content, quoted }) {
+async function relay({ to, message }) {
+	const whole = proto.Message.fromObject(message)
+	const id = generateMessageIDV2(socket.user?.id)
+	sent.set(id, whole)
+	await socket.relayMessage(`${to}@s.whatsapp.net`, whole, { messageId: id })
+	say({ event: 'posted', id })
+}
+
+async function post({ to, content, quoted, options }) {
 	const chat = `${to}@s.whatsapp.net`
 	const keyOf = id => ({ remoteJid: chat, fromMe: !!known.get(id)?.key.fromMe, id })
 	for (const kind of Object.values(FILES)) {
 		if (typeof content[kind] === 'string') content[kind] = Buffer.from(content[kind], 'base64')
 	}
+	if (content.product) content.product.productImage = Buffer.from(content.product.productImage, 'base64')
 	if (content.react) content.react.key = keyOf(content.react.key)
 	if (content.edit) content.edit = keyOf(content.edit)
 	if (content.delete) content.delete = keyOf(content.delete)
-	const message = await socket.sendMessage(chat, content, quoted ? { quoted: known.get(quoted) } : {})
+	const message = await socket.sendMessage(chat, content, { ...options, ...(quoted && { quoted: known.get(quoted) }) })
 	sent.set(message.key.id, message.message)
 	known.set(message.key.id, message)
 	say({ event: 'posted', id: message.key.id })

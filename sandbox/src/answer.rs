@@ -17,6 +17,8 @@ pub enum Fate {
     Delivered,
     /// The recipient has seen it.
     Read,
+    /// The recipient has listened to it.
+    Played,
 }
 
 impl Fate {
@@ -28,6 +30,7 @@ impl Fate {
             "sent" => Self::Sent,
             "delivered" => Self::Delivered,
             "read" => Self::Read,
+            "played" => Self::Played,
             _ => return None,
         })
     }

@@ -36,9 +36,10 @@ pub use crate::config::Config;
 pub use crate::tls::TlsError;
 pub use crate::wire::{ServerIdentity, TrustError};
 pub use crate::world::{
-    AccountError, AccountSnapshot, AccountView, Addressing, ChatMessage, CodeError, Contact, DeviceView, Draft, Fault,
-    FaultKind, InvalidPhone, Kind, Linked, Location, LoginFailure, MediaDraft, More, PairError, Phone, Poll,
-    ReachoutTimelock, Reaction, Snapshot, Status, Totals, Vote, WaitingCode, WaitingQr, World, WriteError,
+    AccountError, AccountSnapshot, AccountView, Addressing, ButtonReply, CallError, ChatMessage, CodeError, Contact,
+    DeviceView, Draft, Fault, FaultKind, FlowReply, InvalidPhone, Kind, Linked, ListReply, Location, LoginFailure,
+    Manner, MediaDraft, More, NewChatQuota, Order, Outcome, PairError, Phone, Poll, Preview, Product, ReachoutTimelock,
+    Reaction, Referral, Snapshot, Status, TemplateReply, Totals, Vote, WaitingCode, WaitingQr, World, WriteError,
 };
 
 /// The path at which clients find the WebSocket.

@@ -250,3 +250,116 @@ async fn a_phone_sends_a_file_of_sixteen_megabytes_of_base64() {
     }
     simulator.shutdown().await;
 }
+
+/// A simulator with Ana and Bruno, and what a call as one of them answers.
+async fn two_phones() -> Simulator {
+    let simulator = simulator().await;
+    for (phone, name) in [(ANA, "Ana"), (BRUNO, "Bruno")] {
+        json_call(&simulator, "POST", "/admin/accounts", json!({ "phone": phone, "name": name })).await;
+    }
+    simulator
+}
+
+async fn write(simulator: &Simulator, from: &str, body: Value) -> String {
+    let (status, answer) = json_call(simulator, "POST", &format!("/admin/accounts/{from}/messages"), body).await;
+    assert_eq!(status, 201, "{answer}");
+    answer["id"].as_str().unwrap().to_owned()
+}
+
+async fn seen(simulator: &Simulator, phone: &str) -> Vec<Value> {
+    let (_, seen) = json_call(simulator, "GET", &format!("/admin/accounts/{phone}/messages"), Value::Null).await;
+    seen.as_array().unwrap().clone()
+}
+
+#[tokio::test]
+async fn a_chat_with_a_timer_is_one_on_both_phones_until_it_is_ended() {
+    let simulator = two_phones().await;
+    write(&simulator, ANA, json!({ "to": BRUNO, "text": "stays" })).await;
+    write(&simulator, ANA, json!({ "to": BRUNO, "disappearingTimer": { "seconds": 86400 } })).await;
+    write(&simulator, ANA, json!({ "to": BRUNO, "text": "for a day" })).await;
+    write(&simulator, BRUNO, json!({ "to": ANA, "location": { "latitude": 1, "longitude": 2 } })).await;
+    // `conversation`, without anything beside it.
+    write(&simulator, BRUNO, json!({ "to": ANA, "raw": "CgRoZXJl" })).await;
+    write(&simulator, BRUNO, json!({ "to": ANA, "disappearingTimer": { "seconds": 0 } })).await;
+    write(&simulator, ANA, json!({ "to": BRUNO, "text": "stays too" })).await;
+    for phone in [ANA, BRUNO] {
+        let timers: Vec<_> =
+            seen(&simulator, phone).await.into_iter().map(|mut one| one["disappearsAfter"].take()).collect();
+        let carried = json!([null, 86400, 86400, 86400, null]);
+        assert_eq!(json!(timers), carried, "the phone adds it to what is raw, too");
+    }
+}
+
+#[tokio::test]
+async fn a_voice_note_that_was_listened_to_says_so() {
+    let simulator = two_phones().await;
+    let voice = json!({ "to": BRUNO, "media": { "base64": "T2dnUw==" }, "voice": true });
+    let (first, second) = (write(&simulator, ANA, voice.clone()).await, write(&simulator, ANA, voice).await);
+    let text = write(&simulator, ANA, json!({ "to": BRUNO, "text": "no sound" })).await;
+    let play = async |id: &str| {
+        let path = format!("/admin/accounts/{BRUNO}/messages/{id}/play");
+        json_call(&simulator, "POST", &path, Value::Null).await.0
+    };
+    assert_eq!((play(&first).await, play(&text).await, play("nothing").await), (204, 404, 404));
+    json_call(&simulator, "POST", &format!("/admin/accounts/{BRUNO}/read"), Value::Null).await;
+    let ticks =
+        async || json!(seen(&simulator, ANA).await.into_iter().map(|mut one| one["status"].take()).collect::<Vec<_>>());
+    assert_eq!(ticks().await, json!(["played", "read", "read"]));
+    assert_eq!(play(&second).await, 204);
+    assert_eq!(ticks().await, json!(["played", "played", "read"]));
+}
+
+#[tokio::test]
+async fn phones_say_what_customers_say_to_businesses() {
+    let simulator = two_phones().await;
+    let question = write(&simulator, ANA, json!({ "to": BRUNO, "text": "Which?" })).await;
+    for (body, kind) in [
+        (json!({ "buttonReply": { "id": "a", "text": "This" } }), "buttonsResponseMessage"),
+        (json!({ "templateReply": { "id": "a", "text": "This", "index": 1 } }), "templateButtonReplyMessage"),
+        (json!({ "listReply": { "id": "a", "title": "This", "description": "one" } }), "listResponseMessage"),
+        (json!({ "flowReply": { "name": "f", "text": "Sent", "params": "{}" } }), "interactiveResponseMessage"),
+        (json!({ "order": { "id": "1", "itemCount": 2, "totalAmount1000": 9000, "currency": "BRL" } }), "orderMessage"),
+        (json!({ "product": { "id": "1", "title": "A cup" } }), "productMessage"),
+    ] {
+        let mut whole = body;
+        (whole["to"], whole["replyTo"]) = (json!(ANA), json!(question));
+        whole["referral"] = json!({ "sourceUrl": "https://fb.me/1", "ctwaClid": "c" });
+        let id = write(&simulator, BRUNO, whole).await;
+        let shown = seen(&simulator, ANA).await.pop().unwrap();
+        assert_eq!((&shown["id"], &shown["kind"], &shown["type"]), (&json!(id), &json!("unsupported"), &json!(kind)));
+    }
+    for body in [
+        json!({ "buttonReply": { "id": "a" } }),
+        json!({ "text": "a", "order": { "id": "1" } }),
+        json!({ "text": "a", "referral": { "sourceURL": "x" } }),
+        json!({ "disappearingTimer": { "seconds": -1 } }),
+    ] {
+        let mut whole = body;
+        whole["to"] = json!(ANA);
+        let (status, answer) = json_call(&simulator, "POST", &format!("/admin/accounts/{BRUNO}/messages"), whole).await;
+        assert!((400..=422).contains(&status), "{answer}");
+    }
+}
+
+#[tokio::test]
+async fn phones_call_each_other() {
+    let simulator = two_phones().await;
+    let calls = format!("/admin/accounts/{ANA}/calls");
+    let (status, call) = json_call(&simulator, "POST", &calls, json!({ "to": BRUNO, "video": true })).await;
+    assert_eq!(status, 201);
+    let end = |by: &str| format!("/admin/accounts/{by}/calls/{}/end", call["id"].as_str().unwrap());
+    assert_eq!(json_call(&simulator, "POST", &end(BRUNO), json!({})).await.0, 404, "it is another's call");
+    assert_eq!(json_call(&simulator, "POST", &end(ANA), json!({ "outcome": "accepted" })).await.0, 204);
+    assert_eq!(json_call(&simulator, "POST", &end(ANA), json!({})).await.0, 404, "it has ended");
+    for (body, expected) in [
+        (json!({ "to": BRUNO, "outcome": "missed" }), 201),
+        (json!({ "to": BRUNO, "outcome": "lost" }), 422),
+        (json!({ "to": ANA }), 422),
+        (json!({ "to": "5511900000000" }), 422),
+        (json!({}), 422),
+    ] {
+        assert_eq!(json_call(&simulator, "POST", &calls, body).await.0, expected);
+    }
+    json_call(&simulator, "POST", "/admin/faults", json!({ "offlinePhone": true, "phone": ANA })).await;
+    assert_eq!(json_call(&simulator, "POST", &calls, json!({ "to": BRUNO })).await.0, 409);
+}

@@ -28,7 +28,8 @@ export const ROUTES: Readonly<Record<string, { readonly method: string; readonly
   "/send": {
     method: "POST",
     fields: {
-      to: true, message: true, caption: true, replyTo: true, reference: true, expiresIn: true, idempotencyKey: true,
+      to: true, message: true, caption: true, mentions: true, linkPreview: true, replyTo: true, reference: true,
+      expiresIn: true, idempotencyKey: true,
       media: { url: true, base64: true, mimetype: true, filename: true },
       voice: true, sticker: true, document: true,
       location: { latitude: true, longitude: true, name: true, address: true },

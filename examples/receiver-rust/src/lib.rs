@@ -33,7 +33,7 @@ const REMEMBERED: usize = 1000;
 pub struct Event {
     /// The same whenever the event is sent again.
     pub id: String,
-    /// `type`: `message.received`, `message.status`, `session.state`, or one that is newer than this example.
+    /// `type`: `message.received`, `message.status`, `session.state`, or another: see the manual.
     #[serde(rename = "type")]
     pub kind: String,
     /// When it happened, in RFC 3339.

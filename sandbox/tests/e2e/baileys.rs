@@ -9,6 +9,7 @@ use tempfile::TempDir;
 
 use crate::{
     harness::{ANA, BRUNO, ROOT, Tenant, World},
+    link_previews::Pages,
     media::{OPUS, WEBP, film, hexadecimal, noise, png},
     node::{Baileys, installed, text},
 };
@@ -52,8 +53,8 @@ async fn baileys_and_the_service_understand_each_other() {
 }
 
 /// A world whose service and Baileys reach the simulator by TLS, Ana linked to the service and Bruno to Baileys.
-async fn with_baileys(directory: &Path) -> (World, Baileys, TempDir) {
-    let world = World::with_tls(true).await;
+async fn with_baileys(directory: &Path, env: &[(&str, &str)]) -> (World, Baileys, TempDir) {
+    let world = World::with_tls_and(true, env).await;
     world.pair("acme", ANA).await;
     let state = TempDir::new().unwrap();
     let root = world.service.data.path().join(ROOT);
@@ -79,7 +80,7 @@ async fn to_baileys(acme: Tenant<'_>, baileys: &mut Baileys, content: Value) -> 
 #[tokio::test]
 async fn baileys_gets_the_same_bytes_and_fields_of_every_kind() {
     let Some(directory) = installed() else { return };
-    let (world, mut baileys, _state) = with_baileys(&directory).await;
+    let (world, mut baileys, _state) = with_baileys(&directory, &[]).await;
     let acme = world.service.tenant("acme");
     let voice = [OPUS, &noise(3_000)].concat();
     for (file, with, field, fields) in [
@@ -170,7 +171,7 @@ async fn baileys_gets_the_same_bytes_and_fields_of_every_kind() {
 #[tokio::test]
 async fn every_kind_from_baileys_is_told_with_the_same_bytes_and_fields() {
     let Some(directory) = installed() else { return };
-    let (world, mut baileys, _state) = with_baileys(&directory).await;
+    let (world, mut baileys, _state) = with_baileys(&directory, &[]).await;
     let acme = world.service.tenant("acme");
     let told = async |id: &str| {
         let told = acme.until_told("message.received", |told| told.iter().any(|one| one["id"] == id)).await;
@@ -271,5 +272,117 @@ async fn every_kind_from_baileys_is_told_with_the_same_bytes_and_fields() {
     let strange = told(&baileys.post(ANA, json!({"requestPhoneNumber": true}), None).await).await;
     let expected = (&json!("unsupported"), &json!("requestPhoneNumberMessage"));
     assert_eq!((&strange["kind"], &strange["type"]), expected, "{strange}");
+    baileys.tell(json!({"exit": true})).await;
+}
+
+#[tokio::test]
+async fn baileys_gets_the_timer_the_mentions_and_the_preview_that_the_service_sends() {
+    let Some(directory) = installed() else { return };
+    let (world, mut baileys, _state) = with_baileys(&directory, &[("ALLOW_PRIVATE_TARGETS", "true")]).await;
+    let acme = world.service.tenant("acme");
+    let pages = Pages::start().await;
+    let link = pages.link("page");
+    let content = json!({"message": format!("@{ANA} see {link}"), "mentions": [ANA], "linkPreview": true});
+    let (_, event) = to_baileys(acme, &mut baileys, content.clone()).await;
+    let read = &event["content"]["extendedTextMessage"];
+    for (field, value) in [("matchedText", link.as_str()), ("title", "A & B"), ("description", "Two letters")] {
+        assert_eq!(read[field], value, "{event}");
+    }
+    let picture = BASE64_STANDARD.decode(text(read, "jpegThumbnail")).unwrap();
+    assert!(picture.starts_with(b"\xff\xd8\xff"), "a JPEG");
+    assert_eq!(read["contextInfo"]["mentionedJid"], json!([format!("{ANA}@s.whatsapp.net")]), "{event}");
+    assert!(read["contextInfo"]["expiration"].as_u64().unwrap_or_default() == 0, "{event}");
+
+    // It is learnt from what Baileys writes in a chat that has one.
+    let id = baileys.post_with(ANA, json!({"text": "for a day"}), json!({"ephemeralExpiration": 86_400})).await;
+    acme.until_told("message.received", |told| told.iter().any(|one| one["id"] == id)).await;
+    let (_, event) = to_baileys(acme, &mut baileys, json!({"message": "for a day, too"})).await;
+    assert_eq!(event["content"]["extendedTextMessage"]["contextInfo"]["expiration"], 86_400, "{event}");
+    // Baileys turns the timer on, as an app does, and off again.
+    let id = baileys.post(ANA, json!({"disappearingMessagesInChat": 604_800}), None).await;
+    let told = acme.until_told("message.received", |told| told.iter().any(|one| one["id"] == id)).await;
+    let change = told.into_iter().find(|one| one["id"] == id).unwrap();
+    assert_eq!(change["disappearingTimer"], json!({"seconds": 604_800}), "{change}");
+    let (_, event) = to_baileys(acme, &mut baileys, content).await;
+    let context = &event["content"]["extendedTextMessage"]["contextInfo"];
+    assert_eq!(context["expiration"], 604_800, "{event}");
+    let media = json!({"media": {"base64": BASE64_STANDARD.encode(png(4, 3))}, "message": "look"});
+    let (_, event) = to_baileys(acme, &mut baileys, media).await;
+    assert_eq!(event["content"]["imageMessage"]["contextInfo"]["expiration"], 604_800, "{event}");
+    let id = baileys.post(ANA, json!({"disappearingMessagesInChat": false}), None).await;
+    acme.until_told("message.received", |told| told.iter().any(|one| one["id"] == id)).await;
+    let (_, event) = to_baileys(acme, &mut baileys, json!({"message": "for ever"})).await;
+    let read = &event["content"];
+    assert!([&read["conversation"], &read["extendedTextMessage"]["text"]].contains(&&json!("for ever")), "{event}");
+    assert!(read["extendedTextMessage"]["contextInfo"]["expiration"].as_u64().unwrap_or_default() == 0, "{event}");
+    baileys.tell(json!({"exit": true})).await;
+}
+
+#[tokio::test]
+async fn what_baileys_says_as_a_customer_is_told_with_the_same_fields() {
+    let Some(directory) = installed() else { return };
+    let (world, mut baileys, _state) = with_baileys(&directory, &[]).await;
+    let acme = world.service.tenant("acme");
+    let told = async |id: &str| {
+        let told = acme.until_told("message.received", |told| told.iter().any(|one| one["id"] == id)).await;
+        told.into_iter().find(|one| one["id"] == id).unwrap()
+    };
+    let button = json!({"buttonReply": {"id": "yes", "displayText": "Yes", "index": 1}, "type": "plain"});
+    let one = told(&baileys.post(ANA, button, None).await).await;
+    assert_eq!((&one["kind"], &one["text"]), (&json!("buttonReply"), &json!("Yes")), "{one}");
+    assert_eq!(one["reply"], json!({"id": "yes", "title": "Yes"}), "{one}");
+    let template = json!({"buttonReply": {"id": "stop", "displayText": "Stop", "index": 1}, "type": "template"});
+    let one = told(&baileys.post(ANA, template, None).await).await;
+    assert_eq!(
+        (&one["kind"], &one["reply"]),
+        (&json!("templateReply"), &json!({"id": "stop", "title": "Stop", "index": 1}))
+    );
+    let list = json!({"listReply": {"title": "Tomorrow", "description": "at ten", "listType": 1,
+                      "singleSelectReply": {"selectedRowId": "slot-2"}}});
+    let one = told(&baileys.post(ANA, list, None).await).await;
+    let expected = json!({"id": "slot-2", "title": "Tomorrow", "description": "at ten"});
+    assert_eq!((&one["kind"], &one["reply"]), (&json!("listReply"), &expected), "{one}");
+    let flow = json!({"interactiveResponseMessage": {"body": {"text": "Blue"}, "nativeFlowResponseMessage":
+                      {"name": "quick_reply", "paramsJson": "{\"id\":\"blue\"}", "version": 3}}});
+    let one = told(&baileys.relay(ANA, flow).await).await;
+    let expected = json!({"id": "blue", "title": "Blue", "name": "quick_reply", "params": "{\"id\":\"blue\"}"});
+    assert_eq!((&one["kind"], &one["reply"]), (&json!("flowReply"), &expected), "{one}");
+    let order = json!({"orderMessage": {"orderId": "4711", "itemCount": 2, "status": 1, "surface": 1, "message": "Today?",
+                       "orderTitle": "Cups", "token": "AR6", "totalAmount1000": 12_900, "totalCurrencyCode": "BRL"}});
+    let one = told(&baileys.relay(ANA, order).await).await;
+    let expected = json!({"id": "4711", "status": "inquiry", "title": "Cups", "itemCount": 2, "totalAmount1000": 12_900,
+                          "currency": "BRL"});
+    assert_eq!((&one["kind"], &one["text"], &one["order"]), (&json!("order"), &json!("Today?"), &expected), "{one}");
+
+    // A product has a picture, which can be had.
+    let picture = noise(20_000);
+    let product = json!({"product": {"productImage": BASE64_STANDARD.encode(&picture), "productId": "8", "title": "A cup",
+        "description": "Blue", "currencyCode": "BRL", "priceAmount1000": 6_450, "retailerId": "cup-8"},
+        "businessOwnerJid": format!("{ANA}@s.whatsapp.net"), "body": "Is it there?"});
+    let one = told(&baileys.post(ANA, product, None).await).await;
+    let expected = json!({"id": "8", "retailerId": "cup-8", "title": "A cup", "description": "Blue", "currency": "BRL",
+                          "priceAmount1000": 6_450});
+    assert_eq!((&one["kind"], &one["product"]), (&json!("product"), &expected), "{one}");
+    assert_eq!(one["media"]["sha256"], hexadecimal(&picture), "{one}");
+    let request = world.service.request(Method::GET, one["mediaUrl"].as_str().unwrap());
+    let response = request.header("X-Tenant-Id", "acme").send().await.unwrap();
+    assert!(response.bytes().await.unwrap() == picture);
+
+    let ad = json!({"externalAdReply": {"title": "Chat with us", "body": "Our summer sale", "mediaType": 1,
+        "sourceType": "ad", "sourceId": "120226305854810726", "sourceUrl": "https://fb.me/3cr4Wqqkv",
+        "thumbnailUrl": "https://example.com/sale.jpg", "ctwaClid": "ARAkLkA8", "showAdAttribution": true}});
+    let one =
+        told(&baileys.relay(ANA, json!({"extendedTextMessage": {"text": "Hello!", "contextInfo": ad}})).await).await;
+    let expected = json!({"sourceUrl": "https://fb.me/3cr4Wqqkv", "sourceType": "ad", "sourceId": "120226305854810726",
+        "headline": "Chat with us", "body": "Our summer sale", "mediaType": "image",
+        "thumbnailUrl": "https://example.com/sale.jpg", "ctwaClid": "ARAkLkA8"});
+    assert_eq!((&one["text"], &one["referral"]), (&json!("Hello!"), &expected), "{one}");
+
+    // A voice note that Baileys has listened to.
+    let voice = json!({"voice": true, "media": {"base64": BASE64_STANDARD.encode([OPUS, &noise(3_000)].concat())}});
+    let (id, _) = to_baileys(acme, &mut baileys, voice).await;
+    baileys.tell(json!({"receipt": {"to": ANA, "id": id, "type": "played"}})).await;
+    let played = acme.until_fate(&json!(id), "played").await;
+    assert!(played["readAt"].is_string() && played["playedAt"].is_string(), "{played}");
     baileys.tell(json!({"exit": true})).await;
 }

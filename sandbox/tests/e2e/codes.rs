@@ -189,7 +189,7 @@ async fn who_was_replaced_stays_so_after_a_restart_until_a_person_asks() {
     // Case 19, the second half.
     let mut world = World::start().await;
     world.pair("acme", ANA).await;
-    world.fault(json!({"streamConflict": "replaced", "times": 1})).await;
+    world.fault(json!({"streamConflict": "replaced", "times": 2})).await;
     world.service.tenant("acme").until_state("replaced").await;
     world.service.terminate().await;
     let dials = world.stats().await["dials"].clone();
@@ -204,6 +204,68 @@ async fn who_was_replaced_stays_so_after_a_restart_until_a_person_asks() {
     acme.until_state("ready").await;
     world.service.kill_and_restart().await;
     world.service.tenant("acme").until_state("ready").await;
+}
+
+#[tokio::test]
+async fn a_login_that_a_killed_process_left_behind_costs_its_successor_half_a_minute() {
+    // Case 41.
+    let mut world = World::start().await;
+    world.pair("acme", ANA).await;
+    world.service.tenant("acme").send_ok(BRUNO, "to know the way").await;
+    world.service.signal("-KILL");
+    world.service.ended().await;
+    // The next one's login is handled long after its end.
+    world.fault(json!({"loginDelayMs": 20_000, "times": 1})).await;
+    world.service.restart().await;
+    let used_up = || async {
+        let faults = world.admin(Method::GET, "/admin/faults", "").await;
+        faults.as_array().unwrap().iter().all(|fault| fault["times"] == 0).then_some(())
+    };
+    eventually("the first login", used_up).await;
+    world.service.kill_and_restart().await;
+    let acme = world.service.tenant("acme");
+    let ready = acme.until_state("ready").await["connectedAt"].clone();
+    let waits = |status: &Value| status["reason"] == "replaced_unconfirmed" && status["retryAt"].is_string();
+    let replaced = acme.until("a word of it", waits).await;
+    assert_eq!((&replaced["state"], &replaced["status"]), (&json!("reconnecting"), &json!("initializing")));
+    let (status, taken) = acme.send(BRUNO, "meanwhile").await;
+    assert!([200, 202].contains(&status.as_u16()), "{taken}");
+    acme.until("another connection", |status| status["state"] == "ready" && status["connectedAt"] != ready).await;
+    world.until_shown(BRUNO, "meanwhile").await;
+    let told = acme.told("session.state").await;
+    let states: Vec<_> = told.iter().rev().take(3).rev().map(|one| (&one["state"], one.get("reason"))).collect();
+    let [ready, reconnecting, reason] = ["ready", "reconnecting", "replaced_unconfirmed"].map(|word| json!(word));
+    assert_eq!(states, [(&ready, None), (&reconnecting, Some(&reason)), (&ready, None)]);
+    // It keeps what it has.
+    world.service.kill_and_restart().await;
+    world.service.tenant("acme").until_state("ready").await;
+}
+
+#[tokio::test]
+async fn who_was_replaced_before_a_restart_believes_it_after_it() {
+    // Two services on copies of one directory would take each other's place for ever.
+    let mut world = World::start().await;
+    world.pair("acme", ANA).await;
+    let replaced = json!({"streamConflict": "replaced", "times": 1});
+    let unconfirmed = |status: &Value| status["reason"] == "replaced_unconfirmed";
+    world.fault(replaced.clone()).await;
+    world.service.tenant("acme").until("the first time", unconfirmed).await;
+    for signal in ["-KILL", "-TERM"] {
+        world.service.signal(signal);
+        world.service.ended().await;
+        world.service.restart().await;
+        world.service.tenant("acme").until_state("ready").await;
+    }
+    let acme = world.service.tenant("acme");
+    world.fault(replaced.clone()).await;
+    let stays = acme.until_state("replaced").await;
+    assert_eq!((&stays["reason"], stays.get("retryAt")), (&json!("replaced"), None));
+    assert_eq!(acme.send(BRUNO, "no").await.0.as_u16(), 409);
+    // A person wants it here: whoever else has it is replaced, and this one may doubt again.
+    acme.open().await;
+    acme.until_state("ready").await;
+    world.fault(replaced).await;
+    acme.until("the first time again", unconfirmed).await;
 }
 
 #[tokio::test]

@@ -221,14 +221,15 @@ async fn who_has_no_secret_can_not_fill_the_log() {
     let before = world.service.log.text().len();
     let (unknown, probe) = (knock.clone(), knock.clone());
     let request = format!("GET /status HTTP/1.1\r\nHost: x\r\nX-Tenant-Id: {}\r\n\r\n", "t".repeat(128));
-    let answers = tokio::task::spawn_blocking(move || unknown(request, 5_000)).await.unwrap();
-    assert!(answers > 4_900, "{answers}");
+    // Each connection gets one answer, whatever else comes over it.
+    let many = move || (0..500).map(|_| unknown(request.clone(), 10)).sum::<usize>();
+    assert_eq!(tokio::task::spawn_blocking(many).await.unwrap(), 500);
     let request = "GET /livez HTTP/1.1\r\nHost: x\r\n\r\n".to_owned();
     assert!(tokio::task::spawn_blocking(move || probe(request, 5_000)).await.unwrap() > 4_900);
     // A method may be anything.
-    for secret in [SECRET, "wrong"] {
+    for (secret, length) in [(SECRET, 20_000), ("wrong", 20_000), (SECRET, 200_000)] {
         let request =
-            format!("{} /status HTTP/1.1\r\nHost: x\r\nX-Internal-Secret: {secret}\r\n\r\n", "M".repeat(200_000));
+            format!("{} /status HTTP/1.1\r\nHost: x\r\nX-Internal-Secret: {secret}\r\n\r\n", "M".repeat(length));
         let knock = knock.clone();
         tokio::task::spawn_blocking(move || knock(request, 1)).await.unwrap();
     }
@@ -241,7 +242,7 @@ async fn who_has_no_secret_can_not_fill_the_log() {
                 .map(|line| line["requests"].as_u64().unwrap())
                 .sum::<u64>()
         };
-        (of(401) > 4_900 && of(200) > 4_900).then_some(sums)
+        (of(401) > 490 && of(200) > 4_900).then_some(sums)
     })
     .await;
     let written = world.service.log.text().len() - before;

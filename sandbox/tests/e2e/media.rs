@@ -140,7 +140,7 @@ impl Writer {
 }
 
 /// Sends a form as this tenant, with these fields before the file.
-async fn send_form(service: &Service, fields: &[(&str, &str)], name: &str, bytes: Vec<u8>) -> (u16, Value) {
+pub async fn send_form(service: &Service, fields: &[(&str, &str)], name: &str, bytes: Vec<u8>) -> (u16, Value) {
     let form = fields.iter().fold(Form::default().text("to", BRUNO), |form, (field, value)| form.text(field, value));
     let request = service.request(Method::POST, "/send").header("X-Tenant-Id", "acme");
     let (status, body) = answer(form.file(name, &bytes).send_as(request)).await;

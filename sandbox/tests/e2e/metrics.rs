@@ -88,13 +88,13 @@ async fn metrics_move_as_things_happen_and_name_nobody() {
     assert_eq!(acme.send("5511000000000", "no").await.0, 422);
     assert_eq!(service.tenant("waiting-tenant").send(BRUNO, "no").await.0, 409);
     let refused = metrics(service).await;
-    assert_eq!(refused.get("whatsapp_messages_total{status=\"failed\",code=\"message_rejected\"}"), 1.0);
+    assert_eq!(refused.get("whatsapp_messages_total{status=\"failed\",code=\"recipient_restricted\"}"), 1.0);
     assert_eq!(refused.get("whatsapp_messages_total{status=\"failed\",code=\"recipient_not_on_whatsapp\"}"), 1.0);
     assert_eq!(refused.get("whatsapp_message_refusals_total{code=\"463\"}"), 1.0);
     assert_eq!(refused.get("whatsapp_send_attempts_total{outcome=\"refused\"}"), 1.0);
     assert_eq!(refused.get("whatsapp_send_attempts_total{outcome=\"impossible\"}"), 1.0);
     assert_eq!(refused.get("whatsapp_http_problems_total{code=\"session_not_ready\"}"), 1.0);
-    assert_eq!(refused.get("whatsapp_http_problems_total{code=\"message_rejected\"}"), 1.0);
+    assert_eq!(refused.get("whatsapp_http_problems_total{code=\"recipient_restricted\"}"), 1.0);
 
     // What comes in, and a webhook behind which nobody is.
     let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();

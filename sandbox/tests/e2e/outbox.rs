@@ -1,5 +1,6 @@
 //! The outbox as its callers have it: what is accepted and what is not, and what is told of it afterwards.
 
+use base64::{Engine, prelude::BASE64_STANDARD};
 use reqwest::{Method, RequestBuilder, header::HeaderValue};
 use serde_json::{Value, json};
 
@@ -593,4 +594,28 @@ fn between(earlier: &Value, later: &Value) -> i64 {
         ((digits(11..13) * 60 + digits(14..16)) * 60 + digits(17..19)) * 1000 + digits(20..23)
     };
     (of_day(later) - of_day(earlier)).rem_euclid(24 * 3600 * 1000)
+}
+
+#[tokio::test]
+async fn a_voice_note_that_was_listened_to_is_played() {
+    let world = World::start().await;
+    world.pair("acme", ANA).await;
+    let acme = world.service.tenant("acme");
+    let body = json!({"to": BRUNO, "voice": true, "media": {"base64": BASE64_STANDARD.encode(crate::media::OPUS)}});
+    let (status, sent) = acme.call(Method::POST, "/send", Some(body)).await;
+    assert_eq!(status, 200, "{sent}");
+    acme.until_fate(&sent["id"], "delivered").await;
+    let play = format!("/admin/accounts/{BRUNO}/messages/{}/play", sent["id"].as_str().unwrap());
+    world.admin(Method::POST, &play, "").await;
+    let played = acme.until_fate(&sent["id"], "played").await;
+    let times = ["sentAt", "deliveredAt", "readAt", "playedAt"].map(|name| played[name].as_str().unwrap_or_default());
+    assert!(times.iter().all(|time| !time.is_empty()) && times.is_sorted(), "{played}");
+    let steps: Vec<_> = acme.told("message.status").await.into_iter().map(|mut told| told["status"].take()).collect();
+    assert_eq!(steps, ["sent", "delivered", "read", "played"]);
+    assert_eq!(acme.get("/messages?status=played").await, json!({"messages": [played]}));
+    assert_eq!(acme.get("/messages?status=read").await, json!({"messages": []}));
+    // What comes late changes nothing.
+    world.admin(Method::POST, &format!("/admin/accounts/{BRUNO}/read"), "").await;
+    assert_eq!(acme.deliver(BRUNO, "the next one").await["status"], "delivered");
+    assert_eq!(acme.until_fate(&sent["id"], "played").await, played);
 }

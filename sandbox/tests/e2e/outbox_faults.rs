@@ -1,10 +1,11 @@
 //! The outbox when things go wrong: no connection, kill -9, deadlines, refusals, a session that ends, a full disk.
 
-use std::{fs, io::Write, path::Path, path::PathBuf, process::Command, sync::Arc};
+use std::{fs, io::Write, path::Path, path::PathBuf, process::Command, sync::Arc, time::Duration};
 
 use reqwest::Method;
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use tokio::time::Instant;
 
 use crate::harness::{ANA, BRUNO, Log, Program, Service, World, answer, eventually, simulator};
 
@@ -273,7 +274,8 @@ async fn what_whatsapp_refuses_is_not_tried_again_and_a_restriction_is_looked_up
         world.fault(json!({"nack": code})).await;
         let before = world.count(ANA, "messages").await;
         let (status, rejected) = acme.send(BRUNO, "refused").await;
-        assert_eq!((status.as_u16(), &rejected["code"]), (502, &json!("message_rejected")), "{rejected}");
+        let meaning = if code == 463 { "account_restricted" } else { "message_rejected" };
+        assert_eq!((status.as_u16(), &rejected["code"]), (502, &json!(meaning)), "{rejected}");
         assert_eq!(rejected["whatsappCode"], code.to_string());
         let fate = acme.get(&path(&rejected["id"])).await;
         assert_eq!((&fate["status"], &fate["whatsappCode"]), (&json!("failed"), &json!(code.to_string())), "{fate}");
@@ -293,6 +295,13 @@ async fn what_whatsapp_refuses_is_not_tried_again_and_a_restriction_is_looked_up
         world.clear_faults().await;
         assert_eq!(world.count(ANA, "messages").await, before + 1, "one attempt");
     }
+    // Also when it was not asked for a while: it waits five seconds for more refusals, and then for the next one.
+    let since = Instant::now();
+    eventually("a while", || async { (since.elapsed() > Duration::from_secs(6)).then_some(()) }).await;
+    let known = acme.status().await["reachoutTimelock"].clone();
+    world.fault(json!({"nack": 463, "times": 1})).await;
+    assert_eq!(acme.send(BRUNO, "refused").await.0.as_u16(), 502);
+    acme.until("another answer", |status| status["reachoutTimelock"]["checkedAt"] != known["checkedAt"]).await;
     acme.send_ok(BRUNO, "accepted").await;
     world.until_shown(BRUNO, "accepted").await;
     assert_eq!(world.texts_on(BRUNO).await, ["to know the way", "accepted"]);

@@ -180,9 +180,10 @@ async fn a_deletion_that_whatsapp_could_not_be_told_says_so() {
 async fn a_deletion_without_a_client_does_not_claim_success() {
     let world = World::start().await;
     world.pair("acme", ANA).await;
-    world.fault(json!({"streamConflict": "replaced", "times": 1})).await;
+    world.fault(json!({"loginFailure": {"reason": 402, "expire": 3600}})).await;
+    world.fault(json!({"streamError": "515", "times": 1})).await;
     let acme = world.service.tenant("acme");
-    acme.until_state("replaced").await;
+    acme.until_state("banned").await;
     let (status, body) = acme.call(Method::DELETE, "/session", None).await;
     assert_eq!((status.as_u16(), &body["unlinked"]), (200, &json!(false)), "{body}");
     assert_eq!(world.devices(ANA).await.len(), 1);

@@ -203,7 +203,10 @@ fn messages() -> Vec<(wa::Message, Value)> {
             wa::Message { album_message: some(album), ..Default::default() },
             json!({"kind": "unsupported", "type": "albumMessage"}),
         ),
-        (change(Type::EPHEMERAL_SETTING, None), json!({"kind": "unsupported", "type": "protocolMessage"})),
+        (
+            change(Type::EPHEMERAL_SETTING, None),
+            json!({"kind": "disappearingTimer", "disappearingTimer": {"seconds": 0}}),
+        ),
         // One that a later version of the protocol has.
         (wa::Message::default(), json!({"kind": "unsupported", "type": "unknown"})),
     ]

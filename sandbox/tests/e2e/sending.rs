@@ -85,10 +85,10 @@ async fn a_refused_message_is_not_sent() {
     let world = World::start().await;
     world.pair("acme", ANA).await;
     let acme = world.service.tenant("acme");
-    for code in [463, 479, 400] {
+    for (code, meaning) in [(463, "recipient_restricted"), (479, "message_rejected"), (400, "message_rejected")] {
         world.fault(json!({"nack": code})).await;
         let (status, body) = acme.send(BRUNO, "refused").await;
-        assert_eq!((status.as_u16(), &body["code"]), (502, &json!("message_rejected")), "{body}");
+        assert_eq!((status.as_u16(), &body["code"]), (502, &json!(meaning)), "{body}");
         assert_eq!(body["whatsappCode"], code.to_string());
         assert!(body["id"].is_string());
         world.clear_faults().await;

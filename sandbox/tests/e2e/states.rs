@@ -60,12 +60,14 @@ async fn a_restart_that_the_server_asks_for_is_seen() {
 
 #[tokio::test]
 async fn a_replaced_session_stops_once_and_stays_stopped() {
-    // Case 19: one stop, no ping-pong.
+    // Case 19: one careful retry, one stop, no ping-pong.
     let world = World::start().await;
     world.pair("acme", ANA).await;
-    world.fault(json!({"streamConflict": "replaced", "times": 1})).await;
+    let before = world.stats().await["dials"].as_u64().unwrap();
+    world.fault(json!({"streamConflict": "replaced", "times": 2})).await;
     let acme = world.service.tenant("acme");
     let replaced = acme.until_state("replaced").await;
+    assert_eq!(world.stats().await["dials"], before + 1, "once, and not more often");
     assert_eq!((&replaced["status"], &replaced["reason"]), (&json!("failed"), &json!("replaced")));
     eventually("no connection", || async { (world.stats().await["connections"] == 0).then_some(()) }).await;
     let dials = world.stats().await["dials"].clone();

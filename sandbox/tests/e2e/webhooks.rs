@@ -113,7 +113,7 @@ async fn a_webhook_is_set_shown_changed_and_removed() {
     let key = BASE64_STANDARD.decode(secret.strip_prefix("whsec_").unwrap()).unwrap();
     assert_eq!(key.len(), 32);
     made.as_object_mut().unwrap().remove("secret");
-    let all = ["message.received", "message.status", "session.state"];
+    let all = ["message.received", "message.placeholder", "message.status", "call.missed", "session.state"];
     let expected = json!({
         "url": receiver.url(), "events": all, "scope": "tenant", "state": "active", "pending": 0, "dead": 0,
     });

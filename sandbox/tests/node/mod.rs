@@ -1,5 +1,7 @@
 //! Baileys, an independent client, as a process that is driven line by line (`sandbox/baileys/client.mjs`).
 
+#![allow(dead_code, reason = "each test binary uses a different part of it")]
+
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -60,6 +62,20 @@ impl Baileys {
     /// Lets it send something, and returns the message's id.
     pub async fn post(&mut self, to: &str, content: Value, quoted: Option<&str>) -> String {
         self.tell(json!({ "post": { "to": to, "content": content, "quoted": quoted } })).await;
+        self.posted += 1;
+        text(&self.wait_for_count(json!({ "event": "posted" }), self.posted).await, "id")
+    }
+
+    /// The same with options of Baileys' own.
+    pub async fn post_with(&mut self, to: &str, content: Value, options: Value) -> String {
+        self.tell(json!({ "post": { "to": to, "content": content, "options": options } })).await;
+        self.posted += 1;
+        text(&self.wait_for_count(json!({ "event": "posted" }), self.posted).await, "id")
+    }
+
+    /// Lets it send a message as it is, and returns its id.
+    pub async fn relay(&mut self, to: &str, message: Value) -> String {
+        self.tell(json!({ "relay": { "to": to, "message": message } })).await;
         self.posted += 1;
         text(&self.wait_for_count(json!({ "event": "posted" }), self.posted).await, "id")
     }

@@ -60,6 +60,8 @@ pub struct Wanted {
     pub caption: Option<String>,
     /// The id of the message that they answer.
     pub reply_to: Option<String>,
+    /// Who is mentioned in the text.
+    pub mentions: Vec<String>,
 }
 
 impl Wanted {
@@ -71,10 +73,15 @@ impl Wanted {
             Source::Here(taken) => json!({"sha256": hexadecimal(&taken.parcel.sha256)}),
         };
         let Claim { mimetype, voice, sticker, document, .. } = &self.claim;
-        json!({
+        let mut identity = json!({
             "media": [source, mimetype, self.filename, voice, sticker, document], "caption": self.caption,
             "replyTo": self.reply_to,
-        })
+        });
+        // Calls without any are in databases.
+        if !self.mentions.is_empty() {
+            identity["mentions"] = json!(self.mentions);
+        }
+        identity
     }
 
     /// What is the same for all messages that a URL is fetched once for; nothing if the bytes are not behind a URL.
@@ -88,7 +95,7 @@ impl Wanted {
     /// Has the bytes on the disk, and says what the message says. What is behind a URL is `fetched` already.
     pub async fn content(self, app: &App, tenant: &TenantId, fetched: &Fetched) -> Result<(Content, Taken), Problem> {
         let place = self.place();
-        let Self { source, claim, filename, caption, reply_to } = self;
+        let Self { source, claim, filename, caption, reply_to, mentions } = self;
         let taken = match source {
             Source::Here(taken) => *taken,
             Source::Base64(text) => app.manager.media().take(tenant, &claim, text.decoded()).await?,
@@ -116,7 +123,7 @@ impl Wanted {
             caption,
             parcel,
         };
-        Ok((Content { kind: ContentKind::Media(media.into()), reply_to }, taken))
+        Ok((Content { reply_to, mentions, ..Content::alone(ContentKind::Media(media.into())) }, taken))
     }
 }
 

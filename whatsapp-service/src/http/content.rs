@@ -20,6 +20,8 @@ const MAX_NAME: usize = 256;
 const MAX_ADDRESS: usize = 1024;
 /// The longest name of a file, in characters.
 const MAX_FILENAME: usize = 255;
+/// How many people may be mentioned in a message: as many as a group has.
+const MAX_MENTIONS: usize = 1024;
 /// The longest id that a message has, in characters.
 const MAX_ID: usize = 64;
 
@@ -52,6 +54,10 @@ pub struct Parts {
     pub revoke: Option<Revoke>,
     /// The id of the message that it answers.
     pub reply_to: Option<String>,
+    /// The numbers of those who are mentioned in the text.
+    pub mentions: Option<Vec<String>>,
+    /// Whether the first link in the text is shown with what is behind it.
+    pub link_preview: Option<bool>,
 }
 
 /// What a call wants said.
@@ -71,6 +77,15 @@ impl Parts {
     /// What they say, if they say one thing, and nothing that can't be sent.
     pub fn content(self) -> Result<Said, Problem> {
         let Self { mut message, caption, media, bytes, location, contact, reaction, edit, revoke, reply_to, .. } = self;
+        let mentions = match self.mentions {
+            Some(numbers) if !numbers.is_empty() && message.is_none() && caption.is_none() => {
+                return Err(invalid("`mentions` goes with a `message`, which names those who are mentioned"));
+            }
+            numbers => mentioned(numbers.unwrap_or_default())?,
+        };
+        if self.link_preview == Some(true) && (message.is_none() || media.is_some()) {
+            return Err(invalid("`linkPreview` goes with a `message` that stands alone: it shows a link in it"));
+        }
         let flags = [("voice", self.voice), ("sticker", self.sticker), ("document", self.document)];
         if media.is_none()
             && let Some((flag, _)) = flags.iter().find(|(_, set)| *set == Some(true))
@@ -128,7 +143,8 @@ impl Parts {
                 let Attachment { url, base64, mimetype, filename } = media;
                 let hint = base64.as_ref().and_then(Base64::media_type);
                 let claim = Claim { mimetype, hint, voice, sticker, document };
-                return wanted(url, base64, bytes, claim, filename, caption, reply_to);
+                let said = Beside { filename, caption, reply_to, mentions };
+                return wanted(url, base64, bytes, claim, said);
             }
         };
         check(&kind)?;
@@ -138,8 +154,16 @@ impl Parts {
             }
             check_id("replyTo", id)?;
         }
-        Ok(Said::Content(Content { kind, reply_to }))
+        Ok(Said::Content(Content { reply_to, mentions, ..Content::alone(kind) }))
     }
+}
+
+/// What stands beside media.
+struct Beside {
+    filename: Option<String>,
+    caption: Option<String>,
+    reply_to: Option<String>,
+    mentions: Vec<String>,
 }
 
 fn wanted(
@@ -147,9 +171,7 @@ fn wanted(
     base64: Option<Base64>,
     bytes: Option<Taken>,
     claim: Claim,
-    filename: Option<String>,
-    caption: Option<String>,
-    reply_to: Option<String>,
+    Beside { filename, caption, reply_to, mentions }: Beside,
 ) -> Result<Said, Problem> {
     let source = match (url, base64, bytes) {
         (Some(url), None, None) => Source::Url(url),
@@ -171,7 +193,19 @@ fn wanted(
         within(caption, 1, MAX_TEXT)
             .map_err(|range| Problem::bad_request("invalid_message", format!("`message` {range}")))?;
     }
-    Ok(Said::Media(Wanted { source, claim, filename, caption, reply_to }.into()))
+    Ok(Said::Media(Wanted { source, claim, filename, caption, reply_to, mentions }.into()))
+}
+
+/// The digits of those who are mentioned, as they stand in the text behind an `@`.
+fn mentioned(numbers: Vec<String>) -> Result<Vec<String>, Problem> {
+    if numbers.len() > MAX_MENTIONS {
+        return Err(invalid(format!("`mentions` names {MAX_MENTIONS} people at most")));
+    }
+    let digits = numbers.iter().map(|number| match Recipient::parse(number) {
+        Ok(number) => Ok(number.digits().to_owned()),
+        Err(_) => Err(invalid("`mentions` holds numbers of 8 to 15 digits, with the country code")),
+    });
+    digits.collect()
 }
 
 fn check(kind: &ContentKind) -> Result<(), Problem> {

@@ -13,6 +13,7 @@ mod health;
 mod index;
 mod json;
 mod leftover;
+mod link_previews;
 mod media;
 mod messages;
 mod metrics;

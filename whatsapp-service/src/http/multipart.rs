@@ -72,6 +72,8 @@ pub struct Form {
     document: Option<bool>,
     /// As in JSON.
     reply_to: Option<String>,
+    /// As in JSON, with commas between them.
+    mentions: Option<String>,
     /// As in JSON.
     reference: Option<String>,
     /// As in JSON.
@@ -228,6 +230,7 @@ pub(super) fn value(name: &str, text: String) -> Result<Value, Problem> {
         "to" | "message" | "caption" | "mimetype" | "filename" | "replyTo" | "reference" | "idempotencyKey" => {
             Ok(text.into())
         }
+        "mentions" => Ok(text.split(',').map(str::trim).filter(|number| !number.is_empty()).collect()),
         "voice" | "sticker" | "document" => match text.as_str() {
             "true" => Ok(true.into()),
             "false" => Ok(false.into()),

@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 use utoipa::OpenApi;
 
 use super::{problem::Problem, unknown::TOLERANT};
-use crate::sessions::{ReceivedMessage, SessionStateChange};
+use crate::sessions::{Envelope, MissedCall, ReceivedMessage, SessionStateChange};
 
 /// Paths that ask for no secret: they tell nobody's secrets, and are asked by those who hold none.
 pub const OPEN: [&str; 4] = ["/docs", "/livez", "/openapi.json", "/readyz"];
@@ -19,7 +19,7 @@ pub const OPEN: [&str; 4] = ["/docs", "/livez", "/openapi.json", "/readyz"];
 const NO_TENANT: [&str; 4] = ["/", "/health", "/metrics", "/sessions"];
 
 /// What can go wrong: the table of `docs/api.md`, with the words that answers really have.
-pub const ERRORS: [Error; 72] = {
+pub const ERRORS: [Error; 74] = {
     use On::{All, Body, Every, Nothing, Query, Tenant, These};
     [
         Error(401, "Unauthorized", None, Every),
@@ -123,6 +123,8 @@ pub const ERRORS: [Error; 72] = {
             These(&["POST /send", "POST /presence"]),
         ),
         Error(502, "Recipient unreachable", Some("recipient_unreachable"), These(&["POST /send"])),
+        Error(502, "Message rejected", Some("recipient_restricted"), These(&["POST /send"])),
+        Error(502, "Message rejected", Some("account_restricted"), These(&["POST /send"])),
         Error(502, "Message rejected", Some("message_rejected"), These(&["POST /send"])),
         Error(504, "Message expired", Some("expired"), These(&["POST /send"])),
         Error(409, "Message not sent", Some("cancelled"), These(&["POST /send"])),
@@ -212,7 +214,7 @@ pub enum On {
         (name = "Events", description = "What happened, to be read or to be posted to a webhook."),
         (name = "Operation", description = "How the service itself is."),
     ),
-    components(schemas(Problem, ReceivedMessage, SessionStateChange))
+    components(schemas(Problem, Envelope, MissedCall, ReceivedMessage, SessionStateChange))
 )]
 pub struct Head;
 
@@ -296,6 +298,8 @@ fn document(generated: utoipa::openapi::OpenApi) -> Value {
     schemas["Event"]["properties"]["data"] = json!({"anyOf": [
         {"$ref": "#/components/schemas/Message"},
         {"$ref": "#/components/schemas/ReceivedMessage"},
+        {"$ref": "#/components/schemas/ReceivedEnvelope"},
+        {"$ref": "#/components/schemas/MissedCall"},
         {"$ref": "#/components/schemas/SessionStateChange"},
         {"type": "object", "description": "The session was deleted.", "required": ["state", "status", "since"],
          "properties": {"state": {"const": "deleted"}, "status": {"const": "not_found"},
@@ -682,6 +686,7 @@ mod tests {
             ("The status body", "| field |", "StatusBody", &[]),
             ("Events", "| field |", "Event", &[]),
             ("message.received", "| field |", "ReceivedMessage", &[]),
+            ("call.missed", "| field |", "MissedCall", &[]),
             ("Errors", "| field |", "Problem", &[]),
         ] {
             let rows = table(heading, head);

@@ -20,7 +20,9 @@ use super::{
 };
 use crate::{
     media, metrics,
-    sessions::{AssertionRefused, InvalidRecipient, NotDone, NotTaken, OpenRefused, PasskeyRefused, Refused, State},
+    sessions::{
+        AssertionRefused, InvalidRecipient, NotDeleted, NotDone, NotTaken, OpenRefused, PasskeyRefused, Refused, State,
+    },
     store::{Message, StoreError},
     tenant::InvalidTenantId,
     webhooks::PutRefused,
@@ -170,7 +172,9 @@ impl Problem {
         let (status, error) = match failure.code.as_str() {
             "recipient_not_on_whatsapp" => (StatusCode::UNPROCESSABLE_ENTITY, "Recipient not on WhatsApp"),
             "recipient_unreachable" => (StatusCode::BAD_GATEWAY, "Recipient unreachable"),
-            "message_rejected" => (StatusCode::BAD_GATEWAY, "Message rejected"),
+            "message_rejected" | "recipient_restricted" | "account_restricted" => {
+                (StatusCode::BAD_GATEWAY, "Message rejected")
+            }
             "expired" => (StatusCode::GATEWAY_TIMEOUT, "Message expired"),
             _ => (StatusCode::CONFLICT, "Message not sent"),
         };
@@ -271,11 +275,24 @@ impl From<OpenRefused> for Problem {
                 let (status, code) = (StatusCode::SERVICE_UNAVAILABLE, "stopping");
                 Self::new(status, "Service stopping", code, message).retryable(true)
             }
+            OpenRefused::Deleting => Self { message: Some(message), ..Self::storage_failed() },
             OpenRefused::CodeForAnotherPhone => {
                 let (status, code) = (StatusCode::CONFLICT, "pairing_code_outstanding");
                 Self::new(status, "Pairing code outstanding", code, message)
             }
             OpenRefused::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<NotDeleted> for Problem {
+    fn from(not_deleted: NotDeleted) -> Self {
+        match not_deleted {
+            NotDeleted::NotBegun(error) => error.into(),
+            NotDeleted::Unfinished(_) => {
+                let message = "The device is unlinked. The rest is deleted by itself, as soon as the disk allows it.";
+                Self { message: Some(message.into()), ..Self::storage_failed() }
+            }
         }
     }
 }

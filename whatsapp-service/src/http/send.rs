@@ -24,6 +24,7 @@ use super::{
     caller::Tenant,
     content::{Parts, Said},
     json,
+    link_previews::LinkPreviews,
     multipart::{Form, SendBody},
     problem::Problem,
     query::{self, Query},
@@ -99,6 +100,11 @@ pub struct Send {
     /// The id of the message that this one answers.
     #[schema(pattern = "^[!-~]{1,64}$")]
     reply_to: Option<String>,
+    /// The numbers of those who are mentioned in `message`, where they stand as `@` and the digits.
+    #[schema(max_items = 1024)]
+    mentions: Option<Vec<String>>,
+    /// Whether the first link in `message` is shown with its title, description and picture.
+    link_preview: Option<bool>,
     /// The caller's own name for the message.
     #[schema(max_length = 256)]
     reference: Option<String>,
@@ -283,10 +289,14 @@ async fn submit(
 ) -> Result<Vec<Result<Taken, Problem>>, Problem> {
     // Nothing is fetched for nobody.
     accepting(app, tenant)?;
-    let fetched = Fetched::from(app, tenant, wishes.iter().filter_map(Wish::media)).await;
+    let links = wishes.iter().filter_map(|wish| wish.link.as_deref());
+    let (fetched, previews) = tokio::join!(
+        Fetched::from(app, tenant, wishes.iter().filter_map(Wish::media)),
+        LinkPreviews::of(app, tenant, links),
+    );
     let (mut answers, mut good, mut held) = (Vec::with_capacity(wishes.len()), Vec::new(), Vec::new());
     for wish in wishes {
-        answers.push(match wish.fulfil(app, tenant, &fetched).await {
+        answers.push(match wish.fulfil(app, tenant, &fetched, &previews).await {
             Ok((submission, media)) => {
                 good.push(submission);
                 held.extend(media);
@@ -470,6 +480,8 @@ fn reference(message: &RawValue) -> Option<Value> {
 struct Wish {
     to: Recipient,
     said: Said,
+    /// The link that is to be shown with what is behind it.
+    link: Option<String>,
     reference: Option<String>,
     expires_in: TimeDelta,
     idempotency: Option<Idempotency>,
@@ -489,10 +501,14 @@ impl Wish {
         app: &App,
         tenant: &TenantId,
         fetched: &Fetched,
+        previews: &LinkPreviews,
     ) -> Result<(Submission, Option<media::Taken>), Problem> {
-        let Self { to, said, reference, expires_in, idempotency } = self;
+        let Self { to, said, link, reference, expires_in, idempotency } = self;
         let (content, media) = match said {
-            Said::Content(content) => (content, None),
+            Said::Content(content) => {
+                let link_preview = link.and_then(|link| previews.get(&link));
+                (Content { link_preview, ..content }, None)
+            }
             Said::Media(wanted) => {
                 let (content, media) = wanted.content(app, tenant, fetched).await?;
                 (content, Some(media))
@@ -507,8 +523,10 @@ fn wish(body: Send) -> Result<Wish, Problem> {
     let Send { to, reference, expires_in, idempotency_key, .. } = body;
     let recipient = Recipient::parse(&to)?;
     let Send { message, caption, media, voice, sticker, document, bytes, .. } = body;
-    let Send { location, contact, reaction, edit, revoke, reply_to, .. } = body;
-    let parts = Parts {
+    let Send { location, contact, reaction, edit, revoke, reply_to, mentions, link_preview, .. } = body;
+    let shows_link = link_preview == Some(true);
+    let link = message.as_deref().filter(|_| shows_link).and_then(media::first_link).map(str::to_owned);
+    let said = Parts {
         message,
         caption,
         media,
@@ -522,8 +540,10 @@ fn wish(body: Send) -> Result<Wish, Problem> {
         edit,
         revoke,
         reply_to,
+        mentions,
+        link_preview,
     };
-    let said = parts.content()?;
+    let said = said.content()?;
     if reference.as_ref().is_some_and(|reference| reference.chars().count() > MAX_REFERENCE) {
         let why = format!("`reference` has at most {MAX_REFERENCE} characters");
         return Err(Problem::bad_request("invalid_reference", why));
@@ -535,23 +555,37 @@ fn wish(body: Send) -> Result<Wish, Problem> {
     }
     let idempotency = match idempotency_key {
         Some(key) if !is_key(&key) => return Err(invalid_key()),
-        Some(key) => Some(Idempotency { key, fingerprint: fingerprint(&to, &said, &reference, expires_in) }),
+        Some(key) => {
+            let fingerprint = fingerprint(&to, &said, shows_link, &reference, expires_in);
+            Some(Idempotency { key, fingerprint })
+        }
         None => None,
     };
     let expires_in = TimeDelta::seconds(seconds.cast_signed());
-    Ok(Wish { to: recipient, said, reference, expires_in, idempotency })
+    Ok(Wish { to: recipient, said, link, reference, expires_in, idempotency })
 }
 
-/// A digest of all that a call says.
-fn fingerprint(to: &str, said: &Said, reference: &Option<String>, expires_in: Option<u64>) -> [u8; 32] {
-    let call = match said {
+/// A digest of all that a call says, and not of what is found behind its links.
+fn fingerprint(
+    to: &str,
+    said: &Said,
+    shows_link: bool,
+    reference: &Option<String>,
+    expires_in: Option<u64>,
+) -> [u8; 32] {
+    let mut call = match said {
         // The fingerprints of the time when there were only texts are in databases. No other content is a plain text here.
-        Said::Content(Content { kind: ContentKind::Text(text), reply_to: None }) => {
+        Said::Content(Content { kind: ContentKind::Text(text), reply_to: None, mentions, .. })
+            if mentions.is_empty() =>
+        {
             json!([to, text, reference, expires_in])
         }
         Said::Content(content) => json!([to, content, reference, expires_in]),
         Said::Media(wanted) => json!([to, Wanted::identity(wanted), reference, expires_in]),
     };
+    if let Some(call) = call.as_array_mut().filter(|_| shows_link) {
+        call.push(json!({"linkPreview": true}));
+    }
     Sha256::digest(call.to_string()).into()
 }
 
@@ -632,6 +666,9 @@ mod tests {
             json!({"message": "3EB0"}),
             json!({"message": "3EB0", "replyTo": "3EB0"}),
             json!({"message": "3EB0", "replyTo": "3EB1"}),
+            json!({"message": "3EB0", "linkPreview": true}),
+            json!({"message": "3EB0", "mentions": ["5511777777777"]}),
+            json!({"message": "3EB0", "mentions": ["5511777777778"]}),
             json!({"location": {"latitude": 1, "longitude": 2}}),
             json!({"location": {"latitude": 1, "longitude": 2.5}}),
             json!({"location": {"latitude": 1, "longitude": 2, "name": "A"}}),
@@ -651,6 +688,7 @@ mod tests {
             json!({"media": {"base64": "AAAA", "mimetype": "text/csv"}}),
             json!({"media": {"base64": "AAAA"}, "message": "A"}),
             json!({"media": {"base64": "AAAA"}, "replyTo": "3EB0"}),
+            json!({"media": {"base64": "AAAA"}, "message": "A", "mentions": ["5511777777777"]}),
             json!({"media": {"base64": "AAAA"}, "voice": true}),
             json!({"media": {"base64": "AAAA"}, "sticker": true}),
             json!({"media": {"base64": "AAAA"}, "document": true}),
@@ -674,6 +712,15 @@ mod tests {
             (json!({"edit": {"messageId": "A", "message": "A"}, "replyTo": "B"}), "`replyTo` and `edit`"),
             (json!({"revoke": {"messageId": "A"}, "replyTo": "B"}), "`replyTo` and `revoke`"),
             (json!({"message": "A", "replyTo": ""}), "`replyTo`"),
+            (json!({"message": "A", "mentions": ["5511777777777", "12"]}), "`mentions` holds numbers"),
+            (json!({"message": "A", "mentions": vec!["5511777777777"; 1025]}), "`mentions` names 1024"),
+            (
+                json!({"location": {"latitude": 1, "longitude": 2}, "mentions": ["5511777777777"]}),
+                "`mentions` goes with",
+            ),
+            (json!({"media": {"base64": "AAAA"}, "mentions": ["5511777777777"]}), "`mentions` goes with"),
+            (json!({"edit": {"messageId": "A", "message": "A"}, "linkPreview": true}), "`linkPreview` goes with"),
+            (json!({"media": {"base64": "AAAA"}, "message": "A", "linkPreview": true}), "`linkPreview` goes with"),
             (json!({"message": "A", "replyTo": "a b"}), "`replyTo`"),
             (json!({"message": "A", "replyTo": long(65)}), "`replyTo`"),
             (json!({"location": {"latitude": 90.1, "longitude": 2}}), "`location.latitude`"),
@@ -776,6 +823,9 @@ mod tests {
         for content in [
             json!({"message": "A"}),
             json!({"message": "A", "replyTo": "3EB0", "location": null, "edit": null}),
+            json!({"message": "@5511777777777", "mentions": ["+55 (11) 77777-7777"], "linkPreview": true}),
+            json!({"location": {"latitude": 1, "longitude": 2}, "mentions": [], "linkPreview": false}),
+            json!({"media": {"base64": "AAAA"}, "message": "A", "mentions": ["5511777777777"]}),
             json!({"location": {"latitude": -90, "longitude": 180.0}, "replyTo": "3EB0"}),
             json!({"location": {"latitude": 0, "longitude": 0, "name": "x".repeat(256), "address": null}}),
             json!({"contact": {"name": "Ana; Bruno, \\ & Co", "phone": "+55 (11) 99999-9999"}}),

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     clock::timestamp,
-    sessions::{ReachoutTimelock, Session, State, Status},
+    sessions::{NewChatQuota, ReachoutTimelock, Session, State, Status},
 };
 
 /// What `/status` and `/session` answer. The contract's fields first; the others are additions.
@@ -117,6 +117,8 @@ struct Details {
     pending: usize,
     #[serde(skip_serializing_if = "Option::is_none")]
     reachout_timelock: Option<TimelockBody>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    new_chat_quota: Option<QuotaBody>,
 }
 
 /// What WhatsApp said of what the account may do.
@@ -141,6 +143,40 @@ impl From<ReachoutTimelock> for TimelockBody {
             until: timelock.until.map(timestamp),
             kind: timelock.kind,
             checked_at: timestamp(timelock.checked_at),
+        }
+    }
+}
+
+/// To how many people who have not written first the account may write, as WhatsApp said.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+#[schema(as = NewChatQuota)]
+struct QuotaBody {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    total: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    used: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    status: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(format = DateTime)]
+    cycle_start: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(format = DateTime)]
+    cycle_end: Option<String>,
+    #[schema(format = DateTime)]
+    checked_at: String,
+}
+
+impl From<NewChatQuota> for QuotaBody {
+    fn from(quota: NewChatQuota) -> Self {
+        Self {
+            total: quota.total,
+            used: quota.used,
+            status: quota.status,
+            cycle_start: quota.cycle_start.map(timestamp),
+            cycle_end: quota.cycle_end.map(timestamp),
+            checked_at: timestamp(quota.checked_at),
         }
     }
 }
@@ -186,6 +222,7 @@ impl StatusBody {
                 messages_received,
                 pending: session.pending(),
                 reachout_timelock: session.reachout_timelock().map(TimelockBody::from),
+                new_chat_quota: session.new_chat_quota().map(QuotaBody::from),
             }),
             done: None,
             warnings: Vec::new(),

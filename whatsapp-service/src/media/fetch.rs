@@ -4,7 +4,7 @@
 use axum::body::Bytes;
 use futures_util::{Stream, stream};
 use reqwest::{
-    Response, StatusCode,
+    Response, StatusCode, Url,
     header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, LOCATION},
 };
 use tokio::time::{Instant, timeout_at};
@@ -173,6 +173,11 @@ impl Fetcher {
 }
 
 impl Fetched {
+    /// Where they are, after all redirects.
+    pub fn url(&self) -> Url {
+        self.answer.url().clone()
+    }
+
     /// Its bytes, as they come.
     pub fn bytes(self) -> impl Stream<Item = Result<Bytes, NotTaken>> + Send {
         stream::unfold(Some(self), |fetched| async {

@@ -5,6 +5,7 @@ mod bounded;
 mod fetch;
 mod jpeg;
 mod kind;
+mod link_preview;
 mod movie;
 mod preview;
 mod room;
@@ -17,6 +18,7 @@ mod webp;
 pub use self::{
     fetch::{FetchFailure, Fetched},
     kind::{Claim, Kind},
+    link_preview::{LINK_PREVIEW_LIMIT, first_link},
     sealed::read_blocks,
     shelf::{Idle, Shelf, Taken},
     turns::{Turn, Turns},

@@ -26,6 +26,8 @@ use super::{Kind, Parcel, bounded::Bounded, jpeg, movie, sealed::Plain, webp};
 
 /// The longer side of the small picture, in pixels.
 const SIDE: u32 = 96;
+/// The same of what a link leads to.
+const LINK_SIDE: u32 = 192;
 /// How good the small picture is, of 100.
 const QUALITY: u8 = 60;
 /// How much of a PNG that is not its picture is read, in bytes.
@@ -54,6 +56,16 @@ impl Previews {
         }
         let (memory, kept, mimetype) = (self.memory, parcel.clone(), mimetype.to_owned());
         self.in_turn(move || describe(parcel, kind, &mimetype, file, memory)).await.unwrap_or(kept)
+    }
+
+    /// A small picture of what a link leads to.
+    pub async fn thumbnail(&self, bytes: Vec<u8>) -> Option<Vec<u8>> {
+        let memory = self.memory;
+        let look = move || {
+            let mimetype = if bytes.starts_with(b"\x89PNG") { "image/png" } else { "image/jpeg" };
+            Picture::of_size(&mut Cursor::new(bytes), mimetype, memory, LINK_SIDE).ok()?.small
+        };
+        self.in_turn(look).await.flatten()
     }
 
     async fn in_turn<T: Send + 'static>(&self, look: impl FnOnce() -> T + Send + 'static) -> Option<T> {
@@ -112,15 +124,20 @@ struct Picture {
 impl Picture {
     /// Reads the head of a picture, and the rest if that needs no more than so much memory.
     fn of(packed: &mut (impl Read + Seek), mimetype: &str, memory: u64) -> ImageResult<Self> {
+        Self::of_size(packed, mimetype, memory, SIDE)
+    }
+
+    /// The same with a small picture of this longer side.
+    fn of_size(packed: &mut (impl Read + Seek), mimetype: &str, memory: u64, side: u32) -> ImageResult<Self> {
         match mimetype {
-            "image/jpeg" => Self::of_jpeg(packed, memory),
-            "image/png" => Self::of_png(packed, memory),
+            "image/jpeg" => Self::of_jpeg(packed, memory, side),
+            "image/png" => Self::of_png(packed, memory, side),
             "image/webp" => Ok(Self { size: webp::size(packed)?, small: None }),
             _ => Ok(Self::default()),
         }
     }
 
-    fn of_jpeg(packed: &mut (impl Read + Seek), memory: u64) -> ImageResult<Self> {
+    fn of_jpeg(packed: &mut (impl Read + Seek), memory: u64, side: u32) -> ImageResult<Self> {
         let head = jpeg::read(packed)?;
         let size = Some(upright(head.size, head.turned));
         let start = packed.stream_position()?;
@@ -135,18 +152,18 @@ impl Picture {
         let mut bytes = Vec::with_capacity(length as usize);
         bytes.extend(head.tables);
         packed.take(rest).read_to_end(&mut bytes)?;
-        let small = JpegDecoder::new(Cursor::new(bytes)).and_then(|decoder| small(decoder, head.turned)).ok();
+        let small = JpegDecoder::new(Cursor::new(bytes)).and_then(|decoder| small(decoder, head.turned, side)).ok();
         Ok(Self { size, small })
     }
 
-    fn of_png(packed: &mut (impl Read + Seek), memory: u64) -> ImageResult<Self> {
+    fn of_png(packed: &mut (impl Read + Seek), memory: u64, side: u32) -> ImageResult<Self> {
         let mut limits = Limits::default();
         limits.max_alloc = Some(BESIDE);
         let mut decoder = PngDecoder::with_limits(BufReader::with_capacity(16 * 1024, packed), limits)?;
         let turned = decoder.orientation().unwrap_or(Orientation::NoTransforms);
         let size = Some(upright(decoder.dimensions(), turned));
         let needed = decoder.total_bytes().saturating_add(BESIDE);
-        Ok(Self { size, small: if needed > memory { None } else { small(decoder, turned).ok() } })
+        Ok(Self { size, small: if needed > memory { None } else { small(decoder, turned, side).ok() } })
     }
 }
 
@@ -156,8 +173,8 @@ fn upright((width, height): (u32, u32), turned: Orientation) -> (u32, u32) {
     if sideways { (height, width) } else { (width, height) }
 }
 
-fn small(decoder: impl ImageDecoder, turned: Orientation) -> ImageResult<Vec<u8>> {
-    let mut picture = DynamicImage::from_decoder(decoder)?.thumbnail(SIDE, SIDE);
+fn small(decoder: impl ImageDecoder, turned: Orientation, side: u32) -> ImageResult<Vec<u8>> {
+    let mut picture = DynamicImage::from_decoder(decoder)?.thumbnail(side, side);
     picture.apply_orientation(turned);
     let mut jpeg = Cursor::new(Vec::new());
     // JPEG has no transparency.

@@ -63,8 +63,10 @@ pub struct Shelf {
     folder: PathBuf,
     limits: Limits,
     room: Arc<Room>,
-    previews: Previews,
+    pub(super) previews: Previews,
     fetcher: Fetcher,
+    /// For pages that links in texts lead to: apart from media, so that neither waits for the other.
+    pub(super) links: Fetcher,
     uploads: Turns,
     known: Mutex<Known>,
     /// Whether the last sweep has left something.
@@ -188,6 +190,7 @@ impl Shelf {
             room: room.into(),
             previews: Previews::new(config.media_preview_memory),
             fetcher: Fetcher::new(Egress::new(config.allow_private_targets)),
+            links: Fetcher::new(Egress::new(config.allow_private_targets)),
             uploads: Turns::new(UPLOADS, UPLOADS_EACH),
             known: Mutex::default(),
             stuck: AtomicBool::new(false),

@@ -49,6 +49,8 @@ pub enum Again {
     Slowly,
     /// Once, after five seconds. The same word again is believed.
     ToConfirm,
+    /// Once, after 10 to 30 seconds. The same word again within ten minutes is believed.
+    OnceMore,
     /// When the ban is over.
     AtExpiry,
     /// After a day.
@@ -67,6 +69,7 @@ impl Again {
             Self::Soon | Self::SoonIfDead => (0, 1, 60),
             Self::Slowly => (60, 60, 3600),
             Self::ToConfirm => (5, 1, 1),
+            Self::OnceMore => (10, 20, 20),
             Self::AtExpiry | Self::Tomorrow | Self::Never => return None,
         };
         let doublings = failures.saturating_sub(1).min(16);
@@ -171,7 +174,7 @@ const TABLE: &[Row] = &[
         state: State::Replaced,
         reason: "replaced",
         message: "Another process uses this session. POST /session takes it back.",
-        again: Again::Never,
+        again: Again::OnceMore,
         fleet: false,
     },
     Row {
@@ -208,6 +211,22 @@ pub fn row(word: Word) -> &'static Row {
 }
 
 impl Row {
+    /// The reason's identifier and its sentence as long as the word is not believed: one more login has to confirm it.
+    pub fn unconfirmed(&self) -> Option<(&'static str, &'static str)> {
+        match self.again {
+            Again::ToConfirm => Some((
+                "logged_out_unconfirmed",
+                "WhatsApp says that the device is unlinked. One more login will confirm it.",
+            )),
+            Again::OnceMore => Some((
+                "replaced_unconfirmed",
+                "Another connection took this session's place. It may have been one that a killed process left behind: \
+                 one more login will tell.",
+            )),
+            _ => None,
+        }
+    }
+
     /// The reason's identifier and its sentence; `detail` is the code, or the kind of a ban, where it has one.
     pub fn reason(&self, detail: Option<i32>) -> (String, String) {
         let fill = |text: &str| match detail {
@@ -268,6 +287,7 @@ mod tests {
                 Again::SoonIfDead => "soon, if a ping stays unanswered for 10 s",
                 Again::Slowly => "slowly",
                 Again::ToConfirm => "once, after 5 s, to confirm it",
+                Again::OnceMore => "once, after 10 to 30 s; a second time within ten minutes, never",
                 Again::AtExpiry => "when the ban is over",
                 Again::Tomorrow => "after a day",
                 Again::Never => "never",
@@ -276,17 +296,15 @@ mod tests {
                 State::Reconnecting => "`reconnecting`".to_owned(),
                 state => format!("`{}`", state.as_str()),
             };
-            let state = match row.again {
-                Again::ToConfirm => format!("`reconnecting`, then {}", word(row.state)),
-                _ => word(row.state),
+            let doubted = matches!(row.again, Again::ToConfirm | Again::OnceMore);
+            let state = if doubted { format!("`reconnecting`, then {}", word(row.state)) } else { word(row.state) };
+            let reason = match row.unconfirmed() {
+                Some((reason, _)) => format!("`{reason}`, then `{}`", row.reason),
+                None => format!("`{}`", row.reason),
             };
-            let reason = match row.again {
-                Again::ToConfirm => format!("`logged_out_unconfirmed`, then `{}`", row.reason),
-                _ => format!("`{}`", row.reason),
-            };
-            let send = match (row.again, row.state.status()) {
-                (Again::ToConfirm, _) => "202, then 409",
-                (_, Status::Initializing) => "202",
+            let send = match row.state.status() {
+                _ if doubted => "202, then 409",
+                Status::Initializing => "202",
                 _ => "409",
             };
             let fleet = if row.fleet { "yes" } else { "" };
@@ -313,6 +331,9 @@ mod tests {
             assert!(row.arrives.iter().any(|arrives| arrives.covers(word)), "{word:?} has no row of its own kind");
             assert!(api.contains(&format!("`{}`", row.reason)), "{} is not in docs/api.md", row.reason);
             assert!(api.contains(&format!("`{}`", row.state.as_str())));
+            if let Some((reason, _)) = row.unconfirmed() {
+                assert!(api.contains(&format!("`{reason}`")), "{reason} is not in docs/api.md");
+            }
             let (reason, message) = row.reason(Some(word.code()));
             assert!(!reason.contains('N') && !message.contains("code N"), "{reason}: {message}");
         }
@@ -340,6 +361,8 @@ mod tests {
             assert_eq!(Again::ToConfirm.pause(failures, 0.0), Some(Duration::from_secs(5)));
             assert_eq!(Again::ToConfirm.pause(failures, 1.0), Some(Duration::from_secs(6)));
         }
+        assert_eq!(Again::OnceMore.pause(1, 0.0), Some(Duration::from_secs(10)));
+        assert_eq!(Again::OnceMore.pause(50, 1.0), Some(Duration::from_secs(30)));
         assert_eq!(Again::Soon.pause(u32::MAX, 2.0), Some(Duration::from_secs(60)));
         assert!([Again::AtExpiry, Again::Tomorrow, Again::Never].iter().all(|again| again.pause(1, 1.0).is_none()));
     }

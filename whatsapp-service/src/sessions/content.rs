@@ -7,16 +7,18 @@ use whatsapp_rust::{
     waproto::whatsapp::{
         self as wa,
         message::{
-            AudioMessage, ContactMessage, DocumentMessage, ImageMessage, LocationMessage, ProtocolMessage,
-            StickerMessage, VideoMessage, protocol_message,
+            AudioMessage, ContactMessage, DocumentMessage, ExtendedTextMessage, ImageMessage, LocationMessage,
+            ProtocolMessage, StickerMessage, VideoMessage, extended_text_message::PreviewType, protocol_message,
         },
     },
 };
 
-use super::recipient::Recipient;
+use super::{context::context_mut, recipient::Recipient};
 use crate::{
     media::{Kind, Parcel, Upload},
-    store::{Contact, Content, ContentKind, Edit, Location, Logged, Media, Reaction, Referred, Revoke},
+    store::{
+        Contact, Content, ContentKind, Edit, LinkPreview, Location, Logged, Media, Reaction, Referred, Revoke, Timer,
+    },
 };
 
 /// Where a message goes, and from whom.
@@ -31,17 +33,45 @@ pub struct Way<'a> {
     pub referred: Option<&'a Referred>,
     /// The same as it was sent, if it is one's own and that is kept.
     pub said_before: Option<wa::Message>,
+    /// How long the messages of the chat stay, where that is not for ever.
+    pub timer: Option<Timer>,
 }
 
 /// The message that says `content`.
 pub fn message(content: &Content, way: &Way<'_>) -> wa::Message {
-    let mut message = alone(&content.kind, way);
+    let mut message = match (&content.kind, &content.link_preview) {
+        (ContentKind::Text(text), Some(preview)) => with_preview(text, preview),
+        (kind, _) => alone(kind, way),
+    };
     if let Some(id) = &content.reply_to {
         let author = if is_own(way.referred) { way.own } else { way.chat };
         let said = way.referred.map_or_else(|| wa::Message::text(""), |referred| said(referred, way));
         message.set_context_info(build_quote_context(id, author.to_non_ad_string(), &said));
     }
+    if (way.timer.is_some() || !content.mentions.is_empty())
+        && let Some(context) = context_mut(&mut message)
+    {
+        context.mentioned_jid = content.mentions.iter().map(|number| Jid::pn(number).to_string()).collect();
+        context.expiration = way.timer.map(|timer| timer.seconds);
+        context.ephemeral_setting_timestamp = way.timer.map(|timer| timer.set_at).filter(|at| *at != 0);
+    }
     message
+}
+
+fn with_preview(text: &str, LinkPreview { url, title, description, thumbnail }: &LinkPreview) -> wa::Message {
+    wa::Message {
+        extended_text_message: ExtendedTextMessage {
+            text: Some(text.to_owned()),
+            matched_text: Some(url.clone()),
+            title: Some(title.clone()),
+            description: description.clone(),
+            jpeg_thumbnail: thumbnail.clone(),
+            preview_type: Some(PreviewType::None),
+            ..Default::default()
+        }
+        .into(),
+        ..Default::default()
+    }
 }
 
 fn alone(kind: &ContentKind, way: &Way<'_>) -> wa::Message {
@@ -277,8 +307,8 @@ mod tests {
 
     fn built(kind: ContentKind, reply_to: Option<&str>, referred: Option<&Referred>) -> wa::Message {
         let (chat, own) = (Jid::pn("5511888888888"), Jid::pn("5511999999999"));
-        let way = Way { chat: &chat, own: &own, accepted_at: at(), referred, said_before: None };
-        message(&Content { kind, reply_to: reply_to.map(Into::into) }, &way)
+        let way = Way { chat: &chat, own: &own, accepted_at: at(), referred, said_before: None, timer: None };
+        message(&Content { reply_to: reply_to.map(Into::into), ..Content::alone(kind) }, &way)
     }
 
     fn told(logged: Logged) -> Referred {
@@ -355,6 +385,47 @@ mod tests {
         check!(document_message: DocumentMessage, Document {
             caption: "below".into(), title: "name".into(), file_name: "name".into()
         });
+    }
+
+    #[test]
+    fn what_travels_beside_a_message_goes_with_every_kind_that_can_carry_it() {
+        let (chat, own) = (Jid::pn("5511888888888"), Jid::pn("5511999999999"));
+        let timer = Some(Timer { seconds: 86_400, set_at: 1_700_000_000 });
+        let way = Way { chat: &chat, own: &own, accepted_at: at(), referred: None, said_before: None, timer };
+        let preview = LinkPreview {
+            url: "https://example.com".into(),
+            title: "A page".into(),
+            description: Some("More".into()),
+            thumbnail: Some(vec![1]),
+        };
+        let text = Content {
+            reply_to: Some("3EB0AA".into()),
+            mentions: vec!["5511777777777".into()],
+            link_preview: Some(preview),
+            ..Content::text("@5511777777777 see https://example.com")
+        };
+        let message = message(&text, &way);
+        let body = message.extended_text_message.as_option().unwrap();
+        let shown = (body.matched_text.as_deref(), body.title.as_deref(), body.description.as_deref());
+        assert_eq!(shown, (Some("https://example.com"), Some("A page"), Some("More")));
+        assert_eq!((body.jpeg_thumbnail.as_deref(), message.conversation.as_deref()), (Some(&[1_u8][..]), None));
+        let context = body.context_info.as_option().unwrap();
+        assert_eq!((context.stanza_id.as_deref(), context.expiration), (Some("3EB0AA"), Some(86_400)));
+        assert_eq!(context.ephemeral_setting_timestamp, Some(1_700_000_000));
+        assert_eq!(context.mentioned_jid, ["5511777777777@s.whatsapp.net"]);
+        let place = Location { latitude: 1.5, longitude: -2.5, name: None, address: None };
+        let place = super::message(&Content::alone(ContentKind::Location(place)), &way);
+        assert_eq!(place.location_message.context_info.expiration, Some(86_400));
+        for kind in [
+            ContentKind::Reaction(Reaction { message_id: "3EB0AA".into(), emoji: "👍".into() }),
+            ContentKind::Revoke(Revoke { message_id: "3EB0AA".into() }),
+        ] {
+            let without = Way { timer: None, said_before: None, ..way };
+            assert_eq!(
+                super::message(&Content::alone(kind.clone()), &way),
+                super::message(&Content::alone(kind), &without)
+            );
+        }
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The library's events, turned into our facts. The only file that names them.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
     sync::{Arc, Mutex, atomic::AtomicU64, atomic::Ordering},
 };
 
@@ -10,12 +10,13 @@ use tokio::sync::{mpsc, oneshot};
 use whatsapp_rust::types::events::{
     ConnectFailureReason, Event, EventHandler, EventInterest, EventKind, LoggedOut, Receipt,
 };
+use whatsapp_rust::types::message::MessageSource;
 use whatsapp_rust::types::presence::ReceiptType;
 use whatsapp_rust::wacore_binary::NodeRef;
 
 use super::{
     codes::Word,
-    inbound::Inbound,
+    inbound::{Calls, Inbound},
     state::{Said, Signal},
 };
 use crate::{metrics, store::MessageStatus};
@@ -32,7 +33,10 @@ pub struct Ack {
 /// What a session needs to hear of the library's events, apart from its signals.
 #[derive(Default)]
 pub struct Mailbox {
-    acks: Mutex<HashMap<String, oneshot::Sender<Ack>>>,
+    /// By message: those who wait for the server's word on it, in the order in which they sent it.
+    acks: Mutex<HashMap<String, VecDeque<oneshot::Sender<Ack>>>>,
+    /// Calls that ring.
+    pub calls: Mutex<Calls>,
     /// Messages from others that were decrypted, since this process started.
     pub received: AtomicU64,
 }
@@ -43,20 +47,32 @@ impl Mailbox {
         let (sender, receiver) = oneshot::channel();
         let mut acks = self.lock();
         // Those that gave up waiting go first, so that the map can't grow with lost acknowledgements.
-        acks.retain(|_, waiting| !waiting.is_closed());
-        acks.insert(id.to_owned(), sender);
+        acks.retain(|_, waiting| {
+            waiting.retain(|one| !one.is_closed());
+            !waiting.is_empty()
+        });
+        acks.entry(id.to_owned()).or_default().push_back(sender);
         receiver
     }
 
-    /// Hands the word to the one who waits for it, or back if nobody does.
-    fn acknowledge(&self, id: &str, ack: Ack) -> Result<(), Ack> {
-        match self.lock().remove(id) {
-            Some(waiting) => waiting.send(ack),
-            None => Err(ack),
+    /// Hands the word to the first one who waits for it, or back if nobody does.
+    fn acknowledge(&self, id: &str, mut ack: Ack) -> Result<(), Ack> {
+        let mut acks = self.lock();
+        let Some(waiting) = acks.get_mut(id) else { return Err(ack) };
+        let mut taken = false;
+        while !taken && let Some(one) = waiting.pop_front() {
+            match one.send(ack.clone()) {
+                Ok(()) => taken = true,
+                Err(back) => ack = back,
+            }
         }
+        if waiting.is_empty() {
+            acks.remove(id);
+        }
+        if taken { Ok(()) } else { Err(ack) }
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, oneshot::Sender<Ack>>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, VecDeque<oneshot::Sender<Ack>>>> {
         self.acks.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 }
@@ -99,7 +115,16 @@ impl EventHandler for Listener {
             }
             Event::Receipt(receipt) => {
                 if let Some(status) = status_of(receipt) {
-                    self.inbound.receipt(receipt.message_ids.clone(), status);
+                    let MessageSource { chat, sender, .. } = &receipt.source;
+                    let by = if chat.server.is_pn_family() || chat.server.is_lid_family() { chat } else { sender };
+                    self.inbound.receipt(by, receipt.message_ids.clone(), status);
+                }
+                return;
+            }
+            // The library acknowledges it when this returns, and asks nobody whether it was answered.
+            Event::RawNode(node) if node.tag() == "receipt" => {
+                if node.get_attr("type").is_some_and(|kind| kind.as_str() == "retry") {
+                    self.inbound.asked_again(node);
                 }
                 return;
             }
@@ -110,13 +135,10 @@ impl EventHandler for Listener {
                 self.inbound.recovered(batch.iter());
                 return;
             }
-            Event::UndecryptableMessage(message) => {
-                let why = &message.unavailable_type;
-                if message.is_unavailable && why.is_unrecoverable_fanout() {
-                    self.inbound.withheld(&message.info, why.as_str());
-                }
-                return;
-            }
+            Event::UndecryptableMessage(message) => return self.inbound.unreadable(message),
+            Event::IncomingCall(call) => return self.inbound.call(call),
+            Event::MissedCall(call) => return self.inbound.missed_call(call),
+            Event::MexNotification(told) => return self.inbound.limits_changed(&told.op_name, &told.payload),
             Event::PairSuccess(success) => Heard::PairSuccess { phone: success.id.user.to_string() },
             Event::Connected(_) | Event::OfflineSyncCompleted(_) => Heard::Connected,
             event => match signal_of(event) {
@@ -134,6 +156,9 @@ impl EventHandler for Listener {
             EventKind::Receipt,
             EventKind::Messages,
             EventKind::UndecryptableMessage,
+            EventKind::IncomingCall,
+            EventKind::MissedCall,
+            EventKind::MexNotification,
             EventKind::PairSuccess,
             EventKind::PairError,
             EventKind::Connected,
@@ -163,7 +188,8 @@ impl EventHandler for Listener {
 fn status_of(receipt: &Receipt) -> Option<MessageStatus> {
     match receipt.r#type {
         ReceiptType::Delivered | ReceiptType::Inactive => Some(MessageStatus::Delivered),
-        ReceiptType::Read | ReceiptType::Played => Some(MessageStatus::Read),
+        ReceiptType::Read => Some(MessageStatus::Read),
+        ReceiptType::Played => Some(MessageStatus::Played),
         _ => None,
     }
 }
@@ -242,7 +268,8 @@ mod tests {
 
     fn listener() -> (Listener, mpsc::UnboundedReceiver<Heard>) {
         let (signals, heard) = mpsc::unbounded_channel();
-        (Listener { signals, mailbox: Arc::default(), inbound: Inbound(std::sync::Weak::new()) }, heard)
+        let inbound = Inbound { session: std::sync::Weak::new(), wire: Arc::default() };
+        (Listener { signals, mailbox: Arc::default(), inbound }, heard)
     }
 
     fn qr(code: &str) -> Event {
@@ -314,6 +341,10 @@ mod tests {
             "the first for the message, not for a receipt"
         );
         assert!(listener.mailbox.lock().is_empty());
+        let (mut first, mut second) = (listener.mailbox.expect_ack("3EB0"), listener.mailbox.expect_ack("3EB0"));
+        listener.handle_event(Arc::new(ack("message", None)));
+        assert!(first.try_recv().is_ok() && second.try_recv().is_err(), "each is for the one that was sent first");
+        drop((first, second));
         drop(listener.mailbox.expect_ack("lost"));
         let _next = listener.mailbox.expect_ack("next");
         assert_eq!(listener.mailbox.lock().len(), 1, "who gave up waiting is forgotten");

@@ -3,7 +3,7 @@
 
 use std::{
     sync::{
-        Arc,
+        Arc, Weak,
         atomic::{AtomicU64, Ordering},
     },
     time::{Duration, Instant},
@@ -38,6 +38,7 @@ use super::{
     lane::Pace,
     passkey::RemoteAuthenticator,
     proxy::{CheckedLookup, Proxy},
+    session::Session,
     state::Signal,
     transport::{ClientCell, Dial, WatchedTransport},
     version::{Version, VersionSource},
@@ -214,7 +215,7 @@ impl Link {
         backend: Arc<dyn Backend>,
         proxy: Option<Proxy>,
         mailbox: Arc<Mailbox>,
-        inbound: Inbound,
+        session: Weak<Session>,
     ) -> Result<(Self, mpsc::UnboundedReceiver<Heard>), String> {
         let (signals, heard) = mpsc::unbounded_channel();
         let http = match &proxy {
@@ -224,8 +225,9 @@ impl Link {
             }
             None => around.http.clone(),
         };
-        let (dialler, client_cell) = (around.dialler.clone(), ClientCell::default());
-        let transport = WatchedTransport::new(dialler, proxy, client_cell.clone(), report_dials(signals.clone()));
+        let (dialler, wire) = (around.dialler.clone(), ClientCell::default());
+        let transport = WatchedTransport::new(dialler, proxy, wire.clone(), report_dials(signals.clone()));
+        let inbound = Inbound { session, wire: wire.clone() };
         let props = DevicePropsOverride::new().with_os(&around.device_name).with_platform_type(PlatformType::CHROME);
         let bot = Bot::builder()
             .with_backend_arc(backend)
@@ -244,7 +246,7 @@ impl Link {
             .await
             .map_err(|error| error.to_string())?;
         let client = bot.client();
-        let _ = client_cell.set(Arc::downgrade(&client));
+        wire.is_for(&client);
         // One client, one dial: when the next one follows is for the session and the gate to say.
         client.enable_auto_reconnect.store(false, Ordering::Relaxed);
         let raw_nodes = client.acquire_raw_node_forwarding();

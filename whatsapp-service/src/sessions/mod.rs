@@ -3,6 +3,8 @@
 mod breaker;
 mod codes;
 mod content;
+mod context;
+mod deletion;
 mod dial;
 mod dials;
 mod download;
@@ -11,6 +13,7 @@ mod gestures;
 mod inbound;
 mod lane;
 pub(crate) mod library;
+mod limits;
 mod link;
 mod media_file;
 pub(crate) mod media_host;
@@ -24,10 +27,13 @@ mod recall;
 mod recipient;
 mod references;
 mod restoring;
+mod retries;
+mod retry_keys;
 mod room;
 mod session;
 mod state;
 mod store_owner;
+mod timers;
 mod transport;
 mod upkeep;
 mod version;
@@ -46,19 +52,21 @@ use chrono::TimeDelta;
 use tokio::task::JoinSet;
 
 pub use self::{
+    deletion::{NotDeleted, Unlinked},
     dial::{Dialler, InvalidUrl},
     dials::DialFigures,
     download::NotFetched,
     gestures::{Doing, NotDone},
-    inbound::ReceivedMessage,
+    inbound::{Envelope, MissedCall, ReceivedMessage},
+    limits::{NewChatQuota, ReachoutTimelock},
     media_file::MediaFile,
     memory::MemoryReport,
-    outbox::{NotTaken, ReachoutTimelock, Refused, Submission, Taken},
+    outbox::{NotTaken, Refused, Submission, Taken},
     passkey::AssertionRefused,
     proxy::{InvalidProxy, NotAllowed as ProxyNotAllowed, Proxy},
     recipient::{InvalidRecipient, Recipient},
     restoring::Progress,
-    session::{OpenRefused, Opened, PasskeyRefused, Session, SessionStateChange, Unlinked},
+    session::{OpenRefused, Opened, PasskeyRefused, Session, SessionStateChange},
     state::{Expiring, Passkey, Reason, Snapshot, State, Status},
     version::built_in as built_in_version,
 };
@@ -129,7 +137,7 @@ impl Manager {
 
     /// Brings every linked session back, and what waits to be sent. All are known at once; they connect as the gate for
     /// dials lets them. After an error it may be called again.
-    pub async fn restore(&self) -> Result<(), StoreError> {
+    pub async fn restore(self: &Arc<Self>) -> Result<(), StoreError> {
         let damaged = self.store().import_all().await?;
         for folder in &damaged {
             if let Some(tenant) = &folder.tenant {
@@ -144,6 +152,9 @@ impl Manager {
             let session = self.get_or_create(&tenant);
             match record {
                 Ok(record) => {
+                    if record.deleting {
+                        self.go_on_deleting(session.clone());
+                    }
                     session.know_linked(record);
                     sessions.push(session);
                 }
@@ -264,6 +275,18 @@ impl Manager {
     /// The tenant's session, running, and with a pairing code on its way if `phone` wants one. A `proxy` that is given
     /// is used from now on, or none any more; without one given, the way stays what it was.
     pub async fn open(
+        self: &Arc<Self>,
+        tenant: &TenantId,
+        phone: Option<Recipient>,
+        proxy: Option<Option<Proxy>>,
+    ) -> Result<(Arc<Session>, Opened), OpenRefused> {
+        let (manager, tenant) = (self.clone(), tenant.clone());
+        // On a task of its own: a caller that hangs up must not leave a session that was stopped to be started again.
+        let opening = self.around.sends.spawn(async move { manager.open_now(&tenant, phone, proxy).await });
+        opening.await.unwrap_or_else(|failed| std::panic::resume_unwind(failed.into_panic()))
+    }
+
+    async fn open_now(
         &self,
         tenant: &TenantId,
         phone: Option<Recipient>,
@@ -288,14 +311,9 @@ impl Manager {
         }
     }
 
-    /// Unlinks and deletes the tenant's session; `None` where there is none, or no longer.
-    pub async fn delete(&self, tenant: &TenantId) -> Result<Option<Unlinked>, StoreError> {
-        let Some(session) = self.get(tenant) else { return Ok(None) };
-        let deleted = session.delete().await?;
+    fn forget_damage(&self, tenant: &TenantId) {
         let path = self.store().folder(tenant);
         self.damaged.write().unwrap_or_else(PoisonError::into_inner).retain(|folder| folder.path != path);
-        self.forget(&session);
-        Ok(deleted)
     }
 
     /// Whether the process is about to end.

@@ -77,8 +77,9 @@ impl Session {
             (Some(id), Some(Referred::Own(_))) => self.said_before(&client, &jid, id).await,
             _ => None,
         };
+        let timer = self.timer(&client, &jid).await.map_err(|_| Unsent::NotSent)?;
         let (accepted_at, referred) = (*accepted_at, referred.as_ref());
-        let way = Way { chat: &jid, own: &own, accepted_at, referred, said_before };
+        let way = Way { chat: &jid, own: &own, accepted_at, referred, said_before, timer };
         let message = content::message(said, &way);
         // Both are asked for before the message goes, because the answers may come at once.
         let ack = self.mailbox.expect_ack(id);

@@ -18,7 +18,8 @@ use super::{
 use crate::media::{Line, NotUploaded};
 use crate::metrics::{self, Attempted};
 use crate::store::{
-    Accepted, Claimed, Content, ContentKind, Draft, Failure, Idempotency, Message, MessageStatus, StoreError, Waiting,
+    Accepted, Author, Claimed, Content, ContentKind, Draft, Failure, Idempotency, Message, MessageStatus, StoreError,
+    Waiting,
 };
 use crate::tenant::TenantId;
 
@@ -30,17 +31,15 @@ const WRITE_PAUSE: Duration = Duration::from_secs(1);
 /// How long to wait before a message is looked at again whose deadline seems to have passed, while the clock can't be
 /// relied on.
 const CLOCK_PAUSE: Duration = Duration::from_secs(10);
-/// How soon WhatsApp may be asked again what an account is restricted to.
-const TIMELOCK_PAUSE: Duration = Duration::from_secs(5);
-/// How long WhatsApp may take to say what an account is restricted to.
-const TIMELOCK_LIMIT: Duration = Duration::from_secs(10);
 
 /// What WhatsApp's servers say of messages, as codes of their acknowledgements.
 mod nack {
     /// The list of the recipient's devices, or of a group's members, was out of date.
     pub const STALE: [&str; 2] = ["479", "421"];
-    /// The account may not write to this person, or may not open any more chats.
-    pub const RESTRICTED: [&str; 2] = ["463", "475"];
+    /// The account may not write to this person.
+    pub const RESTRICTED: &str = "463";
+    /// The account may not open any more chats.
+    pub const CAPPED: &str = "475";
 }
 
 /// A message that somebody wants to be sent.
@@ -122,19 +121,6 @@ pub enum NotTaken {
     /// What it is about was sent too long ago.
     #[error("WhatsApp takes an edit for 15 minutes after the message was sent, and a revocation for 48 hours")]
     TooOld,
-}
-
-/// A restriction that WhatsApp put on an account: no messages to people who have not written first.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ReachoutTimelock {
-    /// Whether it is in force.
-    pub active: bool,
-    /// Until when.
-    pub until: Option<DateTime<Utc>>,
-    /// Its kind, in WhatsApp's words.
-    pub kind: Option<String>,
-    /// When WhatsApp was asked.
-    pub checked_at: DateTime<Utc>,
 }
 
 impl Session {
@@ -267,8 +253,9 @@ impl Session {
         }
     }
 
-    fn may_send(&self) -> bool {
-        !self.around.stopping.is_cancelled() && self.ready_client().is_some()
+    pub(super) fn may_send(&self) -> bool {
+        let ending = self.around.stopping.is_cancelled() || self.gone.load(Ordering::Acquire);
+        !ending && self.ready_client().is_some()
     }
 
     fn look_again(self: &Arc<Self>, at: Instant) {
@@ -313,13 +300,20 @@ impl Session {
         self.no_longer_waits(&message.recipient);
     }
 
-    /// Devices of the recipient have these messages, or show that they were read. Returns when that is on the disk.
-    pub(super) async fn receipt(self: &Arc<Self>, ids: Vec<String>, status: MessageStatus) {
-        let settled = self.persist(|| self.around.store.receipt(&self.tenant, ids.clone(), status)).await;
+    /// Somebody's device says that it has these messages, or that they were read. That counts for those that were sent to
+    /// it. Returns when it is on the disk.
+    pub(super) async fn receipt(self: &Arc<Self>, by: Author, ids: Vec<String>, status: MessageStatus) {
+        let store = &self.around.store;
+        let settled = self.persist(|| store.receipt(&self.tenant, by.clone(), ids.clone(), status)).await;
         for recipient in settled.into_iter().flatten() {
-            self.sent.fetch_add(1, Ordering::Relaxed);
-            self.no_longer_waits(&recipient);
+            self.settled_by_recipient(&recipient);
         }
+    }
+
+    /// A recipient's device has shown that the server took a message that waited for its acknowledgement.
+    pub(super) fn settled_by_recipient(self: &Arc<Self>, recipient: &str) {
+        self.sent.fetch_add(1, Ordering::Relaxed);
+        self.no_longer_waits(recipient);
     }
 
     fn no_longer_waits(self: &Arc<Self>, recipient: &str) {
@@ -329,48 +323,33 @@ impl Session {
         }
     }
 
-    /// What WhatsApp said last of what the account may do.
-    pub fn reachout_timelock(&self) -> Option<ReachoutTimelock> {
-        let mut timelock = lock(&self.timelock).clone()?;
-        timelock.active &= timelock.until.is_none_or(|until| self.now() < until);
-        Some(timelock)
-    }
-
-    /// Asks WhatsApp what the account may do.
-    fn ask_for_timelock(self: &Arc<Self>) {
-        // Once for many refusals, and once more after the last of them: the account is in trouble already.
-        if lock(&self.asking).replace(true).is_some() {
-            return;
-        }
-        let session = self.clone();
-        tokio::spawn(async move {
-            let asking = Asking(session);
-            let session = &asking.0;
-            loop {
-                *lock(&session.asking) = Some(false);
-                match session.fetch_timelock().await {
-                    Some(timelock) => *lock(&session.timelock) = Some(timelock),
-                    None => tracing::warn!(tenant = %session.tenant, "WhatsApp does not say what the account may do"),
-                }
-                tokio::time::sleep(TIMELOCK_PAUSE).await;
-                if lock(&session.asking).take_if(|again| !*again).is_some() {
-                    return;
-                }
+    /// What it means that WhatsApp refused a message with this code.
+    async fn refused(self: &Arc<Self>, code: String) -> Failure {
+        let restricted = match code.as_str() {
+            nack::RESTRICTED => self.is_restricted().await,
+            nack::CAPPED => {
+                self.ask_for_limits();
+                None
             }
-        });
-    }
-
-    async fn fetch_timelock(&self) -> Option<ReachoutTimelock> {
-        let client = self.ready_client()?;
-        let mex = client.mex();
-        let answer = tokio::time::timeout(TIMELOCK_LIMIT, mex.fetch_reachout_timelock()).await.ok()?.ok()?;
-        let until = answer.time_enforcement_ends.and_then(|seconds| seconds.parse().ok());
-        Some(ReachoutTimelock {
-            active: answer.is_active.unwrap_or_default(),
-            until: until.and_then(|seconds| DateTime::from_timestamp(seconds, 0)),
-            kind: answer.enforcement_type,
-            checked_at: self.now(),
-        })
+            _ => None,
+        };
+        let failure = match restricted {
+            Some(true) => {
+                let why =
+                    "WhatsApp restricts the account: for now it can't write to people who have not written to it.";
+                Failure::new(Failure::ACCOUNT_RESTRICTED, why, false)
+            }
+            Some(false) => {
+                let why =
+                    "WhatsApp takes no message for this recipient from this account. The account is not restricted.";
+                Failure::new(Failure::RECIPIENT_RESTRICTED, why, false)
+            }
+            None => {
+                let why = format!("WhatsApp refused the message with code {code}.");
+                Failure::new("message_rejected", &why, false)
+            }
+        };
+        Failure { whatsapp_code: Some(code), ..failure }
     }
 
     /// Writes until it is written: what happened does not unhappen because the disk is full. `None` when the process is
@@ -388,17 +367,6 @@ impl Session {
                     tokio::time::sleep(WRITE_PAUSE).await;
                 }
             }
-        }
-    }
-}
-
-/// WhatsApp is being asked what an account may do. After a panic it may be asked again.
-struct Asking(Arc<Session>);
-
-impl Drop for Asking {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            *lock(&self.0.asking) = None;
         }
     }
 }
@@ -554,6 +522,7 @@ impl Departure {
             Ok(Sent { timestamp, to }) => {
                 let settled = session.persist(|| store.sent(tenant, &message.id, timestamp, Some(to.clone()))).await;
                 session.sent.fetch_add(settled.unwrap_or_default().into(), Ordering::Relaxed);
+                session.keep_quota_fresh();
                 return After::Done;
             }
             Err(unsent @ (Unsent::NotReady | Unsent::NotSent | Unsent::Unknown)) => {
@@ -578,10 +547,7 @@ impl Departure {
             }
             Err(Unsent::Rejected { to, code }) => {
                 metrics::refused(&code);
-                if nack::RESTRICTED.contains(&code.as_str()) {
-                    session.ask_for_timelock();
-                }
-                (rejected(code), Some(to))
+                (session.refused(code).await, Some(to))
             }
         };
         self.fail(message, failure, number).await
@@ -639,11 +605,6 @@ fn outcome_of(outcome: &Result<Sent, Unsent>) -> Attempted {
         Err(Unsent::Unknown) => Attempted::Unknown,
         Err(Unsent::OtherAccount | Unsent::NotOnWhatsApp | Unsent::ReachedNobody { .. }) => Attempted::Impossible,
     }
-}
-
-fn rejected(code: String) -> Failure {
-    let why = format!("WhatsApp refused the message with code {code}.");
-    Failure { whatsapp_code: Some(code), ..Failure::new("message_rejected", &why, false) }
 }
 
 fn soon() -> After {

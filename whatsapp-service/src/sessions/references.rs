@@ -3,6 +3,7 @@
 use chrono::{DateTime, TimeDelta, Utc};
 use whatsapp_rust::{
     Client, Jid,
+    wacore::messages::unwrap_device_sent,
     waproto::{codec, whatsapp as wa},
 };
 
@@ -52,7 +53,7 @@ impl Session {
         let lid = other.map(|entry| Jid::lid(&*entry.lid).to_string());
         let chats = std::iter::once(chat.to_string()).chain(lid).collect();
         let kept = self.around.store.as_sent(&self.tenant, chats, id).await.ok()??;
-        codec::message_decode(&kept).ok()
+        codec::message_decode(&kept).ok().map(unwrap_device_sent)
     }
 }
 
@@ -148,7 +149,7 @@ mod tests {
     }
 
     fn submission(kind: ContentKind, to: &str) -> Submission {
-        let content = Content { kind, reply_to: None };
+        let content = Content::alone(kind);
         let to = Recipient::parse(to).unwrap();
         Submission { to, content, reference: None, expires_in: TimeDelta::days(1), idempotency: None }
     }
@@ -187,6 +188,7 @@ mod tests {
             server_at: None,
             delivered_at: None,
             read_at: None,
+            played_at: None,
             failed_at: None,
             failure: None,
             content: None,

@@ -1,6 +1,7 @@
 //! One tenant's session: it starts clients, follows what happens to them, and knows its state.
 
 use std::{
+    collections::HashSet,
     mem::take,
     ops::ControlFlow,
     panic::AssertUnwindSafe,
@@ -16,31 +17,28 @@ use futures_util::FutureExt;
 use serde::Serialize;
 use serde_json::json;
 use tokio::{
-    sync::{Notify, mpsc, watch},
+    sync::{Notify, Semaphore, mpsc, watch},
     task::JoinHandle,
     time::{Instant, MissedTickBehavior},
 };
 use tokio_util::sync::CancellationToken;
 use utoipa::ToSchema;
-use whatsapp_rust::{
-    Client,
-    pair_code::PairCodeOptions,
-    wacore::iq::{devices::RemoveCompanionDeviceSpec, keepalive::KeepaliveSpec},
-};
+use whatsapp_rust::{Client, pair_code::PairCodeOptions, wacore::iq::keepalive::KeepaliveSpec};
 
 use super::{
     codes::{self, Again, Word},
+    deletion::Unlinked,
     dials::{Pass, Urgency},
     events::{Heard, Mailbox},
-    inbound::Inbound,
     lane::Lane,
+    limits::Limits,
     link::{Link, Surroundings},
     numbers::Numbers,
-    outbox::{ReachoutTimelock, deleted},
     passkey::{AssertionRefused, RemoteAuthenticator},
     proxy::Proxy,
     recipient::Recipient,
     restoring::Awaited,
+    retries::{self, Answering},
     state::{Reason, Said, Signal, Snapshot, State, Status},
     store_owner::StoreOwner,
 };
@@ -63,12 +61,10 @@ const PING_LIMIT: Duration = Duration::from_secs(10);
 const STABLE: Duration = Duration::from_secs(60);
 /// A session that somebody waits for goes before others for so many dials; one that fails more often waits its turn.
 const URGENT_DIALS: u32 = 3;
-/// How long a session rests whose task has panicked.
-const PANIC_PAUSE: Duration = Duration::from_secs(1);
+/// How long to wait after a panic that was none of a client's.
+const PANIC_PAUSE: Duration = Duration::from_secs(5);
 /// How long it may take until a new link is on the disk.
 const SAVE_LIMIT: Duration = Duration::from_secs(10);
-/// How long the server may take to confirm that a device is unlinked.
-const UNLINK_LIMIT: Duration = Duration::from_secs(5);
 
 /// One tenant's session.
 pub struct Session {
@@ -76,11 +72,11 @@ pub struct Session {
     pub tenant: TenantId,
     me: Weak<Self>,
     pub(super) around: Arc<Surroundings>,
-    snapshot: watch::Sender<Snapshot>,
+    pub(super) snapshot: watch::Sender<Snapshot>,
     /// The client that runs now, if one does.
     pub(super) live: Mutex<Option<Live>>,
     /// Held while the session is opened, deleted or shut down, so that these don't cross.
-    lifecycle: tokio::sync::Mutex<Lifecycle>,
+    pub(super) lifecycle: tokio::sync::Mutex<Lifecycle>,
     /// The way to WhatsApp that its owner has chosen, as it was written down last.
     proxy: Mutex<Option<Proxy>>,
     /// Tells the session's task that somebody waits now who did not before.
@@ -93,24 +89,34 @@ pub struct Session {
     pub(super) numbers: Numbers,
     pub(super) sent: AtomicU64,
     pub(super) lane: Mutex<Lane>,
-    pub(super) timelock: Mutex<Option<ReachoutTimelock>>,
+    /// Retry receipts that are being answered.
+    pub(super) answering: Mutex<HashSet<Answering>>,
+    pub(super) retry_turns: Semaphore,
+    /// What WhatsApp says that the account may do.
+    pub(super) limits: watch::Sender<Limits>,
     /// While WhatsApp is being asked for it: whether to ask once more.
     pub(super) asking: Mutex<Option<bool>>,
+    /// Whether any of its chats has a timer, once that is known.
+    pub(super) has_timers: Mutex<Option<bool>>,
     /// Whether it is being deleted: nothing more is taken.
     pub(super) gone: AtomicBool,
+    /// The device was unlinked, and a person wants another link: its keys are to be set aside.
+    starts_over: AtomicBool,
+    /// Whether somebody sees to it that a deletion that was begun comes to its end.
+    pub(super) deleting: AtomicBool,
 }
 
 #[derive(Default)]
-struct Lifecycle {
+pub(super) struct Lifecycle {
     task: Option<(CancellationToken, JoinHandle<()>)>,
-    ended: bool,
+    /// It is being deleted, and this came of the unlinking.
+    pub(super) unlinked: Option<Unlinked>,
+    pub(super) ended: bool,
 }
 
 /// How a session starts.
 #[derive(Default)]
 struct Begin {
-    /// The device was unlinked: its keys are set aside.
-    forget_old_link: bool,
     /// Another process had the session: a person takes it back.
     take_back: bool,
     /// Somebody waits for it.
@@ -177,23 +183,15 @@ pub enum OpenRefused {
     /// It was deleted, or the process is stopping.
     #[error("the service is stopping")]
     Gone,
+    /// It is being deleted.
+    #[error("the session is being deleted, and the disk does not allow that yet")]
+    Deleting,
     /// The library, and the phone too, allow one pairing code at a time.
     #[error("a pairing code for another phone is waiting; DELETE /session ends that")]
     CodeForAnotherPhone,
     /// What it is to remember can't be written down.
     #[error(transparent)]
     Store(#[from] StoreError),
-}
-
-/// What a deletion achieved.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Unlinked {
-    /// The server confirmed that the device is no longer linked.
-    Confirmed,
-    /// There was no link to end.
-    NotLinked,
-    /// The server could not be told: the phone may still list this device.
-    NotTold,
 }
 
 /// Why a passkey step can't be taken.
@@ -214,10 +212,15 @@ impl Session {
             tenant,
             me: me.clone(),
             lane: Mutex::new(Lane::new(around.pace)),
-            timelock: Mutex::default(),
+            answering: Mutex::default(),
+            retry_turns: Semaphore::new(retries::AT_ONCE),
+            limits: watch::Sender::default(),
             asking: Mutex::default(),
+            has_timers: Mutex::default(),
             gone: AtomicBool::new(false),
             snapshot: watch::Sender::new(Snapshot::new(around.store.clock().now())),
+            starts_over: AtomicBool::new(false),
+            deleting: AtomicBool::new(false),
             around,
             live: Mutex::default(),
             lifecycle: tokio::sync::Mutex::default(),
@@ -294,9 +297,7 @@ impl Session {
     /// takes this.
     pub(super) async fn use_proxy(&self, proxy: Option<Proxy>) -> Result<(), OpenRefused> {
         let mut lifecycle = self.lifecycle.lock().await;
-        if lifecycle.ended {
-            return Err(OpenRefused::Gone);
-        }
+        self.can_be_opened(&lifecycle)?;
         if self.around.store.recorded(&self.tenant).await?.proxy == proxy {
             return Ok(());
         }
@@ -324,10 +325,19 @@ impl Session {
         let _ = self.start(None, Begin { awaited: Some(awaited), ..Begin::default() }).await;
     }
 
-    async fn start(self: &Arc<Self>, phone: Option<Recipient>, mut begin: Begin) -> Result<Opened, OpenRefused> {
-        let mut lifecycle = self.lifecycle.lock().await;
+    fn can_be_opened(&self, lifecycle: &Lifecycle) -> Result<(), OpenRefused> {
         if lifecycle.ended {
             return Err(OpenRefused::Gone);
+        }
+        if self.gone.load(Ordering::Acquire) { Err(OpenRefused::Deleting) } else { Ok(()) }
+    }
+
+    async fn start(self: &Arc<Self>, phone: Option<Recipient>, mut begin: Begin) -> Result<Opened, OpenRefused> {
+        let mut lifecycle = self.lifecycle.lock().await;
+        match self.can_be_opened(&lifecycle) {
+            // Only then it can be unlinked.
+            Err(OpenRefused::Deleting) if begin.awaited.is_some() => {}
+            refused => refused?,
         }
         let snapshot = self.snapshot.borrow().clone();
         let runs = lifecycle.task.as_ref().is_some_and(|(_, task)| !task.is_finished());
@@ -338,15 +348,17 @@ impl Session {
             }
             stop(&mut lifecycle).await;
             *lock(&self.code_for) = phone.map(|phone| (phone, false));
-            let known = snapshot.is_paired() && snapshot.state != State::LoggedOut;
+            if snapshot.state == State::LoggedOut {
+                self.starts_over.store(true, Ordering::Release);
+            }
+            let known = snapshot.is_paired() && !self.starts_over.load(Ordering::Acquire);
             self.snapshot.send_replace(Snapshot::new(self.now()));
             if known {
                 self.apply(Signal::Linked { phone: snapshot.phone });
             }
             let cancel = CancellationToken::new();
-            begin.forget_old_link = snapshot.state == State::LoggedOut;
             begin.take_back = snapshot.state == State::Replaced;
-            let task = tokio::spawn(self.clone().run_on(cancel.clone(), begin));
+            let task = tokio::spawn(self.clone().supervise(cancel.clone(), begin));
             lifecycle.task = Some((cancel, task));
             return Ok(Opened::Started);
         }
@@ -356,39 +368,6 @@ impl Session {
         let requested = phone.map_or(Ok(false), |phone| self.want_code(phone, snapshot.state))?;
         self.nudge.notify_one();
         Ok(if requested { Opened::CodeRequested } else { Opened::Unchanged })
-    }
-
-    /// Unlinks the device at the server, stops, and deletes what is on disk; `None` if that was done before.
-    pub async fn delete(&self) -> Result<Option<Unlinked>, StoreError> {
-        let mut lifecycle = self.lifecycle.lock().await;
-        if lifecycle.ended {
-            return Ok(None);
-        }
-        let live = lock(&self.live).clone();
-        let on_disk = self.is_recorded_as_paired().await;
-        let in_client = live.as_ref().is_some_and(|live| live.client.pn().is_some());
-        let linked = on_disk || in_client || self.snapshot.borrow().is_paired();
-        let unlinked = match live {
-            _ if !linked || self.snapshot.borrow().state == State::LoggedOut => Unlinked::NotLinked,
-            Some(live) => self.unlink(&live.client).await,
-            None => Unlinked::NotTold,
-        };
-        stop(&mut lifecycle).await;
-        // What is accepted from now on is given up by the one who accepted it.
-        self.gone.store(true, Ordering::Release);
-        let store = &self.around.store;
-        let erased = async {
-            store.give_up_all(&self.tenant, deleted()).await?;
-            store.delete_device(&self.tenant).await
-        };
-        if let Err(error) = erased.await {
-            self.gone.store(false, Ordering::Release);
-            return Err(error);
-        }
-        lifecycle.ended = true;
-        lock(&self.lane).clear();
-        self.tell(json!({"state": "deleted", "status": Status::NotFound, "since": timestamp(self.now())}));
-        Ok(Some(unlinked))
     }
 
     /// Stops, keeping everything on disk.
@@ -401,6 +380,11 @@ impl Session {
     /// Says that this tenant's files can't be read, without touching them.
     pub(super) fn report_damage(&self, why: &str) {
         self.apply(Signal::StorageFailed(why.into()));
+    }
+
+    /// Says that something could not be written down that the connection was for.
+    pub(super) fn storage_failed(&self, why: &StoreError) {
+        self.apply(Signal::StorageFailed(why.to_string()));
     }
 
     /// Hands the client the passkey assertion that it waits for.
@@ -418,12 +402,19 @@ impl Session {
         live.client.send_passkey_confirmation().await.map_err(|error| PasskeyRefused::Failed(error.to_string()))
     }
 
-    /// Runs, and begins again after a panic: a session without a task would be dead until somebody asks for it.
-    async fn run_on(self: Arc<Self>, cancel: CancellationToken, mut begin: Begin) {
-        while AssertUnwindSafe(self.clone().run(cancel.clone(), take(&mut begin))).catch_unwind().await.is_err() {
-            self.panicked();
-            if self.pause(PANIC_PAUSE, &cancel).await.is_break() {
+    /// Runs it, and again if it fails in a way that it must not.
+    async fn supervise(self: Arc<Self>, cancel: CancellationToken, mut begin: Begin) {
+        loop {
+            let again = Begin { awaited: None, ..begin };
+            let run = self.clone().run(cancel.clone(), begin);
+            if AssertUnwindSafe(run).catch_unwind().await.is_ok() {
                 return;
+            }
+            begin = again;
+            self.panicked();
+            tokio::select! {
+                () = cancel.cancelled() => return,
+                () = tokio::time::sleep(PANIC_PAUSE) => {}
             }
         }
     }
@@ -431,6 +422,7 @@ impl Session {
     fn panicked(&self) {
         self.around.panics.fetch_add(1, Ordering::Relaxed);
         tracing::error!(tenant = %self.tenant, "a session's task failed badly; it starts again");
+        self.queued.store(false, Ordering::Relaxed);
         self.apply(Signal::Panicked);
     }
 
@@ -440,13 +432,12 @@ impl Session {
         tests::maybe_panic(&tests::RUNS, &self.tenant);
         let mut run = Run { by_person: begin.by_person, awaited: begin.awaited, ..Run::default() };
         let mut hold = loop {
-            match self.prepare(begin.forget_old_link, begin.take_back).await {
+            match self.prepare(begin.take_back).await {
                 Ok(hold) => break hold,
                 Err(error) => self.apply(Signal::StorageFailed(error.to_string())),
             }
             run.awaited = None;
-            // Keys that are of no use any more, and can't be set aside, are not dialled with.
-            let Some(wait) = self.next(&mut run).await.filter(|_| !begin.forget_old_link) else { return };
+            let Some(wait) = self.next(&mut run).await else { return };
             if self.pause(wait, &cancel).await.is_break() {
                 return;
             }
@@ -474,20 +465,23 @@ impl Session {
     }
 
     /// What has to be done, or known, before the first dial.
-    async fn prepare(&self, forget_old_link: bool, take_back: bool) -> Result<Option<Hold>, StoreError> {
+    async fn prepare(&self, take_back: bool) -> Result<Option<Hold>, StoreError> {
         let (store, tenant) = (&self.around.store, &self.tenant);
-        let Record { hold, proxy, .. } = store.recorded(tenant).await?;
-        *lock(&self.proxy) = proxy.clone();
-        if forget_old_link {
-            // The keys are set aside; the way to WhatsApp stays.
-            store.quarantine(tenant).await?;
-            store.change_record(tenant, |record| record.proxy = proxy).await?;
+        // Keys that are of no use any more are not dialled with.
+        if self.starts_over.load(Ordering::Acquire) {
+            store.start_over(tenant).await?;
+            self.starts_over.store(false, Ordering::Release);
+        }
+        let Record { hold, proxy, replaced_at, .. } = store.recorded(tenant).await?;
+        *lock(&self.proxy) = proxy;
+        let hold = hold.filter(|hold| hold.is_in_force(self.now()));
+        if take_back {
+            // Whoever has it now is replaced, and a person wants it so.
+            store.change_record(tenant, |record| (record.hold, record.replaced_at) = (None, None)).await?;
             return Ok(None);
         }
-        let hold = hold.filter(|hold| hold.is_in_force(self.now()));
-        if hold.is_some() && take_back {
-            store.change_record(tenant, |record| record.hold = None).await?;
-            return Ok(None);
+        if let Some(at) = replaced_at.and_then(DateTime::from_timestamp_millis) {
+            self.apply(Signal::WasReplaced(at));
         }
         Ok(hold)
     }
@@ -615,8 +609,8 @@ impl Session {
     async fn start_link(&self, link: &mut Option<Link>) -> Result<mpsc::UnboundedReceiver<Heard>, String> {
         let owner = Arc::new(StoreOwner(self.me.clone()));
         let backend = self.around.store.device(&self.tenant, owner).await.map_err(|error| error.to_string())?;
-        let (mailbox, inbound) = (self.mailbox.clone(), Inbound(self.me.clone()));
-        let (started, heard) = Link::start(&self.around, backend, self.proxy(), mailbox, inbound).await?;
+        let (mailbox, session) = (self.mailbox.clone(), self.me.clone());
+        let (started, heard) = Link::start(&self.around, backend, self.proxy(), mailbox, session).await?;
         let phone = started.client.pn().map(|jid| jid.user.to_string());
         *link = Some(started);
         self.apply(Signal::Started { phone });
@@ -678,9 +672,9 @@ impl Session {
             // What was asked for on this connection, and did not come, is asked for on the next one.
             *asked = false;
         }
-        let hold = self.snapshot.borrow().hold();
-        if let Some(hold) = hold
-            && let Err(error) = self.keep(hold).await
+        let told = self.snapshot.borrow().clone();
+        if (told.hold().is_some() || told.again == Again::OnceMore)
+            && let Err(error) = self.keep(told).await
         {
             let tenant = &self.tenant;
             tracing::error!(%tenant, %error, "why it must not dial can't be written down; a restart would not know");
@@ -688,9 +682,11 @@ impl Session {
     }
 
     /// Writes down what a later process must know before it dials.
-    async fn keep(&self, hold: Hold) -> Result<(), StoreError> {
-        let phone = self.snapshot.borrow().phone.clone();
-        let known = |record: &mut Record| *record = Record { paired: true, phone, hold: Some(hold), ..take(record) };
+    async fn keep(&self, told: Snapshot) -> Result<(), StoreError> {
+        let (hold, phone) = (told.hold(), told.phone);
+        let replaced_at = told.replaced_at.map(|at| at.timestamp_millis());
+        let known =
+            move |record: &mut Record| *record = Record { paired: true, phone, hold, replaced_at, ..take(record) };
         self.around.store.change_record(&self.tenant, known).await
     }
 
@@ -773,7 +769,8 @@ impl Session {
             Heard::PairSuccess { phone } => match self.make_durable(client).await {
                 Ok(()) => {
                     // What was said of another account.
-                    *lock(&self.timelock) = None;
+                    self.forget_limits();
+                    *lock(&self.has_timers) = None;
                     run.just_paired = true;
                     self.apply(Signal::Paired { phone });
                 }
@@ -834,20 +831,8 @@ impl Session {
         self.around.store.change_record(&self.tenant, linked).await.map_err(|error| error.to_string())
     }
 
-    /// Ends the link at the server. The library's own `logout` keeps to itself whether the server heard it.
-    async fn unlink(&self, client: &Arc<Client>) -> Unlinked {
-        let Some(jid) = client.pn() else { return Unlinked::NotLinked };
-        let told = tokio::time::timeout(UNLINK_LIMIT, client.execute(RemoveCompanionDeviceSpec::new(&jid))).await;
-        // The server ends the connection of a device that it has just removed, maybe before its answer is read.
-        if !matches!(told, Ok(Ok(()))) {
-            self.wait_until(Duration::from_secs(1), Snapshot::seems_unlinked).await;
-        }
-        let removed = self.snapshot.borrow().seems_unlinked();
-        if matches!(told, Ok(Ok(()))) || removed { Unlinked::Confirmed } else { Unlinked::NotTold }
-    }
-
     /// Whether it was linked when that was last written down. What can't be read may well be.
-    async fn is_recorded_as_paired(&self) -> bool {
+    pub(super) async fn is_recorded_as_paired(&self) -> bool {
         self.around.store.recorded(&self.tenant).await.map_or(true, |record| record.paired)
     }
 
@@ -870,7 +855,7 @@ impl Session {
         Ok(true)
     }
 
-    fn apply(&self, signal: Signal) {
+    pub(super) fn apply(&self, signal: Signal) {
         if let Signal::ProxyFailed(why) = &signal {
             tracing::info!(tenant = %self.tenant, why, "the session's proxy does not lead to WhatsApp");
         }
@@ -898,11 +883,13 @@ impl Session {
             // What waited for a connection waits no longer.
             lock(&self.lane).hurry_all();
             session.pump();
+            session.keep_quota_fresh();
+            session.answer_retries();
         }
     }
 
     /// Puts the session's state into the event log.
-    fn tell(&self, state: serde_json::Value) {
+    pub(super) fn tell(&self, state: serde_json::Value) {
         let written = self.around.store.session_state(&self.tenant, state);
         let tenant = self.tenant.clone();
         tokio::spawn(async move {
@@ -941,12 +928,14 @@ impl<'a> SessionStateChange<'a> {
     }
 }
 
-async fn stop(lifecycle: &mut Lifecycle) {
-    if let Some((cancel, task)) = lifecycle.task.take() {
+/// Ends the session's task and waits for that, also if an earlier wait was broken off: no other one may run beside it.
+pub(super) async fn stop(lifecycle: &mut Lifecycle) {
+    if let Some((cancel, task)) = &mut lifecycle.task {
         cancel.cancel();
         if let Err(error) = task.await {
             tracing::error!(%error, "a session's task ended badly");
         }
+        lifecycle.task = None;
     }
 }
 

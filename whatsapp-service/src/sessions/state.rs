@@ -31,7 +31,8 @@ pub enum State {
     Ready,
     /// Was ready, lost its connection, and is getting it back.
     Reconnecting,
-    /// Another process uses the same session; this one stopped and stays stopped until a person asks.
+    /// Another process uses the same session, as two of its logins within ten minutes have shown; this one stopped and
+    /// stays stopped until a person asks.
     Replaced,
     /// The phone or the server unlinked this device.
     LoggedOut,
@@ -117,6 +118,8 @@ pub enum Signal {
     Started { phone: Option<String> },
     /// An earlier process was told not to dial yet.
     Held(Hold),
+    /// An earlier process was replaced then, and did not believe it.
+    WasReplaced(DateTime<Utc>),
     /// No connection could be opened.
     DialFailed(String),
     /// The tenant's proxy led nowhere: why, for the operator.
@@ -244,6 +247,8 @@ pub struct Snapshot {
     linked: bool,
     /// Whether a login was refused as if the device were unlinked, and that is yet to be confirmed.
     logout_suspected: bool,
+    /// When another connection last took this session's place, and that was not believed.
+    pub replaced_at: Option<DateTime<Utc>>,
 }
 
 /// How long a locked account is left alone.
@@ -254,6 +259,8 @@ const UNKNOWN_BAN: TimeDelta = TimeDelta::hours(24);
 const SLOW_RETRY: TimeDelta = TimeDelta::seconds(60);
 /// How long a session shows QR codes: the server's usual six last 160 seconds.
 const PAIRING_LIMIT: Duration = Duration::from_secs(180);
+/// A session that is replaced twice within this time has another owner.
+const REPLACED_TWICE: TimeDelta = TimeDelta::minutes(10);
 /// No ban is waited out for less, whatever the server says.
 const SHORTEST_BAN: TimeDelta = TimeDelta::seconds(60);
 /// No wait is longer, whatever the server says; dates far beyond it can't be written down.
@@ -278,6 +285,7 @@ impl Snapshot {
             old_reason: false,
             linked: false,
             logout_suspected: false,
+            replaced_at: None,
         }
     }
 
@@ -298,6 +306,7 @@ impl Snapshot {
                 self.appeal_token = hold.appeal_token;
                 self.again = if self.retry_at.is_some() { Again::AtExpiry } else { Again::Never };
             }
+            Signal::WasReplaced(at) => self.replaced_at = Some(at),
             // News of an attempt to connect that comes when a later one has succeeded is no news.
             Signal::DialFailed(_) | Signal::ProxyFailed(_) | Signal::CertificateRefused(_) if !self.is_under_way() => {}
             Signal::DialFailed(message) => self.explain("connection_failed", message),
@@ -393,11 +402,11 @@ impl Snapshot {
     /// Does what the table says.
     fn take_in(&mut self, said: Said, now: DateTime<Utc>) {
         let row = codes::row(said.word);
-        // Servers have been seen to say this by mistake: one more login has to confirm it.
-        if row.again == Again::ToConfirm && !std::mem::replace(&mut self.logout_suspected, true) {
-            let why = "WhatsApp says that the device is unlinked. One more login will confirm it.";
-            self.enter(self.under_way(), reason("logged_out_unconfirmed", why), now);
-            self.again = Again::ToConfirm;
+        if let Some((code, message)) = row.unconfirmed()
+            && !self.is_confirmed(row.again, now)
+        {
+            self.enter(self.under_way(), reason(code, message), now);
+            self.again = row.again;
             return;
         }
         let state = if row.state == State::Reconnecting { self.under_way() } else { row.state };
@@ -407,7 +416,7 @@ impl Snapshot {
         };
         let (code, message) = row.reason(detail);
         self.enter(state, reason(code, message), now);
-        self.again = if row.again == Again::ToConfirm { Again::Never } else { row.again };
+        self.again = if row.unconfirmed().is_some() { Again::Never } else { row.again };
         self.appeal_token = said.appeal_token;
         self.retry_at = match row.again {
             Again::AtExpiry => Some(after(now, said.lasts.unwrap_or(UNKNOWN_BAN).max(SHORTEST_BAN))),
@@ -415,6 +424,18 @@ impl Snapshot {
             Again::Slowly => Some(after(now, SLOW_RETRY)),
             _ => None,
         };
+    }
+
+    /// Whether a word that is not believed at once was heard before. From now on it was.
+    fn is_confirmed(&mut self, again: Again, now: DateTime<Utc>) -> bool {
+        if again == Again::OnceMore {
+            // This process alone has the data. But a login of one that was killed may be handled after its successor's.
+            // The clock may have been set meanwhile, in either direction.
+            let before = self.replaced_at.replace(now);
+            return before.is_some_and(|before| (now - before).abs() < REPLACED_TWICE);
+        }
+        // Servers have been seen to say by mistake that a device is unlinked.
+        std::mem::replace(&mut self.logout_suspected, true)
     }
 
     /// On the way to WhatsApp, for the first time or again.
@@ -670,8 +691,13 @@ mod tests {
     #[test]
     fn what_a_later_process_must_know_is_the_same_for_it() {
         let locked = Said { appeal_token: Some("token".into()), ..Word::Failure(403).into() };
-        for signal in [banned(Some(101), Some(TimeDelta::hours(1))), Signal::Said(locked), said(Word::Replaced)] {
-            let before = snapshot_after([online(), signal]);
+        let twice = Signal::WasReplaced(at(0));
+        for signals in [
+            vec![banned(Some(101), Some(TimeDelta::hours(1)))],
+            vec![Signal::Said(locked)],
+            vec![twice, said(Word::Replaced)],
+        ] {
+            let before = snapshot_after(std::iter::once(online()).chain(signals));
             let hold = before.hold().unwrap();
             assert_eq!(hold.remaining(at(2)).is_some(), before.retry_at.is_some());
             let after = snapshot_after([Signal::Held(hold)]);
@@ -691,6 +717,33 @@ mod tests {
         assert_eq!((seconds(2 - 3600), seconds(2 - day)), (Some(3600), Some(3600)), "never longer than WhatsApp said");
         assert_eq!((seconds(2 + 3600), seconds(2 + day)), (Some(0), Some(0)));
         assert!(hold.is_in_force(at(2 - day)) && !hold.is_in_force(at(2 + day)));
+    }
+
+    #[test]
+    fn one_that_is_replaced_dials_once_more_and_believes_the_second_time() {
+        for word in [Word::Replaced, Word::StreamError(409)] {
+            let mut first = snapshot_after([online(), said(word), Signal::Ended]);
+            assert_eq!((first.state, first.again), (State::Reconnecting, Again::OnceMore));
+            assert_eq!(reason_of(&first), Some("replaced_unconfirmed"));
+            assert!(first.is_paired() && first.hold().is_none() && !first.stops_client());
+            first.apply(online(), at(30));
+            let replaced = |mut snapshot: Snapshot, second| {
+                snapshot.apply(said(word), at(second));
+                (snapshot.state, snapshot.again)
+            };
+            let (believed, doubted) = ((State::Replaced, Again::Never), (State::Reconnecting, Again::OnceMore));
+            assert_eq!(replaced(first.clone(), 31), believed);
+            assert_eq!(replaced(first.clone(), 600), believed, "the connection between the two does not matter");
+            assert_eq!(replaced(first.clone(), 603), doubted, "that was long ago");
+            // The next process knows when it was; the clock may have been set back meanwhile.
+            let next = snapshot_after([Signal::WasReplaced(first.replaced_at.unwrap())]);
+            assert_eq!(replaced(next.clone(), 500), believed);
+            assert_eq!(replaced(next.clone(), -500), believed);
+            assert_eq!(replaced(next, 3600), (State::Connecting, Again::OnceMore));
+            first.apply(said(word), at(99));
+            assert_eq!(reason_of(&first), Some("replaced"));
+            assert!(first.hold().is_some() && first.can_be_reopened(at(100)));
+        }
     }
 
     #[test]
@@ -743,8 +796,6 @@ mod tests {
             (said(Word::Failure(409)), State::Failed, Again::Never, true),
             (said(Word::Failure(428)), State::Failed, Again::Slowly, false),
             (said(Word::Failure(429)), State::Failed, Again::Slowly, false),
-            (said(Word::StreamError(409)), State::Replaced, Again::Never, true),
-            (said(Word::Replaced), State::Replaced, Again::Never, true),
             (Signal::StorageFailed("disk full".into()), State::Failed, Again::Soon, true),
         ] {
             let mut snapshot = snapshot_after([online(), signal]);

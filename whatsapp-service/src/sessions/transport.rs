@@ -77,8 +77,34 @@ pub enum Dial {
     Abandoned,
 }
 
-/// The client that a transport is for. It is made after its transport.
-pub type ClientCell = Arc<OnceLock<Weak<Client>>>;
+/// The client that a transport is for, which is made after it, and its connection.
+pub type ClientCell = Arc<ClientWire>;
+
+/// See [`ClientCell`].
+#[derive(Default)]
+pub struct ClientWire {
+    client: OnceLock<Weak<Client>>,
+    connection: Mutex<Option<CancellationToken>>,
+}
+
+impl ClientWire {
+    /// Names the client, once it is there.
+    pub fn is_for(&self, client: &Arc<Client>) {
+        let _ = self.client.set(Arc::downgrade(client));
+    }
+
+    /// The client, unless it is gone.
+    pub fn client(&self) -> Option<Arc<Client>> {
+        self.client.get()?.upgrade()
+    }
+
+    /// Ends the connection at once: from now on nothing is written to it.
+    pub fn cut(&self) {
+        if let Some(connection) = &*lock(&self.connection) {
+            connection.cancel();
+        }
+    }
+}
 
 /// Dials, and reports what became of it.
 pub struct WatchedTransport<F> {
@@ -122,6 +148,7 @@ impl<F: Fn(Dial) + Clone + Send + Sync + 'static> TransportFactory for WatchedTr
         // There is room for it, and it comes before what the server says.
         let _ = events.try_send(TransportEvent::Connected);
         let wire = Arc::new(Wire::default());
+        *lock(&self.client.connection) = Some(wire.closed.clone());
         tokio::spawn(read(stream, events, wire.clone(), self.client.clone()));
         let transport =
             Watched { sink: Some(sink).into(), wire, hello: AtomicUsize::new(0), report: self.report.clone() };
@@ -172,7 +199,7 @@ async fn listen(
     stream: &mut SplitStream<WebSocket>,
     events: &Sender<TransportEvent>,
     wire: &Wire,
-    client: &OnceLock<Weak<Client>>,
+    client: &ClientWire,
 ) -> DisconnectReason {
     let (mut heard, mut asked) = (Instant::now(), None::<Instant>);
     loop {
@@ -222,8 +249,8 @@ fn closed_by_server(goodbye: Option<CloseFrame>) -> DisconnectReason {
 }
 
 /// Asks the server for a word. Its answer, like anything else that it says, is heard on the wire.
-fn ask(client: &OnceLock<Weak<Client>>) {
-    if let Some(client) = client.get().and_then(Weak::upgrade) {
+fn ask(client: &ClientWire) {
+    if let Some(client) = client.client() {
         tokio::spawn(async move {
             let _ = client.execute(KeepaliveSpec::with_timeout(ANSWER_LIMIT)).await;
         });

@@ -56,6 +56,12 @@ pub enum Kind {
     MessageSecret = 20,
     /// What is kept of an incoming message beside its event, by id, chat and sender.
     Kept = 21,
+    /// A device's request for a message that it could not read, by device and id.
+    Retry = 22,
+    /// How many such requests need no answer any more, and the digest of the last of them, by device and id.
+    RetryDone = 23,
+    /// How long the messages of a chat stay, by the chat.
+    Timer = 24,
 }
 
 /// The values of one store.

@@ -4,7 +4,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::{RawValue, to_raw_value};
 use utoipa::ToSchema;
 
-use crate::media::{Kind, Parcel};
+use crate::{
+    encoding::maybe_base64_text,
+    media::{Kind, Parcel},
+};
 
 /// What a message says. It is kept as JSON: the kind's name with what it holds, `{"text":"…"}` for example.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -16,6 +19,13 @@ pub struct Content {
     /// The id of the message that it answers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reply_to: Option<String>,
+    /// The numbers of those who are mentioned in it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schema(required = false)]
+    pub mentions: Vec<String>,
+    /// What it shows of the first link in it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub link_preview: Option<LinkPreview>,
 }
 
 /// What a message is, and what it holds. The names are in the database: they never change their meaning.
@@ -69,6 +79,23 @@ pub struct Media {
     /// Where the bytes are, and how to read them: for nobody but this service.
     #[schema(ignore)]
     pub parcel: Parcel,
+}
+
+/// What a message shows of a link in it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct LinkPreview {
+    /// The link, as it stands in the text.
+    pub url: String,
+    /// What the page is called.
+    pub title: String,
+    /// What it says of itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
+    /// A small JPEG picture: for nobody but the recipient.
+    #[serde(with = "maybe_base64_text", default, skip_serializing_if = "Option::is_none")]
+    #[schema(ignore)]
+    pub thumbnail: Option<Vec<u8>>,
 }
 
 /// A place on the map.
@@ -137,7 +164,12 @@ pub struct Revoke {
 impl Content {
     /// A text and nothing else.
     pub fn text(text: impl Into<String>) -> Self {
-        Self { kind: ContentKind::Text(text.into()), reply_to: None }
+        Self::alone(ContentKind::Text(text.into()))
+    }
+
+    /// This, with nothing beside it.
+    pub fn alone(kind: ContentKind) -> Self {
+        Self { kind, reply_to: None, mentions: Vec::new(), link_preview: None }
     }
 
     /// The other message that it is about, if there is one.
@@ -184,14 +216,17 @@ impl ContentKind {
     }
 }
 
-/// What is kept, as it is shown: without what lets its reader fetch and decrypt media.
+/// What is kept, as it is shown: without what lets its reader fetch and decrypt media, and without pictures.
 pub fn shown(kept: Box<RawValue>) -> Option<Box<RawValue>> {
-    if !kept.get().contains("\"parcel\"") {
+    if !["\"parcel\"", "\"thumbnail\""].iter().any(|hidden| kept.get().contains(hidden)) {
         return Some(kept);
     }
     let mut value = serde_json::from_str::<serde_json::Value>(kept.get()).ok()?;
     if let Some(media) = value.get_mut("media").and_then(serde_json::Value::as_object_mut) {
         media.remove("parcel");
+    }
+    if let Some(preview) = value.get_mut("linkPreview").and_then(serde_json::Value::as_object_mut) {
+        preview.remove("thumbnail");
     }
     to_raw_value(&value).ok()
 }
@@ -205,13 +240,24 @@ mod tests {
     #[test]
     fn what_is_kept_is_read_back() {
         let (id, text) = ("3EB0AA".to_owned(), "Hello".to_owned());
+        let preview = LinkPreview {
+            url: "https://example.com".into(),
+            title: "A page".into(),
+            description: None,
+            thumbnail: Some(vec![1, 2]),
+        };
         let place = Location { latitude: -23.5, longitude: 180.0, name: None, address: Some("Here".into()) };
         let reply = Content { reply_to: Some(id.clone()), ..Content::text("Yes") };
-        let alone = |kind| Content { kind, reply_to: None };
+        let alone = Content::alone;
         for (content, kept) in [
             // As the first version wrote it.
             (Content::text("Hello"), json!({"text": "Hello"})),
             (reply, json!({"text": "Yes", "replyTo": "3EB0AA"})),
+            (
+                Content { mentions: vec!["5511999999999".into()], link_preview: Some(preview), ..Content::text("See") },
+                json!({"text": "See", "mentions": ["5511999999999"],
+                       "linkPreview": {"url": "https://example.com", "title": "A page", "thumbnail": "AQI="}}),
+            ),
             (
                 alone(ContentKind::Location(place)),
                 json!({"location": {"latitude": -23.5, "longitude": 180.0, "address": "Here"}}),
@@ -242,6 +288,10 @@ mod tests {
         let shown = shown(to_raw_value(&kept).unwrap()).unwrap();
         let shown: serde_json::Value = serde_json::from_str(shown.get()).unwrap();
         assert_eq!(shown, json!({"media": {"kind": "image"}, "replyTo": "3EB0AA"}));
+        let kept = json!({"text": "See", "linkPreview": {"url": "u", "title": "t", "thumbnail": "AQI="}});
+        let shown = super::shown(to_raw_value(&kept).unwrap()).unwrap();
+        let shown: serde_json::Value = serde_json::from_str(shown.get()).unwrap();
+        assert_eq!(shown, json!({"text": "See", "linkPreview": {"url": "u", "title": "t"}}));
     }
 
     #[test]

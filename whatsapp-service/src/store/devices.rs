@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use chrono::{DateTime, Utc};
-use rusqlite::{OptionalExtension, Row, params};
+use rusqlite::{Connection, OptionalExtension, Row, params};
 use serde::{Deserialize, Serialize};
 use whatsapp_rust::store::Backend;
 
@@ -30,6 +30,12 @@ pub struct Record {
     /// Why it must not dial, if WhatsApp said so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hold: Option<Hold>,
+    /// When another connection last took the session's place and that was not believed, in milliseconds since 1970.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replaced_at: Option<i64>,
+    /// Whether the session is being deleted: that goes on until it is done.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub deleting: bool,
     /// The way to WhatsApp that its owner has chosen. It holds a password.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub proxy: Option<Proxy>,
@@ -113,14 +119,11 @@ impl Store {
         self.import(tenant).await?;
         let tenant = tenant.clone();
         self.write(move |tx| {
-            let live = "SELECT key, record FROM stores WHERE tenant = ? AND state = 'live'";
-            let read = |row: &Row<'_>| Ok((row.get("key")?, read_record(row, "key", &tenant, tx.seal())?));
-            let (store, mut record) = tx.find(live, [tx.known_tenant(&tenant)?], read)?.unzip();
-            let record = record.get_or_insert_default();
-            change(record);
-            match store {
-                Some(store) => tx.put_record(store, &tenant, record),
-                None => tx.new_store(&tenant, record).map(drop),
+            let mut record = tx.live_record(&tenant)?.unwrap_or_default();
+            change(&mut record);
+            match tx.live_store(&tenant)? {
+                Some(store) => tx.put_record(store, &tenant, &record),
+                None => tx.new_store(&tenant, &record).map(drop),
             }
         })
         .await
@@ -157,6 +160,19 @@ impl Store {
         self.write(move |tx| {
             let sql = "UPDATE stores SET state = 'quarantined', at = ? WHERE tenant = ? AND state = 'live'";
             tx.execute(sql, params![millis(tx.now()), tx.known_tenant(&tenant)?]).map(drop)
+        })
+        .await
+    }
+
+    /// The same, and the next one begins with the tenant's way to WhatsApp.
+    pub async fn start_over(&self, tenant: &TenantId) -> Result<(), StoreError> {
+        self.import(tenant).await?;
+        let tenant = tenant.clone();
+        self.write(move |tx| {
+            let Some(record) = tx.live_record(&tenant)? else { return Ok(()) };
+            let sql = "UPDATE stores SET state = 'quarantined', at = ? WHERE tenant = ? AND state = 'live'";
+            tx.execute(sql, params![millis(tx.now()), tx.known_tenant(&tenant)?])?;
+            tx.new_store(&tenant, &Record { proxy: record.proxy, ..Record::default() }).map(drop)
         })
         .await
     }
@@ -206,7 +222,25 @@ impl Store {
     }
 }
 
+const LIVE: &str = "SELECT key FROM stores WHERE state = 'live' AND tenant = (SELECT key FROM tenants WHERE name = ?)";
+
+/// The store of a tenant's device, if it has one that is in use.
+pub fn read_live_store(connection: &Connection, tenant: &TenantId) -> rusqlite::Result<Option<i64>> {
+    connection.prepare_cached(LIVE)?.query_row([tenant.as_str()], |row| row.get(0)).optional()
+}
+
 impl Tx<'_> {
+    /// The store of a tenant's device, if it has one that is in use.
+    pub fn live_store(&self, tenant: &TenantId) -> rusqlite::Result<Option<i64>> {
+        self.find(LIVE, [tenant.as_str()], |row| row.get(0))
+    }
+
+    /// What is known of the session of a tenant with a device.
+    fn live_record(&self, tenant: &TenantId) -> rusqlite::Result<Option<Record>> {
+        let live = "SELECT key, record FROM stores WHERE tenant = ? AND state = 'live'";
+        self.find(live, [self.tenant(tenant)?], |row| read_record(row, "key", tenant, self.seal()))
+    }
+
     /// Begins a store for a tenant that has none, and returns its key.
     pub fn new_store(&self, tenant: &TenantId, record: &Record) -> rusqlite::Result<i64> {
         let sql = "INSERT INTO stores (tenant, state, at, record) VALUES (?, 'live', ?, x'')";

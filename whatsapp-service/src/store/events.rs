@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 use utoipa::ToSchema;
 
 use super::{
-    Kept, Part, Position, Room, Store, StoreError,
+    ChatTimer, Kept, Part, Position, Room, Store, StoreError,
     news::Told,
     parts::{Rows, gather},
     seal::{DATA, Seal},
@@ -22,9 +22,15 @@ pub enum EventKind {
     /// A message came in.
     #[serde(rename = "message.received")]
     MessageReceived,
+    /// A message came in that can't be read yet, and may never be.
+    #[serde(rename = "message.placeholder")]
+    MessagePlaceholder,
     /// A message that was sent from here has come further.
     #[serde(rename = "message.status")]
     MessageStatus,
+    /// Somebody called, and nobody answered.
+    #[serde(rename = "call.missed")]
+    CallMissed,
     /// The session is in another state.
     #[serde(rename = "session.state")]
     SessionState,
@@ -32,13 +38,16 @@ pub enum EventKind {
 
 impl EventKind {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::MessageReceived, Self::MessageStatus, Self::SessionState];
+    pub const ALL: [Self; 5] =
+        [Self::MessageReceived, Self::MessagePlaceholder, Self::MessageStatus, Self::CallMissed, Self::SessionState];
 
     /// The word as it stands in events.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::MessageReceived => "message.received",
+            Self::MessagePlaceholder => "message.placeholder",
             Self::MessageStatus => "message.status",
+            Self::CallMissed => "call.missed",
             Self::SessionState => "session.state",
         }
     }
@@ -80,6 +89,8 @@ pub struct Received {
     pub own: bool,
     /// What is kept of it beside that, and until when.
     pub kept: Option<(Kept, DateTime<Utc>)>,
+    /// How long the messages of its chat stay, if it says so.
+    pub timer: Option<ChatTimer>,
 }
 
 impl Store {
@@ -88,10 +99,13 @@ impl Store {
         let tenant = tenant.clone();
         self.write(move |tx| {
             let (key, now) = (tx.tenant(&tenant)?, tx.now());
-            for Received { identity, data, own, kept } in messages {
+            for Received { identity, data, own, kept, timer } in messages {
                 let sql = "INSERT INTO received (tenant, message, at) VALUES (?, ?, ?) \
                            ON CONFLICT DO UPDATE SET asked = NULL WHERE asked IS NOT NULL";
                 let is_new = tx.execute(sql, params![key, digest(&identity), millis(now)])? == 1;
+                if let Some(timer) = timer.filter(|_| is_new) {
+                    tx.learn_timer(&tenant, &timer)?;
+                }
                 let Some(mut data) = data.filter(|_| is_new) else { continue };
                 let [.., id] = &identity;
                 let sent = "SELECT 1 FROM messages WHERE tenant = ? AND id = ?";
@@ -108,6 +122,30 @@ impl Store {
                 let sequence = tx.append(&tenant, EventKind::MessageReceived, &data)?;
                 let sql = "UPDATE received SET id = ?, sequence = ? WHERE tenant = ? AND message = ?";
                 tx.execute(sql, params![id, sequence, key, digest(&identity)])?;
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    /// Puts something into the log that is told once, however often WhatsApp says it. A message that can't be read yet is
+    /// told again when it can.
+    pub async fn told_once(
+        &self,
+        tenant: &TenantId,
+        identity: [String; 3],
+        kind: EventKind,
+        data: serde_json::Value,
+    ) -> Result<(), StoreError> {
+        let tenant = tenant.clone();
+        // It is not in the log itself, and may be asked for.
+        let asked = (kind == EventKind::MessagePlaceholder).then_some(0);
+        self.write(move |tx| {
+            let sql = "INSERT INTO received (tenant, message, at, asked) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING";
+            let is_new =
+                tx.execute(sql, params![tx.tenant(&tenant)?, digest(&identity), millis(tx.now()), asked])? == 1;
+            if is_new {
+                tx.append(&tenant, kind, &data)?;
             }
             Ok(())
         })

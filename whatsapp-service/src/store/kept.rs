@@ -3,13 +3,13 @@
 //! It holds keys, and so it is no part of an event. It is kept as long as events are, and goes with the device.
 
 use chrono::{DateTime, Utc};
-use rusqlite::{Connection, OptionalExtension};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::{
     Store, StoreError,
     cells::{Cells, Kind, decode, encode, name, prefix},
+    read_live_store,
     tx::{Tx, millis},
 };
 use crate::{
@@ -111,7 +111,7 @@ impl Store {
     pub async fn kept(&self, tenant: &TenantId, id: &str) -> Result<Vec<Kept>, StoreError> {
         let (tenant, seal, prefix) = (tenant.clone(), self.seal.clone(), prefix(&[id]));
         self.read(move |connection| {
-            let Some(store) = live_store(connection, &tenant)? else { return Ok(Vec::new()) };
+            let Some(store) = read_live_store(connection, &tenant)? else { return Ok(Vec::new()) };
             let found = Cells::of(connection, &seal, store).all(Kind::Kept, &prefix)?;
             let mut kept = found.iter().map(|(_, value)| decode(value)).collect::<rusqlite::Result<Vec<Kept>>>()?;
             kept.sort_by_key(|kept| kept.at);
@@ -124,7 +124,7 @@ impl Store {
     pub async fn moved(&self, tenant: &TenantId, kept: &Kept, path: String) -> Result<(), StoreError> {
         let (tenant, name) = (tenant.clone(), kept.name());
         self.write(move |tx| {
-            let Some(store) = tx.live(&tenant)? else { return Ok(()) };
+            let Some(store) = tx.live_store(&tenant)? else { return Ok(()) };
             let cells = tx.cells(store)?;
             let Some((value, until)) = cells.get_until(Kind::Kept, &name)? else { return Ok(()) };
             let mut kept: Kept = decode(&value)?;
@@ -141,20 +141,10 @@ impl Tx<'_> {
     /// Keeps this until then, and says whether something is kept under the same id already. A tenant whose device is
     /// gone keeps nothing.
     pub fn keep(&self, tenant: &TenantId, kept: &Kept, until: DateTime<Utc>) -> rusqlite::Result<bool> {
-        let Some(store) = self.live(tenant)? else { return Ok(false) };
+        let Some(store) = self.live_store(tenant)? else { return Ok(false) };
         let cells = self.cells(store)?;
         let shares_id = cells.has_any(Kind::Kept, &prefix(&[&kept.id]))?;
         cells.put_until(Kind::Kept, &kept.name(), &encode(kept)?, Some(millis(until)))?;
         Ok(shares_id)
     }
-
-    fn live(&self, tenant: &TenantId) -> rusqlite::Result<Option<i64>> {
-        self.find(LIVE, [tenant.as_str()], |row| row.get(0))
-    }
-}
-
-const LIVE: &str = "SELECT key FROM stores WHERE state = 'live' AND tenant = (SELECT key FROM tenants WHERE name = ?)";
-
-fn live_store(connection: &Connection, tenant: &TenantId) -> rusqlite::Result<Option<i64>> {
-    connection.prepare_cached(LIVE)?.query_row([tenant.as_str()], |row| row.get(0)).optional()
 }

@@ -15,7 +15,7 @@ use super::{
     seal::{CONTENT, FINGERPRINT, Seal},
     tx::{Tx, maybe_time, millis, tenant_name, time},
 };
-use crate::{clock, tenant::TenantId};
+use crate::{clock, sessions::Recipient, tenant::TenantId};
 
 /// How far a message has come. It only ever moves on, in this order: a proof that it arrived counts for more than a
 /// refusal, as the one may be about its first copy and the other about a repetition.
@@ -34,11 +34,14 @@ pub enum MessageStatus {
     Delivered,
     /// The recipient has seen it.
     Read,
+    /// The recipient has listened to it: a voice note.
+    Played,
 }
 
 impl MessageStatus {
     /// All of them.
-    pub const ALL: [Self; 6] = [Self::Queued, Self::Unknown, Self::Failed, Self::Sent, Self::Delivered, Self::Read];
+    pub const ALL: [Self; 7] =
+        [Self::Queued, Self::Unknown, Self::Failed, Self::Sent, Self::Delivered, Self::Read, Self::Played];
 
     /// The word as it stands in answers.
     pub fn as_str(self) -> &'static str {
@@ -49,6 +52,7 @@ impl MessageStatus {
             Self::Sent => "sent",
             Self::Delivered => "delivered",
             Self::Read => "read",
+            Self::Played => "played",
         }
     }
 
@@ -80,10 +84,19 @@ pub struct Failure {
 impl Failure {
     /// It left, but no device of the recipient can read it.
     pub const UNREACHABLE: &str = "recipient_unreachable";
+    /// It is with a device of the recipient, which can't read it.
+    pub const UNDECRYPTABLE: &str = "recipient_could_not_decrypt";
+    /// WhatsApp does not take it for this recipient from this account; for others it does.
+    pub const RECIPIENT_RESTRICTED: &str = "recipient_restricted";
+    /// WhatsApp takes nothing from this account for people who have not written to it.
+    pub const ACCOUNT_RESTRICTED: &str = "account_restricted";
     /// All codes.
-    pub const CODES: [&str; 8] = [
+    pub const CODES: [&str; 11] = [
         "recipient_not_on_whatsapp",
         Self::UNREACHABLE,
+        Self::UNDECRYPTABLE,
+        Self::RECIPIENT_RESTRICTED,
+        Self::ACCOUNT_RESTRICTED,
         "message_rejected",
         "expired",
         "cancelled",
@@ -161,6 +174,9 @@ pub struct Message {
     /// When it was known that the recipient has seen it.
     #[serde(skip_serializing_if = "Option::is_none", serialize_with = "clock::serialize_option")]
     pub read_at: Option<DateTime<Utc>>,
+    /// When it was known that the recipient has listened to it.
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "clock::serialize_option")]
+    pub played_at: Option<DateTime<Utc>>,
     /// When it failed.
     #[serde(skip_serializing_if = "Option::is_none", serialize_with = "clock::serialize_option")]
     pub failed_at: Option<DateTime<Utc>>,
@@ -182,7 +198,7 @@ impl Message {
 
     /// The time of what happens to it now: never before what has happened already, whatever the clock says.
     fn next_time(&self, now: DateTime<Utc>) -> DateTime<Utc> {
-        let times = [self.unknown_at, self.sent_at, self.delivered_at, self.read_at, self.failed_at];
+        let times = [self.unknown_at, self.sent_at, self.delivered_at, self.read_at, self.played_at, self.failed_at];
         times.into_iter().flatten().fold(now.max(self.accepted_at), DateTime::max)
     }
 
@@ -261,6 +277,28 @@ pub struct Pending {
     pub media: Option<String>,
 }
 
+/// The device that something comes from, under the names of its owner.
+#[derive(Clone, Debug, Default)]
+pub struct Author {
+    /// WhatsApp's address of the device.
+    pub device: String,
+    /// The owner: WhatsApp's addresses by phone number and by LID, as far as they are known.
+    pub names: Vec<String>,
+}
+
+impl Author {
+    /// Whether the message was handed to the wire, and to this one: only then there is something to say about it.
+    pub fn is_recipient_of(&self, message: &Message) -> bool {
+        message.tried && self.names.iter().any(|name| is_with(message, name))
+    }
+}
+
+/// Whether a message was written to the one with this address.
+pub fn is_with(message: &Message, name: &str) -> bool {
+    let Some(number) = name.strip_suffix("@s.whatsapp.net") else { return false };
+    number == message.number || Recipient::parse(&message.recipient).is_ok_and(|recipient| recipient.may_be(number))
+}
+
 /// Which messages to list.
 #[derive(Clone, Debug, Default)]
 pub struct Filter {
@@ -279,7 +317,7 @@ pub struct Filter {
 }
 
 const COLUMNS: &str = "row, id, kind, recipient, number, account, content, reference, status, pending, tried, attempts, accepted_at, \
-                       expires_at, unknown_at, sent_at, server_at, delivered_at, read_at, failed_at, code, reason, \
+                       expires_at, unknown_at, sent_at, server_at, delivered_at, read_at, played_at, failed_at, code, reason, \
                        retryable, whatsapp_code";
 
 impl Store {
@@ -312,7 +350,7 @@ impl Store {
             let claimed = tx.claimed(row, claimed.map(Box::new))?;
             // Its deadline has passed, and an earlier attempt broke off before it could say what came of it.
             if matches!(claimed, Claimed::Never) && tx.find(lost, [row], |_| Ok(()))?.is_some() {
-                tx.advance(&tenant, Of::Row(row), MessageStatus::Unknown, |_| {})?;
+                tx.advance_to(&tenant, &Of::Row(row), MessageStatus::Unknown, |_| {})?;
             }
             Ok(claimed)
         })
@@ -336,7 +374,7 @@ impl Store {
         self.write(move |tx| {
             tx.execute("UPDATE messages SET tried = (status <> 'queued' OR ?2) WHERE row = ?1", params![row, left])?;
             if left {
-                tx.advance(&tenant, Of::Row(row), MessageStatus::Unknown, |_| {})?;
+                tx.advance_to(&tenant, &Of::Row(row), MessageStatus::Unknown, |_| {})?;
             }
             let pending = tx.find("SELECT pending FROM messages WHERE row = ?", [row], |row| row.get(0))?;
             Ok(pending.unwrap_or_default())
@@ -354,7 +392,7 @@ impl Store {
     ) -> Result<bool, StoreError> {
         let (tenant, id) = (tenant.clone(), id.to_owned());
         self.write(move |tx| {
-            let settled = tx.advance(&tenant, Of::Id(&id), MessageStatus::Sent, |message| {
+            let settled = tx.advance_to(&tenant, &Of::Id(&id), MessageStatus::Sent, |message| {
                 message.server_at = Some(at);
                 if let Some(number) = number {
                     message.number = number;
@@ -380,19 +418,25 @@ impl Store {
         })
     }
 
-    /// The recipient has the messages, or has read them. Says for which recipients something was still to be done.
+    /// `author` has the messages, or has read them: those that were sent to them. Says for which recipients something was
+    /// still to be done.
     pub async fn receipt(
         &self,
         tenant: &TenantId,
+        author: Author,
         ids: Vec<String>,
         status: MessageStatus,
     ) -> Result<Vec<String>, StoreError> {
         let tenant = tenant.clone();
         self.write(move |tx| {
             let mut settled = Vec::new();
-            for id in ids {
-                settled.extend(tx.advance(&tenant, Of::Id(&id), status, |_| {})?);
+            for id in &ids {
+                let message = tx.message(&tenant, &Of::Id(id))?;
+                if let Some(message) = message.filter(|message| author.is_recipient_of(message)) {
+                    settled.extend(tx.advance(&tenant, message, status, |_| {})?);
+                }
             }
+            tx.close_retries(&tenant, &author.device, &ids)?;
             Ok(settled)
         })
         .await
@@ -408,7 +452,7 @@ impl Store {
     ) -> Result<(), StoreError> {
         let (tenant, id) = (tenant.clone(), id.to_owned());
         self.write(move |tx| {
-            tx.advance(&tenant, Of::Id(&id), MessageStatus::Failed, |message| {
+            tx.advance_to(&tenant, &Of::Id(&id), MessageStatus::Failed, |message| {
                 message.failure = Some(failure);
                 if let Some(number) = number {
                     message.number = number;
@@ -523,7 +567,7 @@ impl Store {
             let sql = "SELECT tenants.name AS tenant, recipient, row, media FROM messages INDEXED BY messages_pending \
                        JOIN tenants ON key = tenant WHERE pending = 1 AND tried = 1 AND status = 'queued' ORDER BY row";
             for Pending { tenant, row, .. } in tx.all(sql, (), pending)? {
-                tx.advance(&tenant, Of::Row(row), MessageStatus::Unknown, |_| {})?;
+                tx.advance_to(&tenant, &Of::Row(row), MessageStatus::Unknown, |_| {})?;
             }
             let sql = "SELECT tenants.name AS tenant, recipient, row, media FROM messages INDEXED BY messages_pending \
                        JOIN tenants ON key = tenant WHERE pending = 1 ORDER BY row";
@@ -646,8 +690,10 @@ const LONGEST: TimeDelta = TimeDelta::days(7);
 const AHEAD: TimeDelta = TimeDelta::days(1);
 
 /// Which message.
-enum Of<'a> {
+pub enum Of<'a> {
+    /// By its place in the order of acceptance.
     Row(i64),
+    /// By its id, of a tenant's.
     Id(&'a str),
 }
 
@@ -732,33 +778,47 @@ impl Tx<'_> {
             server_at: None,
             delivered_at: None,
             read_at: None,
+            played_at: None,
             failed_at: None,
             failure: None,
             content: Some(content),
         })))
     }
 
-    fn message(&self, tenant: &TenantId, of: &Of<'_>) -> rusqlite::Result<Option<Message>> {
+    /// A tenant's message.
+    pub fn message(&self, tenant: &TenantId, of: &Of<'_>) -> rusqlite::Result<Option<Message>> {
         let read = |row: &Row<'_>| read(row, tenant, self.seal());
         match of {
             Of::Row(row) => self.find(&format!("SELECT {COLUMNS} FROM messages WHERE row = ?"), [row], read),
             Of::Id(id) => {
                 let sql = format!("SELECT {COLUMNS} FROM messages WHERE tenant = ? AND id = ?");
-                self.find(&sql, params![self.tenant(tenant)?, id], read)
+                self.find(&sql, params![self.known_tenant(tenant)?, id], read)
             }
+        }
+    }
+
+    fn advance_to(
+        &mut self,
+        tenant: &TenantId,
+        of: &Of<'_>,
+        status: MessageStatus,
+        change: impl FnOnce(&mut Message),
+    ) -> rusqlite::Result<Option<String>> {
+        match self.message(tenant, of)? {
+            Some(message) => self.advance(tenant, message, status, change),
+            None => Ok(None),
         }
     }
 
     /// Moves a message on, unless it is there already or further, and puts that into the event log. Returns the
     /// recipient if there was still something to do for the message before.
-    fn advance(
+    pub fn advance(
         &mut self,
         tenant: &TenantId,
-        of: Of<'_>,
+        mut message: Message,
         status: MessageStatus,
         change: impl FnOnce(&mut Message),
     ) -> rusqlite::Result<Option<String>> {
-        let Some(mut message) = self.message(tenant, &of)? else { return Ok(None) };
         let (was_pending, at) = (message.pending, message.next_time(self.now()));
         // The server acknowledges also what was encrypted for nobody.
         let proves_nothing = status == MessageStatus::Sent
@@ -776,7 +836,7 @@ impl Tx<'_> {
         }
         // What is further implies what is before it, and whoever follows the events sees every step.
         (message.failure, message.pending) = (None, false);
-        for step in [MessageStatus::Sent, MessageStatus::Delivered, MessageStatus::Read] {
+        for step in [MessageStatus::Sent, MessageStatus::Delivered, MessageStatus::Read, MessageStatus::Played] {
             if step <= message.status || step > status {
                 continue;
             }
@@ -784,6 +844,7 @@ impl Tx<'_> {
             match step {
                 MessageStatus::Delivered => message.delivered_at = Some(at),
                 MessageStatus::Read => message.read_at = Some(at),
+                MessageStatus::Played => message.played_at = Some(at),
                 _ => message.sent_at = Some(at),
             }
             self.save(tenant, &message)?;
@@ -813,11 +874,12 @@ impl Tx<'_> {
         self.save(tenant, &message)
     }
 
-    fn save(&mut self, tenant: &TenantId, message: &Message) -> rusqlite::Result<()> {
+    /// Writes a message down as it is now, and puts that into the event log.
+    pub fn save(&mut self, tenant: &TenantId, message: &Message) -> rusqlite::Result<()> {
         let failure = message.failure.as_ref();
         self.execute(
             "UPDATE messages SET number = ?, status = ?, pending = ?, attempts = ?, unknown_at = ?, sent_at = ?, \
-             server_at = ?, delivered_at = ?, read_at = ?, failed_at = ?, code = ?, reason = ?, retryable = ?, \
+             server_at = ?, delivered_at = ?, read_at = ?, played_at = ?, failed_at = ?, code = ?, reason = ?, retryable = ?, \
              whatsapp_code = ?, content = CASE WHEN ? THEN content END WHERE row = ?",
             params![
                 message.number,
@@ -829,6 +891,7 @@ impl Tx<'_> {
                 message.server_at.map(millis),
                 message.delivered_at.map(millis),
                 message.read_at.map(millis),
+                message.played_at.map(millis),
                 message.failed_at.map(millis),
                 failure.map(|failure| &failure.code),
                 failure.map(|failure| &failure.reason),
@@ -915,6 +978,7 @@ fn read(row: &Row<'_>, tenant: &TenantId, seal: &Seal) -> rusqlite::Result<Messa
         server_at: maybe_time(row, "server_at")?,
         delivered_at: maybe_time(row, "delivered_at")?,
         read_at: maybe_time(row, "read_at")?,
+        played_at: maybe_time(row, "played_at")?,
         failed_at: maybe_time(row, "failed_at")?,
         failure,
         content: content.and_then(|text| RawValue::from_string(text).ok()),

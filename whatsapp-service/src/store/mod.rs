@@ -20,10 +20,12 @@ mod parts;
 mod read;
 mod referred;
 mod rekey;
+mod retries;
 mod schema;
 mod seal;
 #[cfg(test)]
 mod tests;
+mod timers;
 mod tx;
 mod webhooks;
 mod writer;
@@ -40,22 +42,26 @@ use tokio_util::sync::CancellationToken;
 pub use self::tx::Rules;
 pub use self::{
     backend::Owner,
-    content::{Contact, Content, ContentKind, Edit, Location, Media, Reaction, Revoke},
+    content::{Contact, Content, ContentKind, Edit, LinkPreview, Location, Media, Reaction, Revoke},
     data_dir::{DataDir, create_private_dir, io_error},
     devices::{Hold, Linked, Record},
     events::{Event, EventKind, Received},
     figures::Figures,
     kept::{Kept, KeptFor, MediaSource, PollKey},
     legacy::DamagedFolder,
-    messages::{Accepted, Claimed, Draft, Failure, Filter, Idempotency, KINDS, Message, MessageStatus, Pending},
+    messages::{
+        Accepted, Author, Claimed, Draft, Failure, Filter, Idempotency, KINDS, Message, MessageStatus, Pending, is_with,
+    },
     news::{Waiting, Watch},
     parts::{Part, Position, Rest, Room},
     referred::{Logged, Referred},
     rekey::rekey,
+    retries::{Noted, RetryRequest},
     seal::{InvalidKey, Seal, WrongKey},
+    timers::{ChatTimer, Timer},
     webhooks::{Delivery, DeliveryState, Webhook, WebhookSummary},
 };
-use self::{files::Files, mark::Mark, news::News, read::Readers, tx::Tx, writer::Writer};
+use self::{devices::read_live_store, files::Files, mark::Mark, news::News, read::Readers, tx::Tx, writer::Writer};
 use crate::clock::Clock;
 
 /// Why something on disk can't be used.

@@ -1,6 +1,6 @@
 //! Messages that others refer to: those that are answered, reacted to, changed, taken back, or marked as read.
 
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, params};
 use serde::Deserialize;
 
 use super::{
@@ -8,6 +8,7 @@ use super::{
     cells::{Cells, Kind, name},
     events::event,
     messages::{self, Message},
+    read_live_store,
     seal::Seal,
 };
 use crate::tenant::TenantId;
@@ -62,12 +63,7 @@ impl Store {
     ) -> Result<Option<Vec<u8>>, StoreError> {
         let (tenant, id, seal) = (tenant.clone(), id.to_owned(), self.seal.clone());
         self.read(move |connection| {
-            let sql =
-                "SELECT key FROM stores WHERE state = 'live' AND tenant = (SELECT key FROM tenants WHERE name = ?)";
-            let mut statement = connection.prepare_cached(sql)?;
-            let Some(store) = statement.query_row([tenant.as_str()], |row| row.get(0)).optional()? else {
-                return Ok(None);
-            };
+            let Some(store) = read_live_store(connection, &tenant)? else { return Ok(None) };
             let cells = Cells::of(connection, &seal, store);
             for chat in &chats {
                 if let Some(message) = cells.get(Kind::Sent, &name(&[chat, &id]))? {

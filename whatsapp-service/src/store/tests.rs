@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use chrono::{TimeDelta, Utc};
 use tempfile::TempDir;
+use whatsapp_rust::async_trait;
 
 use super::*;
 use crate::tenant::TenantId;
@@ -74,6 +75,31 @@ async fn fate(store: &Store, tenant: &TenantId, id: &str) -> Message {
     store.message(tenant, id).await.unwrap().unwrap()
 }
 
+/// Nobody runs the device.
+struct Nobody;
+
+#[async_trait]
+impl Owner for Nobody {
+    async fn recall(&self, _: [String; 3]) -> bool {
+        false
+    }
+
+    async fn linking(&self) {}
+
+    fn damaged(&self, why: &str) {
+        panic!("{why}");
+    }
+}
+
+fn by(names: &[&str]) -> Author {
+    Author { device: "7@lid".into(), names: names.iter().map(|&name| name.to_owned()).collect() }
+}
+
+/// The one whom drafts are for.
+fn recipient() -> Author {
+    by(&["7@lid", "5511888888888@s.whatsapp.net"])
+}
+
 fn failure() -> Failure {
     Failure::new("because", "Because.", true)
 }
@@ -102,6 +128,106 @@ async fn what_was_accepted_is_there_after_a_crash_and_with_the_next_process() {
 }
 
 #[tokio::test]
+async fn a_receipt_counts_from_the_recipient_for_what_has_left() {
+    use MessageStatus::{Delivered, Failed, Queued, Read, Unknown};
+    let folder = TempDir::new().unwrap();
+    let (store, acme) = (open(&folder), tenant("acme"));
+    let status = async |id: &str| fate(&store, &acme, id).await.status;
+    accept(&store, &acme, "queued").await;
+    let unknown = accept(&store, &acme, "unknown").await.row;
+    store.put_back(&acme, unknown, true).await.unwrap();
+    let rejected = accept(&store, &acme, "rejected").await.row;
+    store.claim(&acme, rejected).await.unwrap();
+    store.failed(&acme, "rejected", failure(), None).await.unwrap();
+    let all = || ["queued", "unknown", "rejected"].map(str::to_owned).to_vec();
+    for stranger in [&["5511777777777@s.whatsapp.net", "100@lid"][..], &["5511888888888@lid"], &[]] {
+        assert!(store.receipt(&acme, by(stranger), all(), Read).await.unwrap().is_empty(), "{stranger:?}");
+        assert_eq!(
+            [status("queued").await, status("unknown").await, status("rejected").await],
+            [Queued, Unknown, Failed]
+        );
+    }
+    // The recipient can't have what never left.
+    let settled = store.receipt(&acme, recipient(), all(), Delivered).await.unwrap();
+    assert_eq!(settled, ["5511888888888"], "nothing more is to be done for the one that was unknown");
+    assert_eq!(
+        [status("queued").await, status("unknown").await, status("rejected").await],
+        [Queued, Delivered, Delivered]
+    );
+    // A Brazilian number may be known without its ninth digit.
+    let other = Draft { recipient: "5511988888888".into(), ..draft("other form", None) };
+    let Accepted::New(again) = store.accept(&acme, vec![other], 1).await.unwrap().remove(0) else { panic!() };
+    store.claim(&acme, again.row).await.unwrap();
+    store.receipt(&acme, by(&["551188888888@s.whatsapp.net"]), vec!["other form".into()], Delivered).await.unwrap();
+    assert_eq!(status("other form").await, Delivered);
+}
+
+#[tokio::test]
+async fn a_retry_receipt_is_kept_until_it_is_answered_and_not_answered_twice() {
+    let folder = TempDir::new().unwrap();
+    let (store, acme) = (Arc::new(open(&folder)), tenant("acme"));
+    let device = store.device(&acme, Arc::new(Nobody)).await.unwrap();
+    let request = |count: u8| RetryRequest {
+        device: "7@lid".into(),
+        id: "A".into(),
+        chat: "7@lid".into(),
+        count,
+        receipt: vec![count],
+        keys_used: false,
+        ack_owed: false,
+        attempts: 0,
+    };
+    let chats = || ["7@lid", "5511888888888@s.whatsapp.net"].map(str::to_owned).to_vec();
+    let row = accept(&store, &acme, "A").await.row;
+    let note = async |count| store.note_retry(&acme, request(count), recipient(), chats()).await.unwrap();
+    assert_eq!(note(1).await, Noted::NoMessage, "it was never sent");
+    store.claim(&acme, row).await.unwrap();
+    store.put_back(&acme, row, true).await.unwrap();
+    device.store_sent_message("5511888888888@s.whatsapp.net", "A", b"text").await.unwrap();
+    assert_eq!(note(1).await, Noted::Open(Some("5511888888888".into())), "the server must have taken it");
+    assert_eq!(fate(&store, &acme, "A").await.status, MessageStatus::Sent);
+    assert_eq!(note(1).await, Noted::Open(None), "it was handed over again before it was answered");
+    let open = async || store.open_retries(&acme).await.unwrap();
+    assert_eq!(open().await, [("7@lid".to_owned(), "A".to_owned())]);
+    let first = store.open_retry(&acme, "7@lid", "A").await.unwrap().expect("it is open");
+    assert!(first.ack_owed, "the acknowledgement of the first copy may yet come");
+    // What is known of an earlier receipt changes nothing of a later one.
+    assert_eq!(note(2).await, Noted::Open(None));
+    store.close_retry(&acme, first).await.unwrap();
+    assert_eq!(open().await.len(), 1);
+    let second = store.open_retry(&acme, "7@lid", "A").await.unwrap().expect("it is open");
+    assert_eq!((second.count, second.ack_owed), (2, false));
+    store.update_retry(&acme, RetryRequest { attempts: 1, ..second.clone() }).await.unwrap();
+    store.close_retry(&acme, second).await.unwrap();
+    assert!(open().await.is_empty() && store.open_retry(&acme, "7@lid", "A").await.unwrap().is_none());
+    assert_eq!(note(2).await, Noted::Answered);
+    // The device itself says that it has the message.
+    note(3).await;
+    store.receipt(&acme, by(&["7@lid"]), vec!["A".into()], MessageStatus::Delivered).await.unwrap();
+    assert_eq!(open().await.len(), 0);
+    assert_eq!(fate(&store, &acme, "A").await.status, MessageStatus::Sent, "whose device it is was not known");
+    // What can't be answered is told, of what was sent to this one, until it can be read after all.
+    note(4).await;
+    let fourth = store.open_retry(&acme, "7@lid", "A").await.unwrap().expect("it is open");
+    store.give_up_retry(&acme, fourth, by(&["5511777777777@s.whatsapp.net"]), failure()).await.unwrap();
+    assert!(fate(&store, &acme, "A").await.failure.is_none());
+    store.unreadable(&acme, "A", recipient(), failure()).await.unwrap();
+    store.unreadable(&acme, "A", recipient(), failure()).await.unwrap();
+    let told = fate(&store, &acme, "A").await;
+    assert_eq!((told.status, told.failure), (MessageStatus::Sent, Some(failure())));
+    store.receipt(&acme, recipient(), vec!["A".into()], MessageStatus::Delivered).await.unwrap();
+    assert!(fate(&store, &acme, "A").await.failure.is_none());
+    let told = store.log(&acme, 0, 10).await.unwrap().len();
+    assert_eq!(told, 4, "unknown, sent, sent but not to be read, delivered");
+    // Nobody is sent a message again for ever.
+    for count in 5..=13 {
+        assert_eq!(note(count).await, Noted::Open(None), "{count}");
+        store.receipt(&acme, recipient(), vec!["A".into()], MessageStatus::Delivered).await.unwrap();
+    }
+    assert_eq!(note(14).await, Noted::Answered);
+}
+
+#[tokio::test]
 async fn a_message_only_moves_on() {
     use MessageStatus::{Delivered, Failed, Read, Sent, Unknown};
     let folder = TempDir::new().unwrap();
@@ -112,13 +238,13 @@ async fn a_message_only_moves_on() {
     store.failed(&acme, "A", failure(), None).await.unwrap();
     assert_eq!(fate(&store, &acme, "A").await.status, Failed);
     // A proof that it arrived counts for more than a refusal of its repetition.
-    store.receipt(&acme, vec!["A".into()], Delivered).await.unwrap();
+    store.receipt(&acme, recipient(), vec!["A".into()], Delivered).await.unwrap();
     let delivered = fate(&store, &acme, "A").await;
     assert!(delivered.status == Delivered && delivered.failure.is_none() && delivered.sent_at.is_some());
     assert!(!store.sent(&acme, "A", Utc::now(), None).await.unwrap(), "nothing was to be done any more");
     store.failed(&acme, "A", failure(), None).await.unwrap();
-    store.receipt(&acme, vec!["A".into(), "nobody's".into()], Read).await.unwrap();
-    store.receipt(&acme, vec!["A".into()], Delivered).await.unwrap();
+    store.receipt(&acme, recipient(), vec!["A".into(), "nobody's".into()], Read).await.unwrap();
+    store.receipt(&acme, recipient(), vec!["A".into()], Delivered).await.unwrap();
     let read = fate(&store, &acme, "A").await;
     assert_eq!((read.status, read.delivered_at), (Read, delivered.delivered_at));
     let told: Vec<_> = store
@@ -331,8 +457,8 @@ async fn what_opens_the_files_of_two_senders_with_one_id_is_told_apart_and_forgo
         Received {
             identity: ["chat".into(), sender.into(), "same".into()],
             data: Some(serde_json::json!({"mediaUrl": "/messages/same/media"})),
-            own: false,
             kept: Some((kept, until)),
+            ..Received::default()
         }
     };
     // Whichever name comes first in the alphabet: the order is that of their coming.
@@ -475,8 +601,8 @@ async fn messages_are_found_by_their_ids_with_what_they_say() {
     let (store, acme, other) = (open(&folder), tenant("acme"), tenant("other"));
     let row = accept(&store, &acme, "A").await.row;
     let place = Content {
-        kind: ContentKind::Location(Location { latitude: 1.5, longitude: 2.5, name: None, address: None }),
         reply_to: Some("A".into()),
+        ..Content::alone(ContentKind::Location(Location { latitude: 1.5, longitude: 2.5, name: None, address: None }))
     };
     store.accept(&acme, vec![Draft { content: place, ..draft("B", None) }], 1).await.unwrap();
     let from_bruno = |id: &str, data: Option<serde_json::Value>| {
@@ -516,4 +642,64 @@ async fn messages_are_found_by_their_ids_with_what_they_say() {
     // It is forgotten with its event.
     while store.forget_events(Utc::now() + TimeDelta::seconds(1)).await.unwrap() {}
     assert!(store.referred(&acme, "C").await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_timer_is_kept_with_the_device_and_the_newest_counts() {
+    let folder = TempDir::new().unwrap();
+    let (store, acme) = (open(&folder), tenant("acme"));
+    let says = |seconds: u32, set_at: i64| {
+        let timer = Timer { seconds, set_at };
+        let chats = vec!["1@lid".to_owned(), "5511888888888@s.whatsapp.net".to_owned()];
+        let identity = ["1@lid".into(), "1@lid".into(), format!("{seconds} {set_at}")];
+        vec![Received { identity, timer: Some(ChatTimer { chats, timer }), ..Received::default() }]
+    };
+    let known = async |chat: &str| store.timer(&acme, vec![chat.into()]).await.unwrap().map(|timer| timer.seconds);
+    store.received(&acme, says(5, 1)).await.unwrap();
+    assert_eq!((known("1@lid").await, store.has_timers(&acme).await.unwrap()), (None, false), "no device, no timers");
+    let name = acme.clone();
+    store.write(move |tx| tx.new_store(&name, &Record::default())).await.unwrap();
+    for (seconds, set_at, expected) in
+        [(86_400, 10, 86_400), (604_800, 9, 86_400), (604_800, 10, 604_800), (0, 11, 0), (7, 0, 0)]
+    {
+        store.received(&acme, says(seconds, set_at)).await.unwrap();
+        for chat in ["1@lid", "5511888888888@s.whatsapp.net"] {
+            assert_eq!(known(chat).await, Some(expected), "{seconds} at {set_at}");
+        }
+    }
+    assert_eq!((known("2@lid").await, store.has_timers(&acme).await.unwrap()), (None, true));
+    let first_known = store.timer(&acme, vec!["2@lid".into(), "1@lid".into()]).await.unwrap();
+    assert_eq!(first_known, Some(Timer { seconds: 0, set_at: 11 }));
+    // The same message again is nothing new, whatever is known by now.
+    store.received(&acme, says(86_400, 10)).await.unwrap();
+    assert_eq!(known("1@lid").await, Some(0));
+    store.delete_device(&acme).await.unwrap();
+    assert_eq!((known("1@lid").await, store.has_timers(&acme).await.unwrap()), (None, false));
+}
+
+#[tokio::test]
+async fn what_can_not_be_read_is_told_once_and_again_when_it_can() {
+    let folder = TempDir::new().unwrap();
+    let (store, acme) = (open(&folder), tenant("acme"));
+    let identity = |id: &str| ["chat".into(), "sender".into(), id.to_owned()];
+    let said = |text: &str| serde_json::json!({ "text": text });
+    let message =
+        |id: &str| vec![Received { identity: identity(id), data: Some(said("words")), ..Received::default() }];
+    let waits =
+        async |id: &str| store.told_once(&acme, identity(id), EventKind::MessagePlaceholder, said("…")).await.unwrap();
+    for _ in 0..2 {
+        waits("A").await;
+    }
+    assert!(store.is_lost(&acme, identity("A")).await.unwrap(), "it is in no log");
+    for _ in 0..2 {
+        store.received(&acme, message("A")).await.unwrap();
+    }
+    waits("A").await;
+    store.received(&acme, message("B")).await.unwrap();
+    waits("B").await;
+    for _ in 0..2 {
+        store.told_once(&acme, identity("call"), EventKind::CallMissed, said("ring")).await.unwrap();
+    }
+    let told: Vec<_> = store.log(&acme, 0, 10).await.unwrap().iter().map(|event| event.kind.as_str()).collect();
+    assert_eq!(told, ["message.placeholder", "message.received", "message.received", "call.missed"]);
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::world::{Fault, FaultKind, InvalidPhone, LoginFailure, Phone, ReachoutTimelock};
+use crate::world::{Fault, FaultKind, InvalidPhone, LoginFailure, NewChatQuota, Phone, ReachoutTimelock};
 
 /// The body of `POST /admin/faults`, and an entry of `GET /admin/faults`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -33,6 +33,12 @@ pub(crate) struct FaultSpec {
     #[serde(skip_serializing_if = "Option::is_none")]
     reachout_timelock: Option<ReachoutTimelock>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    new_chat_quota: Option<NewChatQuota>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    refuse_strangers: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    garbled: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     close_after_ms: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     stall_reads: Option<bool>,
@@ -42,6 +48,8 @@ pub(crate) struct FaultSpec {
     stream_conflict: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     login_failure: Option<LoginFailure>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    login_delay_ms: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     refuse_connections: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -83,7 +91,9 @@ pub(crate) enum FaultSpecError {
     Code,
     #[error("nack and reason are codes of 100 to 999")]
     Range,
-    #[error("the type of a reachoutTimelock has 1 to 64 capital letters, digits and underscores")]
+    #[error(
+        "the type of a reachoutTimelock, and the status of a newChatQuota, has 1 to 64 capital letters, digits and underscores"
+    )]
     TimelockType,
     #[error("a delay is at most one day")]
     Delay,
@@ -102,6 +112,11 @@ impl FaultSpec {
         let delay =
             |ms: u64| if ms <= MAX_DELAY_MS { Ok(Duration::from_millis(ms)) } else { Err(FaultSpecError::Delay) };
         let code = |code: u16| if (100..=999).contains(&code) { Ok(code) } else { Err(FaultSpecError::Range) };
+        let named = |name: &Option<String>| {
+            let fits = |c: u8| c.is_ascii_uppercase() || c.is_ascii_digit() || c == b'_';
+            let fits = |name: &String| (1..=64).contains(&name.len()) && name.bytes().all(fits);
+            if name.as_ref().is_none_or(fits) { Ok(()) } else { Err(FaultSpecError::TimelockType) }
+        };
         let mut kinds = Vec::new();
         if let Some(ms) = self.latency_ms {
             kinds.push(FaultKind::Latency(delay(ms)?));
@@ -116,15 +131,19 @@ impl FaultSpec {
             kinds.push(FaultKind::Nack(code(nack)?));
         }
         if let Some(timelock) = self.reachout_timelock {
-            let fits = |c: u8| c.is_ascii_uppercase() || c.is_ascii_digit() || c == b'_';
-            if timelock.kind.as_ref().is_some_and(|name| !(1..=64).contains(&name.len()) || !name.bytes().all(fits)) {
-                return Err(FaultSpecError::TimelockType);
-            }
+            named(&timelock.kind)?;
             kinds.push(FaultKind::ReachoutTimelock(timelock));
+        }
+        if let Some(quota) = self.new_chat_quota {
+            named(&quota.status)?;
+            kinds.push(FaultKind::NewChatQuota(quota));
         }
         if let Some(failure) = self.login_failure {
             code(failure.reason)?;
             kinds.push(FaultKind::LoginFailure(failure));
+        }
+        if let Some(ms) = self.login_delay_ms {
+            kinds.push(FaultKind::LoginDelay(delay(ms)?));
         }
         if let Some(error) = self.stream_error {
             let digits = (1..=6).contains(&error.len()) && error.bytes().all(|b| b.is_ascii_digit());
@@ -149,6 +168,8 @@ impl FaultSpec {
             ("dropMessages", self.drop_messages, FaultKind::DropMessages),
             ("forgetConfirmations", self.forget_confirmations, FaultKind::ForgetConfirmations),
             ("unreadable", self.unreadable, FaultKind::Unreadable),
+            ("refuseStrangers", self.refuse_strangers, FaultKind::RefuseStrangers),
+            ("garbled", self.garbled, FaultKind::Garbled),
             ("stallReads", self.stall_reads, FaultKind::StallReads),
             ("refuseConnections", self.refuse_connections, FaultKind::RefuseConnections),
             ("offlinePhone", self.offline_phone, FaultKind::OfflinePhone),
@@ -189,11 +210,15 @@ impl From<&Fault> for FaultSpec {
             FaultKind::ForgetConfirmations => spec.forget_confirmations = Some(true),
             FaultKind::Unreadable => spec.unreadable = Some(true),
             FaultKind::ReachoutTimelock(timelock) => spec.reachout_timelock = Some(timelock.clone()),
+            FaultKind::NewChatQuota(quota) => spec.new_chat_quota = Some(quota.clone()),
+            FaultKind::RefuseStrangers => spec.refuse_strangers = Some(true),
+            FaultKind::Garbled => spec.garbled = Some(true),
             FaultKind::CloseAfter(d) => spec.close_after_ms = ms(d),
             FaultKind::StallReads => spec.stall_reads = Some(true),
             FaultKind::StreamError(code) => spec.stream_error = Some(code.clone()),
             FaultKind::StreamConflict(kind) => spec.stream_conflict = Some(kind.clone()),
             FaultKind::LoginFailure(failure) => spec.login_failure = Some(failure.clone()),
+            FaultKind::LoginDelay(d) => spec.login_delay_ms = ms(d),
             FaultKind::RefuseConnections => spec.refuse_connections = Some(true),
             FaultKind::OfflinePhone => spec.offline_phone = Some(true),
             FaultKind::NoDevices => spec.no_devices = Some(true),
@@ -225,10 +250,10 @@ mod tests {
         let faults = parse(
             r#"{"phone":"5511999999999","times":3,"dropAcks":true,"latencyMs":50,
                 "loginFailure":{"reason":402,"expire":60},"streamError":"515","streamConflict":"replaced",
-                "dropMessages":true,"forgetConfirmations":true,"unreadable":true,"mediaExpired":true,"mediaTokensExpired":true,"mediaDamaged":true,"cutUploadAfter":1000,"mediaLatencyMs":5,"reachoutTimelock":{"until":1770000000,"type":"RATE_LIMIT"}}"#,
+                "dropMessages":true,"forgetConfirmations":true,"unreadable":true,"refuseStrangers":true,"garbled":true,"newChatQuota":{"total":20,"used":5,"cycleEnd":1770000000,"status":"FIRST_WARNING"},"mediaExpired":true,"mediaTokensExpired":true,"mediaDamaged":true,"cutUploadAfter":1000,"mediaLatencyMs":5,"loginDelayMs":7,"reachoutTimelock":{"until":1770000000,"type":"RATE_LIMIT"}}"#,
         )
         .unwrap();
-        assert_eq!(faults.len(), 14);
+        assert_eq!(faults.len(), 18);
         for fault in faults {
             let again = FaultSpec::from(&fault).into_faults().unwrap();
             assert_eq!(again, [fault]);

@@ -16,7 +16,10 @@ use serde_json::{Value, json};
 use super::App;
 use super::problem::Problem;
 use crate::media_host::read;
-use crate::world::{ChatMessage, Draft, Kind, Location, MediaDraft, Phone};
+use crate::world::{
+    ButtonReply, ChatMessage, Draft, FlowReply, Kind, ListReply, Location, Manner, MediaDraft, Order, Phone, Product,
+    Referral, TemplateReply,
+};
 
 /// The longest body: 16 MiB of base64, and what stands around it.
 pub(super) const MAX_BODY: usize = 17 * 1024 * 1024;
@@ -86,6 +89,12 @@ struct NewVote {
     options: Vec<String>,
 }
 
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NewTimer {
+    seconds: u32,
+}
+
 /// The body of `POST /admin/accounts/{phone}/messages`: exactly one kind, and whom it goes to.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -104,9 +113,19 @@ pub(super) struct NewMessage {
     revoke: Option<NewRevoke>,
     poll: Option<NewPoll>,
     vote: Option<NewVote>,
+    button_reply: Option<ButtonReply>,
+    template_reply: Option<TemplateReply>,
+    list_reply: Option<ListReply>,
+    flow_reply: Option<FlowReply>,
+    order: Option<Order>,
+    product: Option<Product>,
+    disappearing_timer: Option<NewTimer>,
     /// An encoded message, in base64.
     raw: Option<String>,
     reply_to: Option<String>,
+    referral: Option<Referral>,
+    #[serde(default)]
+    unavailable: bool,
 }
 
 fn bad(error: &str) -> Problem {
@@ -155,6 +174,8 @@ impl NewMessage {
     /// The one thing that the body asks for.
     fn draft(self) -> Result<Draft, Problem> {
         let Self { text, media, voice, location, contact, reaction, edit, revoke, poll, vote, raw, .. } = self;
+        let Self { button_reply, template_reply, list_reply, flow_reply, order, product, disappearing_timer, .. } =
+            self;
         let caption = if media.is_some() { text.clone().unwrap_or_default() } else { String::new() };
         let text = if media.is_some() { None } else { text };
         if caption.chars().count() > MAX_TEXT {
@@ -170,6 +191,13 @@ impl NewMessage {
             revoke.map(|revoke| Ok(Draft::Revoke { message_id: revoke.message_id })),
             poll.map(NewPoll::draft),
             vote.map(|vote| Ok(Draft::Vote { message_id: vote.message_id, options: vote.options })),
+            button_reply.map(|reply| Ok(reply.into())),
+            template_reply.map(|reply| Ok(reply.into())),
+            list_reply.map(|reply| Ok(reply.into())),
+            flow_reply.map(|reply| Ok(reply.into())),
+            order.map(|order| Ok(order.into())),
+            product.map(|product| Ok(product.into())),
+            disappearing_timer.map(|timer| Ok(Draft::Timer(timer.seconds))),
             raw.map(|raw| Ok(Draft::Raw(decoded(&raw)?))),
         ];
         let mut drafts = drafts.into_iter().flatten();
@@ -209,18 +237,33 @@ pub(super) async fn send(
 ) -> Result<(StatusCode, Json<Value>), Problem> {
     let phone = Phone::parse(&path?.0)?;
     let Json(new) = body?;
-    let (to, reply_to) = (Phone::parse(&new.to)?, new.reply_to.clone());
+    let to = Phone::parse(&new.to)?;
+    let manner =
+        Manner { reply_to: new.reply_to.clone(), referral: new.referral.clone(), unavailable: new.unavailable };
     let draft = new.draft()?;
     let id = if let Draft::Media(_) = &draft {
         // Encrypting a file takes its time.
         let world = Arc::clone(&app.world);
-        tokio::task::spawn_blocking(move || world.send(&phone, &to, draft, reply_to.as_deref()))
+        tokio::task::spawn_blocking(move || world.send(&phone, &to, draft, manner))
             .await
             .map_err(|_| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "the file could not be sent"))??
     } else {
-        app.world.send(&phone, &to, draft, reply_to.as_deref())?
+        app.world.send(&phone, &to, draft, manner)?
     };
     Ok((StatusCode::CREATED, Json(json!({ "id": id }))))
+}
+
+/// The phone's owner listens to a voice note.
+pub(super) async fn play(
+    State(app): State<App>,
+    path: Result<Path<(String, String)>, PathRejection>,
+) -> Result<StatusCode, Problem> {
+    let Path((phone, id)) = path?;
+    match app.world.play(&Phone::parse(&phone)?, &id) {
+        Some(true) => Ok(StatusCode::NO_CONTENT),
+        Some(false) => Err(Problem::new(StatusCode::NOT_FOUND, "nobody has sent a voice note of this id")),
+        None => Err(Problem::no_account()),
+    }
 }
 
 /// The decrypted file of a message.

@@ -1,6 +1,7 @@
 //! The one HTTP port: the WebSocket for clients, the media host, the control API, and the page.
 
 mod accounts;
+mod calls;
 mod events;
 mod fault_spec;
 mod faults;
@@ -49,7 +50,11 @@ pub(crate) fn router(world: Arc<World>, server: Arc<ServerIdentity>, stop: Cance
             get(messages::list).post(messages::send).layer(DefaultBodyLimit::max(messages::MAX_BODY)),
         )
         .route("/admin/accounts/{phone}/messages/{id}/media", get(messages::media))
+        .route("/admin/accounts/{phone}/messages/{id}/play", post(messages::play))
+        .route("/admin/accounts/{phone}/calls", post(calls::call))
+        .route("/admin/accounts/{phone}/calls/{id}/end", post(calls::end))
         .route("/admin/accounts/{phone}/read", post(phones::read))
+        .route("/admin/accounts/{phone}/receipts", post(phones::receipt))
         .route("/admin/mock-phone/scan-qr", post(phones::scan_qr))
         .route("/admin/mock-phone/enter-code", post(phones::enter_code))
         .route("/admin/qr-codes", post(phones::hold_up_qr))

@@ -54,3 +54,27 @@ pub(super) async fn read(
     let read = app.world.read_chats(&Phone::parse(&path?.0)?).ok_or_else(Problem::no_account)?;
     Ok(Json(json!({ "read": read })))
 }
+
+/// The body of `POST /admin/accounts/{phone}/receipts`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct NewReceipt {
+    to: String,
+    ids: Vec<String>,
+    #[serde(rename = "type")]
+    kind: Option<String>,
+}
+
+pub(super) async fn receipt(
+    State(app): State<App>,
+    path: Result<Path<String>, PathRejection>,
+    body: Result<Json<NewReceipt>, JsonRejection>,
+) -> Result<StatusCode, Problem> {
+    let (phone, Json(new)) = (Phone::parse(&path?.0)?, body?);
+    let known = new.kind.as_deref().is_none_or(|kind| matches!(kind, "read" | "played"));
+    if new.ids.is_empty() || !known {
+        return Err(Problem::new(StatusCode::BAD_REQUEST, "ids has at least one, and type is read, played or absent"));
+    }
+    let claimed = app.world.claim(&phone, &Phone::parse(&new.to)?, new.ids, new.kind.as_deref());
+    claimed.map(|()| StatusCode::NO_CONTENT).ok_or_else(Problem::no_account)
+}

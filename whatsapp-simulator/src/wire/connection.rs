@@ -112,6 +112,7 @@ async fn run(
     }
     let client = match payload {
         Payload::Login { username, device } => {
+            world.delay_login(username).await;
             match log_in(world, link, host, username, device, established.client, established.ik) {
                 Some(logged_in) => Client::LoggedIn(logged_in),
                 None => Client::TurnedDown,

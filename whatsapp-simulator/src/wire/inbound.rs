@@ -149,6 +149,7 @@ fn parse_message(node: &NodeRef<'_>) -> Option<OutMessage> {
             .collect(),
         to,
         parts,
+        withheld_as: None,
     })
 }
 

@@ -18,6 +18,13 @@ pub(crate) fn node(stanza: &Stanza, offline: bool) -> Node {
         Stanza::Receipt(r) => receipt(r),
         Stanza::Ack(a) => ack(a),
         Stanza::DeviceChange(d) => device_change(d),
+        Stanza::Call { id, from, notify, timestamp, action } => NodeBuilder::new("call")
+            .attr("from", from)
+            .attr("id", id)
+            .attr("t", *timestamp)
+            .attr("notify", notify)
+            .children([action.clone()])
+            .build(),
         Stanza::ServerSync { id, from, collection, version, timestamp } => NodeBuilder::new("notification")
             .attr("from", from)
             .attr("type", "server_sync")
@@ -31,6 +38,13 @@ pub(crate) fn node(stanza: &Stanza, offline: bool) -> Node {
             .attr("id", id)
             .attr("t", *timestamp)
             .children([NodeBuilder::new("count").attr("value", *count).build()])
+            .build(),
+        Stanza::Mex { id, operation, data, timestamp } => NodeBuilder::new("notification")
+            .attr("from", server())
+            .attr("type", "mex")
+            .attr("id", id)
+            .attr("t", *timestamp)
+            .children([NodeBuilder::new("update").attr("op_name", *operation).bytes(data.clone().into_bytes()).build()])
             .build(),
         Stanza::Presence { from, available, last_seen } => {
             let mut presence = NodeBuilder::new("presence").attr("from", from);
@@ -136,7 +150,11 @@ fn message(m: &Message) -> Node {
     }
     let mut children: Vec<Node> = m.encs.iter().map(enc).collect();
     if m.encs.is_empty() {
-        children.push(NodeBuilder::new("unavailable").attr("type", "view_once").build());
+        let unavailable = NodeBuilder::new("unavailable");
+        children.push(match m.withheld_as {
+            Some(why) => unavailable.attr("type", why).build(),
+            None => unavailable.build(),
+        });
     }
     if let Some(identity) = &m.device_identity {
         children.push(NodeBuilder::new("device-identity").bytes(identity.clone()).build());

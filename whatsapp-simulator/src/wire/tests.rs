@@ -9,7 +9,7 @@ use wacore_binary::builder::NodeBuilder;
 
 use super::test_client::{Companion, Connection, ack, delivered, optional, tagged, value};
 use crate::world::receipts::OutReceipt;
-use crate::{Config, Fault, FaultKind, Phone, ReachoutTimelock, Simulator, Status, Totals};
+use crate::{Config, Fault, FaultKind, NewChatQuota, Phone, ReachoutTimelock, Simulator, Status, Totals};
 
 fn ana() -> Phone {
     Phone::parse("5511999999999").unwrap()
@@ -248,7 +248,20 @@ async fn the_server_tells_an_account_that_it_may_not_write_to_strangers() {
     assert_eq!(timelock(&mut connection).await["enforcement_type"], "RATE_LIMIT");
     assert_eq!(timelock(&mut connection).await["is_active"], false, "once is over");
 
-    for other in [Some(query("24503548349331633")), None] {
+    let quota = async |connection: &mut Connection| {
+        let (answer, _) = connection.ask("w:mex", "get", Some(query("24503548349331633"))).await;
+        let result = super::fields::child_bytes(&answer.as_node_ref(), "result").unwrap();
+        let result: serde_json::Value = serde_json::from_slice(&result).unwrap();
+        result["data"]["xwa2_message_capping_info"].clone()
+    };
+    assert_eq!(quota(&mut connection).await, serde_json::json!({ "capping_status": "NONE" }));
+    let used_up = NewChatQuota { total: 5, used: 5, cycle_start: None, cycle_end: Some(1_770_000_000), status: None };
+    world.add_fault(fault(FaultKind::NewChatQuota(used_up), Some(ana()), None));
+    let capped = quota(&mut connection).await;
+    let said = ["total_quota", "used_quota", "cycle_end_timestamp", "capping_status"].map(|name| &capped[name]);
+    assert_eq!(serde_json::json!(said), serde_json::json!(["5", 5, 1_770_000_000, "CAPPED"]));
+
+    for other in [Some(query("24503548349331634")), None] {
         let (answer, _) = connection.ask("w:mex", "get", other).await;
         let error = answer.as_node_ref().get_optional_child("error").map(|e| e.to_owned()).unwrap();
         assert_eq!(value(&error, "code"), "501");

@@ -48,6 +48,8 @@ pub(crate) struct Account {
     /// Who asked for this account's devices and is told when they change.
     pub(crate) watchers: HashSet<Address>,
     pub(crate) presence_watchers: HashSet<Address>,
+    /// To whom it has written.
+    pub(crate) written_to: HashSet<AccountId>,
     pub(crate) last_seen: Option<i64>,
     pub(crate) collections: HashMap<String, Collection>,
     pub(crate) counters: Arc<Counters>,
@@ -60,6 +62,8 @@ pub(crate) struct State {
     by_phone: HashMap<Phone, AccountId>,
     by_lid: HashMap<String, AccountId>,
     aliases: HashMap<Phone, AccountId>,
+    /// Who calls whom now, by the call's id.
+    pub(crate) calls: HashMap<String, (AccountId, AccountId)>,
 }
 
 /// An account as the control API shows it.
@@ -240,6 +244,7 @@ impl World {
             key_indexes: (Vec::new(), 0),
             watchers: HashSet::new(),
             presence_watchers: HashSet::new(),
+            written_to: HashSet::new(),
             last_seen: None,
             collections: HashMap::new(),
             counters: Arc::default(),

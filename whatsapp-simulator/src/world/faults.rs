@@ -41,6 +41,26 @@ pub struct ReachoutTimelock {
     pub kind: Option<String>,
 }
 
+/// What the server says of how many more people an account may write to first.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct NewChatQuota {
+    /// How many in all.
+    pub total: u32,
+    /// How many of them it has written to.
+    pub used: u32,
+    /// When the count began, in seconds since 1970.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cycle_start: Option<u64>,
+    /// When it begins anew, in seconds since 1970.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cycle_end: Option<u64>,
+    /// WhatsApp's name for how it stands, `capping_status`. Sent as `CAPPED` if it is used up, and else as `NONE`, if
+    /// absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub status: Option<String>,
+}
+
 /// One thing that goes wrong. The JSON names are those of the control API.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum FaultKind {
@@ -60,8 +80,14 @@ pub enum FaultKind {
     ForgetConfirmations,
     /// The phone acts as if it could not decrypt what it receives for the first time, and asks for it again.
     Unreadable,
-    /// The server says that the account may not write to people it does not know.
+    /// The server takes from the account no messages to people who have not written to it, and says so.
     ReachoutTimelock(ReachoutTimelock),
+    /// The server counts the people whom the account writes to first, and takes no messages to more of them.
+    NewChatQuota(NewChatQuota),
+    /// The account takes no messages from people whom it has not written to.
+    RefuseStrangers,
+    /// What comes to the account's companions is damaged on the way.
+    Garbled,
     /// A connection is cut this long after it logged in, or, if it is there already, from now.
     CloseAfter(Duration),
     /// The server no longer reads from the socket.
@@ -72,6 +98,8 @@ pub enum FaultKind {
     StreamConflict(String),
     /// Logins are turned down.
     LoginFailure(LoginFailure),
+    /// A login is handled this much later, also if its client has left by then.
+    LoginDelay(Duration),
     /// Dials are refused: HTTP 503, or, for one phone, a cut after the handshake.
     RefuseConnections,
     /// The phone is switched off: what it would receive waits.

@@ -6,7 +6,9 @@
 mod accounts;
 pub(crate) mod address;
 pub(crate) mod app_state;
+mod calls;
 pub(crate) mod faults;
+mod handover;
 pub(crate) mod keys;
 pub(crate) mod lookup;
 pub(crate) mod media;
@@ -24,6 +26,7 @@ mod sessions;
 mod snapshot;
 pub(crate) mod stanza;
 pub(crate) mod stats;
+mod strangers;
 mod tasks;
 #[cfg(test)]
 mod testing;
@@ -37,15 +40,19 @@ use tokio::sync::watch;
 
 pub use self::accounts::{AccountError, AccountView, DeviceView};
 pub use self::address::Addressing;
-pub use self::faults::{Fault, FaultKind, LoginFailure, ReachoutTimelock};
+pub use self::calls::{CallError, Outcome};
+pub use self::faults::{Fault, FaultKind, LoginFailure, NewChatQuota, ReachoutTimelock};
 pub use self::numbers::{InvalidPhone, Phone};
 pub use self::pairing::{Linked, PairError};
+pub use self::phone::business::{ButtonReply, FlowReply, ListReply, Order, Product, TemplateReply};
 pub use self::phone::code::CodeError;
-pub use self::phone::compose::{Draft, MediaDraft};
-pub use self::phone::message::{ChatMessage, Contact, Kind, Location, More, Poll, Reaction, Status, Vote};
+pub use self::phone::compose::{Draft, Manner, MediaDraft};
+pub use self::phone::context::Referral;
+pub use self::phone::message::{ChatMessage, Contact, Kind, Location, More, Poll, Preview, Reaction, Status, Vote};
 pub(crate) use self::sessions::{Login, Sent};
 pub use self::snapshot::{AccountSnapshot, Snapshot, WaitingCode, WaitingQr};
 pub use self::stats::Totals;
+pub(crate) use self::strangers::{quota_json, timelock_json};
 pub use self::writing::WriteError;
 
 use self::accounts::State;

@@ -7,12 +7,14 @@ use waproto::whatsapp as wa;
 
 use super::address::{AccountId, Address, Addressing};
 use super::faults::FaultKind;
+use super::handover::asked_to_hand_over;
 use super::numbers::Phone;
 use super::phone::chat::Unread;
 use super::phone::content::{Content, read};
 use super::phone::message::{ChatMessage, Kind, More, Poll, Status, rfc3339};
 use super::phone::signal::SignalError;
 use super::phone::{Envelope, Handset, Task};
+use super::receipts::OutReceipt;
 use super::{World, lock};
 
 /// A decrypted message, and how it came.
@@ -27,10 +29,10 @@ pub(super) struct Heard<'a> {
 
 impl World {
     pub(super) fn receive(&self, handset: &Handset, phone: &Phone, envelope: Envelope) {
-        let Envelope { id, from, addressing, timestamp, enc } = envelope;
+        let Envelope { id, from, addressing, recipient, timestamp, enc } = envelope;
         if lock(&handset.chat).has_read(from.account, &id) {
             self.count(Address::phone(handset.account), |c| &c.repeated_ids);
-            self.send_receipt(handset, (from, addressing), vec![id], None, None);
+            self.send_receipt(handset, (from, addressing), vec![id], None);
             return;
         }
         let first_time = !lock(&handset.chat).was_asked_for(from.account, &id);
@@ -51,13 +53,13 @@ impl World {
                     self.count(Address::phone(handset.account), |c| &c.reused_counters);
                 }
                 tracing::info!(%error, "a phone cannot read a message and asks for it again");
-                self.ask_again(handset, (from, addressing), id, timestamp);
+                self.ask_again(handset, (from, addressing, recipient), id, timestamp);
                 return;
             }
         };
         let shown = self.read_message(handset, (from, addressing), &id, timestamp, &message);
         lock(&handset.chat).note_read(from.account, &id, shown);
-        self.send_receipt(handset, (from, addressing), vec![id], None, None);
+        self.send_receipt(handset, (from, addressing), vec![id], None);
         self.changed();
     }
 
@@ -71,6 +73,10 @@ impl World {
         message: &wa::Message,
     ) -> bool {
         let own = from.account == handset.account;
+        if own && let Some(request) = message.protocol_message.peer_data_operation_request_message.as_option() {
+            handset.give(asked_to_hand_over(from.device, id, request));
+            return false;
+        }
         if own && message.protocol_message.app_state_sync_key_request.is_set() {
             handset.give(Task::ShareKeys { device: from.device });
             return false;
@@ -92,6 +98,11 @@ impl World {
         let (Some(from), Some(to)) = (self.number_of(heard.from), self.number_of(heard.to)) else { return false };
         let (kind, text, more) = match read(message) {
             Content::Nothing => return false,
+            Content::Timer(timer) => {
+                let other = if heard.from == handset.account { &to } else { &from };
+                lock(&handset.chat).set_timer(other.as_str(), timer);
+                return false;
+            }
             Content::Show { kind, text, more } => (kind, text, more),
             Content::React { id, emoji } => {
                 if lock(&handset.chat).react(&id, from.as_str(), to.as_str(), &emoji) || emoji.is_empty() {
@@ -118,6 +129,13 @@ impl World {
                 (Kind::Unsupported, String::new(), More { type_name, ..More::default() }.boxed())
             }
         };
+        let other = if heard.from == handset.account { &to } else { &from };
+        let has_timer = lock(&handset.chat).timer(other.as_str()).is_some();
+        let mut more = more;
+        if has_timer && more.as_ref().is_none_or(|more| more.disappears_after.is_none()) {
+            let known = more.map(|more| *more).unwrap_or_default();
+            more = More { without_timer: true, ..known }.boxed();
+        }
         let media = more.as_ref().and_then(|more| more.media.clone());
         let shown = ChatMessage {
             id: heard.id.to_owned(),
@@ -164,8 +182,14 @@ impl World {
         hashes.iter().map(|hash| known(hash).cloned()).collect()
     }
 
-    fn ask_again(&self, handset: &Handset, from: (Address, Addressing), id: String, timestamp: i64) {
-        let Some(count) = lock(&handset.chat).count_retry(from.0.account, &id) else {
+    fn ask_again(
+        &self,
+        handset: &Handset,
+        (from, addressing, recipient): (Address, Addressing, Option<Jid>),
+        id: String,
+        timestamp: i64,
+    ) {
+        let Some(count) = lock(&handset.chat).count_retry(from.account, &id) else {
             tracing::warn!("a phone gives up on a message that it cannot read");
             return;
         };
@@ -174,7 +198,19 @@ impl World {
             (signal.bundle(), signal.registration_id())
         };
         let extras = crate::wire::retry::request(&id, count, timestamp, registration, &bundle);
-        self.send_receipt(handset, from, vec![id], Some("retry"), Some((count, extras, bundle)));
+        let Some(names) = self.names(from) else { return };
+        self.accept_receipt(
+            Address::phone(handset.account),
+            OutReceipt {
+                ids: vec![id],
+                to: names.device(addressing, from.device),
+                recipient,
+                kind: Some("retry".to_owned()),
+                extras,
+                retry: Some((count, Some(Box::new(bundle)))),
+                reupload: None,
+            },
+        );
     }
 }
 

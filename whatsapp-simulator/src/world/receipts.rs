@@ -40,7 +40,8 @@ enum Audience {
 fn audience(kind: Option<&str>) -> Audience {
     match kind {
         None => Audience::Everyone(Status::Delivered),
-        Some("read" | "played") => Audience::Everyone(Status::Read),
+        Some("read") => Audience::Everyone(Status::Read),
+        Some("played") => Audience::Everyone(Status::Played),
         Some("retry" | "inactive" | "sender" | "server-error") => Audience::Addressee,
         Some(_) => Audience::Nobody,
     }
@@ -63,7 +64,8 @@ impl World {
         let Some((account, addressing)) = state.resolve(&receipt.to) else { return };
         let Some(names) = state.account(from.account).map(|a| a.names.clone()) else { return };
         let Some(author) = state.account_mut(account) else { return };
-        let dropped = |k: &FaultKind| (*k == FaultKind::DropReceipts).then_some(());
+        // Who asks for a message is no receipt in the sense of the fault: nobody would ever know of it.
+        let dropped = |k: &FaultKind| (*k == FaultKind::DropReceipts && !retry).then_some(());
         if self.faults.take(Some(&author.number), dropped).is_some() {
             return;
         }

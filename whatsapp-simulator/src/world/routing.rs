@@ -31,6 +31,8 @@ pub(crate) struct OutMessage {
     pub(crate) parts: Vec<(Jid, Vec<Enc>)>,
     pub(crate) device_identity: Option<Vec<u8>>,
     pub(crate) extras: Vec<Node>,
+    /// Why a device without a part of its own gets none, in WhatsApp's word for it.
+    pub(crate) withheld_as: Option<&'static str>,
 }
 
 /// Both forms of the chat that a message belongs to.
@@ -52,6 +54,12 @@ impl World {
         }
         let nack = |k: &FaultKind| if let FaultKind::Nack(code) = k { Some(*code) } else { None };
         if let Some(code) = self.faults.take(Some(&phone), nack) {
+            self.acknowledge(&phone, from, &message, link, Some(code));
+            return;
+        }
+        if link.is_some()
+            && let Some(code) = self.refusal(&phone, from, &message)
+        {
             self.acknowledge(&phone, from, &message, link, Some(code));
             return;
         }
@@ -100,13 +108,20 @@ impl World {
                         id: message.id.clone(),
                         from,
                         addressing,
+                        recipient: own.then(|| chat.0.clone()),
                         timestamp,
                         enc: enc.clone(),
                     }));
                 }
                 phones.push(account.id);
-            } else if let Some(companion) = state.companion_mut(to) {
+            } else if let Some(account) = state.account_mut(account) {
+                let number = account.number.clone();
+                let Some(companion) = account.companions.get_mut(&to.device) else { continue };
                 let peer = message.category.as_deref() == Some("peer");
+                let mut encs = encs.clone();
+                if !peer && !own {
+                    self.garble(&number, &mut encs);
+                }
                 companion.line.deliver(Stanza::Message(Message {
                     id: message.id.clone(),
                     from: names.device(addressing, from.device),
@@ -122,10 +137,16 @@ impl World {
                     } else {
                         None
                     },
-                    encs: encs.clone(),
+                    encs,
                     extras: message.extras.clone(),
+                    withheld_as: message.withheld_as,
                 }));
             }
+        }
+        if let Some((account, _)) = state.resolve(&chat.0)
+            && let Some(sender) = state.account_mut(from.account)
+        {
+            sender.written_to.insert(account);
         }
         Some(phones)
     }

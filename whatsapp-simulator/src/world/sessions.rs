@@ -53,6 +53,15 @@ pub(crate) enum Sent {
 }
 
 impl World {
+    /// Waits as long as a fault says that a login is not handled yet. Nobody notices meanwhile whether its client left.
+    pub(crate) async fn delay_login(&self, username: u64) {
+        let phone = Phone::parse(&username.to_string()).ok();
+        let delay = |k: &FaultKind| if let FaultKind::LoginDelay(d) = k { Some(*d) } else { None };
+        if let Some(delay) = self.faults.take(phone.as_ref(), delay) {
+            tokio::time::sleep(delay).await;
+        }
+    }
+
     /// A device logs in.
     pub(crate) fn login(&self, username: u64, device: u16, noise_key: Key, link: &Link, ik: bool) -> Login {
         const UNKNOWN: Login =
@@ -164,6 +173,7 @@ impl World {
             self.media.expire_tokens();
         }
         self.faults.set(fault.clone());
+        self.tell_of_restriction(&fault.kind, fault.phone.as_ref());
         if immediate {
             let live: Vec<(Phone, Link)> = lock(&self.sessions)
                 .live

@@ -39,6 +39,8 @@ pub(crate) struct Message {
     pub(crate) device_identity: Option<Vec<u8>>,
     /// Children that are passed on as they came (`meta`, `reporting`, …).
     pub(crate) extras: Vec<Node>,
+    /// Why there is no ciphertext in it, in WhatsApp's word for it.
+    pub(crate) withheld_as: Option<&'static str>,
 }
 
 /// "I got it", "I read it", "send it again".
@@ -88,12 +90,27 @@ pub(crate) enum Stanza {
     Receipt(Receipt),
     Ack(Ack),
     DeviceChange(DeviceChange),
+    /// Somebody calls, or does not any more.
+    Call {
+        id: String,
+        from: Jid,
+        notify: String,
+        timestamp: i64,
+        action: Node,
+    },
     /// A collection of app state has a new version.
     ServerSync {
         id: String,
         from: Jid,
         collection: String,
         version: u64,
+        timestamp: i64,
+    },
+    /// The answer to a query that nobody asked: something has changed.
+    Mex {
+        id: String,
+        operation: &'static str,
+        data: String,
         timestamp: i64,
     },
     /// The server is running out of one-time keys of this device.
@@ -174,8 +191,11 @@ impl Stanza {
         let (class, id, receipt) = match self {
             Self::Message(m) => ("message", &m.id, None),
             Self::Receipt(r) => ("receipt", r.ids.first()?, Some((r.from.clone(), r.kind.clone()))),
+            Self::Call { id, .. } => ("call", id, None),
             Self::DeviceChange(d) => ("notification", &d.id, None),
-            Self::ServerSync { id, .. } | Self::PrekeysLow { id, .. } => ("notification", id, None),
+            Self::ServerSync { id, .. } | Self::PrekeysLow { id, .. } | Self::Mex { id, .. } => {
+                ("notification", id, None)
+            }
             _ => return None,
         };
         Some(QueueKey { class, id: id.clone(), receipt })

@@ -1,14 +1,12 @@
 //! What phones do, one thing after the other, and the small things among it: receipts, keys, and looking at chats.
 
-use wacore_binary::Node;
 use waproto::buffa::Message as _;
 
 use super::address::{AccountId, Address, Addressing};
 use super::faults::FaultKind;
-use super::keys::Bundle;
 use super::numbers::Phone;
 use super::phone::chat::Unread;
-use super::phone::message::ChatMessage;
+use super::phone::message::{ChatMessage, Kind};
 use super::phone::{Handset, Task};
 use super::receipts::OutReceipt;
 use super::writing::new_message_id;
@@ -31,6 +29,7 @@ impl World {
                     Task::Receive(envelope) => self.receive(&handset, &phone, envelope),
                     Task::ShareKeys { device } => self.share_keys(&handset, device),
                     Task::Resend { ids, to, attempt, bundle } => self.resend(&handset, &ids, to, attempt, bundle),
+                    Task::HandOver { device, request, ids } => self.hand_over(&handset, device, &request, &ids),
                     Task::Reupload { device, id, request } => self.reupload(&handset, device, &id, &request),
                 }
             }
@@ -47,15 +46,10 @@ impl World {
         (to, addressing): (Address, Addressing),
         ids: Vec<String>,
         kind: Option<&str>,
-        retry: Option<(u8, Vec<Node>, Bundle)>,
     ) {
         let own = to.account == handset.account;
         let Some(names) = self.names(to) else { return };
         let kind = kind.or(own.then_some("sender"));
-        let (retry, extras) = match retry {
-            Some((count, extras, bundle)) => (Some((count, Some(Box::new(bundle)))), extras),
-            None => (None, Vec::new()),
-        };
         self.accept_receipt(
             Address::phone(handset.account),
             OutReceipt {
@@ -63,11 +57,22 @@ impl World {
                 to: names.device(addressing, to.device),
                 recipient: None,
                 kind: kind.map(str::to_owned),
-                extras,
-                retry,
+                extras: Vec::new(),
+                retry: None,
                 reupload: None,
             },
         );
+    }
+
+    /// A phone sends a receipt for whatever ids it is told, to whomever. Real phones do so for what they got; the server
+    /// does not look. `None` if one of the two has no account.
+    pub fn claim(&self, phone: &Phone, to: &Phone, ids: Vec<String>, kind: Option<&str>) -> Option<()> {
+        let (handset, to) = {
+            let state = lock(&self.state);
+            (state.account(state.find(phone)?)?.handset.clone(), state.find(to)?)
+        };
+        self.send_receipt(&handset, (Address::phone(to), self.config.phone_addressing), ids, kind);
+        Some(())
     }
 
     fn share_keys(&self, handset: &Handset, device: u16) {
@@ -99,9 +104,31 @@ impl World {
             }
         }
         for ((sender, addressing), ids) in by_sender {
-            self.send_receipt(&handset, (Address::phone(sender), addressing), ids, Some("read"), None);
+            self.send_receipt(&handset, (Address::phone(sender), addressing), ids, Some("read"));
         }
         Some(count)
+    }
+
+    /// A phone's owner listens to a voice note. `None` without such an account; `Some(false)` where there is no such voice
+    /// note of somebody else's.
+    pub fn play(&self, phone: &Phone, id: &str) -> Option<bool> {
+        let (handset, sender) = {
+            let state = lock(&self.state);
+            let handset = state.account(state.find(phone)?)?.handset.clone();
+            let chat = lock(&handset.chat);
+            let note = chat.find(id).filter(|message| message.kind == Kind::Voice && !message.from_me);
+            let sender = note.and_then(|note| state.registered(&Phone::parse(&note.from).ok()?));
+            drop(chat);
+            (handset, sender)
+        };
+        let Some(sender) = sender else { return Some(false) };
+        let unread = lock(&handset.chat).take_one_unread(id);
+        let addressing = unread.as_ref().map_or(self.config.phone_addressing, |unread| unread.addressing);
+        let kinds = if unread.is_some() { &["read", "played"][..] } else { &["played"] };
+        for kind in kinds {
+            self.send_receipt(&handset, (Address::phone(sender), addressing), vec![id.to_owned()], Some(kind));
+        }
+        Some(true)
     }
 
     /// What a phone shows, oldest first.

@@ -13,7 +13,8 @@ use super::media::upload::UploadError;
 use super::numbers::Phone;
 use super::phone::Handset;
 use super::phone::chat::Chat;
-use super::phone::compose::{self, Draft, MediaDraft};
+use super::phone::compose::{self, Draft, Manner, MediaDraft};
+use super::phone::context::Timer;
 use super::phone::message::ChatMessage;
 use super::phone::signal::SignalError;
 use super::reading::Heard;
@@ -101,6 +102,10 @@ impl World {
             let Some(chat) = Phone::parse(&number).ok().and_then(|p| lock(&self.state).registered(&p)) else {
                 continue;
             };
+            // Whoever is in no chat with the message's owner gets nothing of it.
+            if to.account != chat && to.account != handset.account {
+                continue;
+            }
             let Some(names) = self.names(Address::phone(chat)) else { continue };
             let plain = Plain::new(self.chat_jid(&names), &message).for_device(handset, to);
             match self.encrypt(handset, &[(to, plain)]) {
@@ -164,6 +169,7 @@ impl World {
             parts,
             device_identity: None,
             extras: Vec::new(),
+            withheld_as: None,
         }
     }
 
@@ -172,15 +178,15 @@ impl World {
     /// # Errors
     /// Any [`WriteError`].
     pub fn write(&self, phone: &Phone, to: &Phone, text: &str) -> Result<String, WriteError> {
-        self.send(phone, to, Draft::Text(text.to_owned()), None)
+        self.send(phone, to, Draft::Text(text.to_owned()), Manner::default())
     }
 
-    /// A phone sends something, maybe as an answer to another message of that chat. Returns the message's id.
+    /// A phone sends something, in the manner that it is told to. Returns the message's id.
     ///
     /// # Errors
     /// Any [`WriteError`].
-    pub fn send(&self, phone: &Phone, to: &Phone, draft: Draft, reply_to: Option<&str>) -> Result<String, WriteError> {
-        let (handset, own, number, other, other_account, other_number, devices) = {
+    pub fn send(&self, phone: &Phone, to: &Phone, draft: Draft, manner: Manner) -> Result<String, WriteError> {
+        let (handset, own, number, other, other_handset, other_account, other_number, devices) = {
             let state = lock(&self.state);
             let sender = state.find(phone).and_then(|id| state.account(id)).ok_or(WriteError::NoAccount)?;
             let recipient = state.find(to).and_then(|id| state.account(id)).ok_or(WriteError::NoRecipient)?;
@@ -195,6 +201,7 @@ impl World {
                 sender.names.clone(),
                 sender.number.clone(),
                 recipient.names.clone(),
+                recipient.handset.clone(),
                 recipient.id,
                 recipient.number.clone(),
                 devices,
@@ -204,9 +211,19 @@ impl World {
             return Err(WriteError::PhoneOff);
         }
         let view_once = matches!(&draft, Draft::Media(media) if media.view_once);
-        let plain_text = matches!(draft, Draft::Text(_)) && reply_to.is_none();
+        let plain_text = matches!(draft, Draft::Text(_));
         let ends = Ends { own: &own, other: &other, own_number: number.as_str(), other_number: other_number.as_str() };
-        let message = self.compose(&handset, &ends, draft, reply_to)?;
+        let mut message = self.compose(&handset, &ends, draft, manner.reply_to.as_deref())?;
+        if let Some(referral) = manner.referral
+            && !referral.mark(&mut message)
+        {
+            return Err(WriteError::NoContent);
+        }
+        if let Some(timer) = lock(&handset.chat).timer(other_number.as_str()) {
+            timer.mark(&mut message);
+        }
+        // What says no more than its text is made again from what is shown.
+        let plain_text = plain_text && message.conversation.is_some();
         let plain = Plain::new(self.chat_jid(&other), &message);
         let plain: Vec<_> = devices.into_iter().map(|d| (d, plain.for_device(&handset, d))).collect();
         let mut encs = self.encrypt(&handset, &plain).map_err(|error| {
@@ -214,17 +231,23 @@ impl World {
             WriteError::Encrypting
         })?;
         mark(&mut encs, &message);
-        if view_once {
+        if view_once || manner.unavailable {
             // A device without a part of its own is told that there is one.
             encs.iter_mut().filter(|(device, _)| device.device != 0).for_each(|(_, parts)| parts.clear());
         }
         let id = new_message_id();
+        if manner.unavailable {
+            for chat in [&handset.chat, &other_handset.chat] {
+                lock(chat).withhold(&id, handset.account, message.encode_to_vec());
+            }
+        }
         if !plain_text {
             lock(&handset.chat).keep(&id, other_number.as_str(), message.encode_to_vec());
         }
         let heard = Heard { id: &id, from: handset.account, to: other_account, timestamp: now(), unread: None };
         self.apply(&handset, heard, &message);
-        let message = self.own_message(id.clone(), self.chat_jid(&other), encs, &message, None);
+        let mut message = self.own_message(id.clone(), self.chat_jid(&other), encs, &message, None);
+        message.withheld_as = view_once.then_some("view_once");
         self.accept_message(Address::phone(handset.account), message, None);
         self.changed();
         Ok(id)
@@ -274,6 +297,8 @@ impl World {
                 let creator = name(target.from_me);
                 compose::vote(key(target), poll, &options, &creator, &name(true), now()).ok_or(WriteError::NoOption)?
             }
+            Draft::Timer(seconds) => compose::timer(Timer { seconds, set_at: now() }),
+            Draft::Built(message) => *message,
             Draft::Raw(bytes) => wa::Message::decode_from_slice(&bytes).map_err(|_| WriteError::NoContent)?,
         };
         if let Some(id) = reply_to {

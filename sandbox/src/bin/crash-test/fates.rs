@@ -216,6 +216,7 @@ fn fate_of(tick: Status) -> Fate {
         Status::Sent => Fate::Sent,
         Status::Delivered => Fate::Delivered,
         Status::Read => Fate::Read,
+        Status::Played => Fate::Played,
     }
 }
 
@@ -238,13 +239,16 @@ fn times_are_in_order(body: &Value) -> bool {
         Some("sent") => "sentAt",
         Some("delivered") => "deliveredAt",
         Some("read") => "readAt",
+        Some("played") => "playedAt",
         _ => "acceptedAt",
     };
     // All have the same form, so they compare as texts.
     let well_formed = |time: &&str| time.len() == 24 && time.ends_with('Z');
     let present = |fields: &[&str]| fields.iter().filter_map(|field| time(field)).collect::<Vec<_>>();
-    let (way, doubt) =
-        (present(&["acceptedAt", "sentAt", "deliveredAt", "readAt"]), present(&["acceptedAt", "unknownAt"]));
+    let (way, doubt) = (
+        present(&["acceptedAt", "sentAt", "deliveredAt", "readAt", "playedAt"]),
+        present(&["acceptedAt", "unknownAt"]),
+    );
     let in_order = |times: &[&str]| times.iter().all(well_formed) && times.is_sorted();
     time("acceptedAt").is_some() && time(wanted).is_some() && in_order(&way) && in_order(&doubt)
 }

@@ -71,15 +71,8 @@ macro_rules! stored {
 
 /// The file that came with a message, if one did.
 pub fn attached(message: &wa::Message) -> Option<Attachment<'_>> {
-    if let Some(image) = message.image_message.as_option() {
-        let media = Media {
-            mimetype: image.mimetype.as_deref(),
-            size: image.file_length,
-            width: image.width,
-            height: image.height,
-            ..Media::default()
-        };
-        return Some(stored!(Image, image).with(Kind::Image, media, image.caption.as_deref()));
+    if let Some(picture) = message.image_message.as_option() {
+        return Some(image(picture));
     }
     if let Some(video) = message.video_message.as_option().or(message.ptv_message.as_option()) {
         let media = Media {
@@ -122,6 +115,18 @@ pub fn attached(message: &wa::Message) -> Option<Attachment<'_>> {
         return Some(stored!(Sticker, sticker).with(Kind::Sticker, media, None));
     }
     None
+}
+
+/// A picture.
+pub fn image(image: &wa::message::ImageMessage) -> Attachment<'_> {
+    let media = Media {
+        mimetype: image.mimetype.as_deref(),
+        size: image.file_length,
+        width: image.width,
+        height: image.height,
+        ..Media::default()
+    };
+    stored!(Image, image).with(Kind::Image, media, image.caption.as_deref())
 }
 
 impl<'a> Stored<'a> {

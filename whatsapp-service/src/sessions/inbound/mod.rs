@@ -1,8 +1,12 @@
 //! What comes in: written down before WhatsApp is told that it arrived.
 
 mod bounded;
+mod business;
+mod calls;
 mod fields;
 mod media;
+mod permission;
+mod placeholders;
 mod told;
 mod vcard;
 mod votes;
@@ -11,7 +15,7 @@ use std::sync::{Arc, Weak};
 
 use tokio::runtime::Handle;
 use whatsapp_rust::{
-    Client, InboundDurabilityHook, anyhow, async_trait,
+    Client, InboundDurabilityHook, Jid, OwnedNodeRef, anyhow, async_trait,
     types::{events::InboundMessage, message::MessageInfo},
     waproto::whatsapp::message::PollUpdateMessage,
 };
@@ -20,36 +24,68 @@ use self::{
     bounded::bounded,
     told::{Told, told, vote},
 };
-pub use self::{media::is_path, told::ReceivedMessage};
-use super::session::Session;
+pub use self::{
+    calls::{Calls, MissedCall},
+    media::is_path,
+    told::{Envelope, ReceivedMessage},
+};
+use super::{retries::author, session::Session, timers, transport::ClientCell};
 use crate::store::{Kept, KeptFor, MessageStatus, Received, StoreError};
 
 /// Takes what one client receives into the event log of its session.
 #[derive(Clone)]
-pub struct Inbound(pub Weak<Session>);
+pub struct Inbound {
+    /// The session.
+    pub session: Weak<Session>,
+    /// The client, and its connection.
+    pub wire: ClientCell,
+}
 
 impl Inbound {
-    /// Takes in that a recipient has these messages. The library tells the server so as soon as this returns: when it is
-    /// on the disk. Of very many at once, some are told before.
-    pub fn receipt(&self, ids: Vec<String>, status: MessageStatus) {
-        let Some(session) = self.0.upgrade() else { return };
-        self.before_it_is_confirmed(async move { session.receipt(ids, status).await });
+    /// Takes in that somebody's device says to have these messages. The library tells the server that this arrived as
+    /// soon as this returns: when it is on the disk. Of very many at once, some are told before.
+    pub fn receipt(&self, by: &Jid, ids: Vec<String>, status: MessageStatus) {
+        let (Some(session), Some(client)) = (self.session.upgrade(), self.wire.client()) else { return };
+        let by = by.clone();
+        self.before_it_is_confirmed(async move { session.receipt(author(&client, &by).await, ids, status).await });
+    }
+
+    /// Takes in that a device could not read a message. The library tells the server that this arrived as soon as this
+    /// returns: when it is on the disk, or when the connection is no more.
+    pub fn asked_again(&self, receipt: &OwnedNodeRef) {
+        let (Some(session), Some(client)) = (self.session.upgrade(), self.wire.client()) else { return };
+        let noted = session.asked_again(&client, receipt.get());
+        if let Err(error) = tokio::task::block_in_place(|| Handle::current().block_on(noted)) {
+            // WhatsApp hands it over again on the next connection.
+            self.wire.cut();
+            if !matches!(error, StoreError::Closed) {
+                session.storage_failed(&error);
+            }
+        }
     }
 
     /// Takes in that there is a message that WhatsApp shows only on the phone, such as one to be looked at once. It is
     /// confirmed to the server as soon as this returns, like a receipt.
     pub fn withheld(&self, info: &MessageInfo, why: &str) {
-        let Some(session) = self.0.upgrade() else { return };
+        let Some(session) = self.session.upgrade() else { return };
         let Some(mut data) = told::withheld(info, why) else { return };
         bounded(&mut data);
-        let message = Received { identity: identity(info), data: Some(data), own: info.source.is_from_me, kept: None };
+        let own = info.source.is_from_me;
+        let message = Received { identity: identity(info), data: Some(data), own, ..Received::default() };
         self.before_it_is_confirmed(async move {
             session.persist(|| session.around.store.received(&session.tenant, vec![message.clone()])).await;
         });
     }
 
+    /// WhatsApp says by itself what the account may do now.
+    pub fn limits_changed(&self, operation: &str, said: &serde_json::Value) {
+        if let Some(session) = self.session.upgrade() {
+            session.limits_changed(operation, said);
+        }
+    }
+
     fn before_it_is_confirmed(&self, work: impl Future<Output = ()> + Send + 'static) {
-        let Some(session) = self.0.upgrade() else { return };
+        let Some(session) = self.session.upgrade() else { return };
         // Whoever waits here takes a thread.
         match session.around.blocking_receipts.clone().try_acquire_owned() {
             Ok(_turn) => tokio::task::block_in_place(|| Handle::current().block_on(work)),
@@ -62,15 +98,16 @@ impl Inbound {
     pub fn recovered<'a>(&self, batch: impl Iterator<Item = &'a InboundMessage>) {
         let recovered = batch.filter(|message| message.info.unavailable_request_id.is_some());
         let messages: Vec<_> = recovered.cloned().collect();
-        if let Some(session) = self.0.upgrade().filter(|_| !messages.is_empty()) {
-            tokio::spawn(async move { session.take_messages(&messages).await });
+        if let Some(session) = self.session.upgrade().filter(|_| !messages.is_empty()) {
+            let client = self.wire.client();
+            tokio::spawn(async move { session.take_messages(client.as_ref(), &messages).await });
         }
     }
 }
 
 impl Session {
     /// Puts messages into the event log, however long the disk takes. `None` when the process is about to end.
-    async fn take_messages(&self, batch: &[InboundMessage]) -> Option<()> {
+    async fn take_messages(&self, client: Option<&Arc<Client>>, batch: &[InboundMessage]) -> Option<()> {
         let until = self.now() + self.around.event_retention;
         let mut messages: Vec<Received> = Vec::with_capacity(batch.len());
         for message in batch {
@@ -80,10 +117,19 @@ impl Session {
                 None => None,
             };
             let (mut data, kept) = told(message, chosen).map(|Told { data, kept }| (data, kept)).unzip();
+            if let Some(told) = &data
+                && !self.permits(client, message, told, &messages).await?
+            {
+                data = told::withheld(&message.info, "not_allowed");
+            }
             data.iter_mut().for_each(bounded);
             let identity = identity(&message.info);
             let kept = kept.flatten().map(|kept| (kept, until));
-            messages.push(Received { identity, data, own: source.is_from_me, kept });
+            let timer = timers::learnt(told::unwrapped(&message.message), &message.info);
+            messages.push(Received { identity, data, own: source.is_from_me, kept, timer });
+        }
+        if messages.iter().any(|message| message.timer.is_some()) {
+            self.has_a_timer();
         }
         if messages.is_empty() {
             return Some(());
@@ -131,10 +177,10 @@ fn identity(info: &MessageInfo) -> [String; 3] {
 
 #[async_trait]
 impl InboundDurabilityHook for Inbound {
-    async fn on_messages(&self, _: Arc<Client>, batch: &[InboundMessage]) -> anyhow::Result<()> {
-        let Some(session) = self.0.upgrade() else { anyhow::bail!("the session is gone") };
+    async fn on_messages(&self, client: Arc<Client>, batch: &[InboundMessage]) -> anyhow::Result<()> {
+        let Some(session) = self.session.upgrade() else { anyhow::bail!("the session is gone") };
         // The library would try again only with the next connection.
-        session.take_messages(batch).await.ok_or_else(|| anyhow::anyhow!("the process is about to end"))
+        session.take_messages(Some(&client), batch).await.ok_or_else(|| anyhow::anyhow!("the process is about to end"))
     }
 }
 

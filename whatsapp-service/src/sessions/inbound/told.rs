@@ -16,6 +16,7 @@ use whatsapp_rust::{
 };
 
 use super::{
+    business::{self, Order, Product, Referral, Reply},
     fields,
     media::{Media, attached},
     vcard::Contact,
@@ -23,11 +24,14 @@ use super::{
 use crate::{
     clock,
     encoding::percent_encoded,
+    sessions::{context::context, timers},
     store::{Kept, KeptFor, PollKey},
 };
 
 /// How many wrappers a message may be in: more are not looked through.
 const WRAPPERS: usize = 8;
+/// What is told of a message that can't be taken apart, instead of the name of its field.
+const MALFORMED: &str = "malformed";
 /// What is set in messages that are between devices, beside what is told.
 const BESIDE: [&str; 4] = [
     "messageContextInfo",
@@ -77,6 +81,20 @@ pub enum Kind {
     Poll,
     /// Somebody's answer.
     PollVote,
+    /// A button that was pressed.
+    ButtonReply,
+    /// A row of a list that was chosen.
+    ListReply,
+    /// A quick reply of a template that was pressed.
+    TemplateReply,
+    /// A native flow that was gone through.
+    FlowReply,
+    /// A cart that was sent.
+    Order,
+    /// A product of a catalogue.
+    Product,
+    /// How long the messages of the chat stay from now on.
+    DisappearingTimer,
     /// Something else: see `type`.
     #[default]
     Unsupported,
@@ -86,13 +104,7 @@ pub enum Kind {
 #[derive(Default, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ReceivedMessage<'a> {
-    /// Its id at WhatsApp, chosen by the sender's device.
-    id: &'a str,
     kind: Kind,
-    /// Whether the account wrote it itself, on its phone or another of its devices; absent if not.
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    #[schema(required = false)]
-    from_me: bool,
     /// What it says, or what is written below a file.
     #[serde(skip_serializing_if = "Option::is_none")]
     text: Option<&'a str>,
@@ -119,10 +131,42 @@ pub struct ReceivedMessage<'a> {
     poll: Option<Poll<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     poll_vote: Option<PollVote<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reply: Option<Reply<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    order: Option<Order<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    product: Option<Product<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    disappearing_timer: Option<DisappearingTimer>,
+    /// The ad or post that the sender came from.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    referral: Option<Referral<'a>>,
     /// Of what is unsupported: the name of its field in WhatsApp's protocol, or `unknown`; `view_once`, `hosted` or `bot`
-    /// if WhatsApp shows it only on the phone.
+    /// if WhatsApp shows it only on the phone; `malformed` if it can't be taken apart; `not_allowed` if it is about a
+    /// message that is not its sender's to change, or of another chat.
     #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
     field: Option<String>,
+    #[serde(flatten)]
+    #[schema(inline)]
+    envelope: Envelope<'a>,
+    /// Whether something in it was too long and is not all here; absent if not.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    #[schema(required = false)]
+    truncated: bool,
+}
+
+/// From whom a message came to whom, and when.
+#[derive(Default, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+#[schema(as = ReceivedEnvelope)]
+pub struct Envelope<'a> {
+    /// Its id at WhatsApp, chosen by the sender's device.
+    id: &'a str,
+    /// Whether the account wrote it itself, on its phone or another of its devices; absent if not.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    #[schema(required = false)]
+    from_me: bool,
     /// The sender's phone number, where it is known.
     #[serde(skip_serializing_if = "Option::is_none")]
     from: Option<String>,
@@ -144,10 +188,6 @@ pub struct ReceivedMessage<'a> {
     timestamp: DateTime<Utc>,
     /// Whether it waited at WhatsApp while the session had no connection.
     offline: bool,
-    /// Whether something in it was too long and is not all here; absent if not.
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    #[schema(required = false)]
-    truncated: bool,
 }
 
 /// A place.
@@ -214,6 +254,14 @@ pub struct Poll<'a> {
     selectable: Option<u32>,
 }
 
+/// How long the messages of a chat stay.
+#[derive(Serialize, ToSchema)]
+#[schema(as = ReceivedDisappearingTimer)]
+pub struct DisappearingTimer {
+    /// 0: for ever.
+    seconds: u32,
+}
+
 /// An answer to one.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
@@ -229,26 +277,13 @@ pub struct PollVote<'a> {
 /// What is told of a message; `None` for what people don't see, for what goes to everybody (status posts, channels).
 /// `chosen` is what its vote chose, if it is one and could be read.
 pub fn told(InboundMessage { message, info, .. }: &InboundMessage, chosen: Option<Vec<String>>) -> Option<Told> {
-    let about = about(info)?;
+    let envelope = envelope(info)?;
     let base = unwrapped(message);
-    let reply_to = context_of(base).and_then(|context| context.stanza_id.as_deref()).filter(|id| !id.is_empty());
+    let context = context(base);
+    let reply_to = context.and_then(|context| context.stanza_id.as_deref()).filter(|id| !id.is_empty());
     let (said, kept) = content(base, message, info, chosen)?;
-    let data = serde_json::to_value(ReceivedMessage {
-        kind: said.kind,
-        text: said.text,
-        reply_to,
-        media: said.media,
-        media_url: said.media_url,
-        location: said.location,
-        contacts: said.contacts,
-        reaction: said.reaction,
-        edit: said.edit,
-        revoke: said.revoke,
-        poll: said.poll,
-        poll_vote: said.poll_vote,
-        field: said.field,
-        ..about
-    });
+    let referral = context.and_then(business::referral);
+    let data = serde_json::to_value(ReceivedMessage { reply_to, referral, envelope, ..said });
     let kept = kept.map(|what| Kept {
         at: clock::wall().timestamp_millis(),
         chat: info.source.chat.to_string(),
@@ -260,13 +295,20 @@ pub fn told(InboundMessage { message, info, .. }: &InboundMessage, chosen: Optio
     Some(Told { data: data.ok()?, kept })
 }
 
-/// What is told of a message that WhatsApp keeps from companions, in the same way.
+/// What is told of a message that is told without what it says, and why: because WhatsApp keeps it from companions, or
+/// because it is not its sender's to say.
 pub fn withheld(info: &MessageInfo, why: &str) -> Option<Value> {
-    serde_json::to_value(ReceivedMessage { field: Some(why.into()), ..about(info)? }).ok()
+    let envelope = envelope(info)?;
+    serde_json::to_value(ReceivedMessage { field: Some(why.into()), envelope, ..ReceivedMessage::default() }).ok()
 }
 
-/// From whom a message came to whom, and when.
-fn about(info: &MessageInfo) -> Option<ReceivedMessage<'_>> {
+/// What is told of a message that can't be taken apart, in the same way.
+pub fn malformed(info: &MessageInfo) -> Option<Value> {
+    withheld(info, MALFORMED)
+}
+
+/// From whom a message came to whom, and when; `None` for what goes to everybody.
+pub fn envelope(info: &MessageInfo) -> Option<Envelope<'_>> {
     let source = &info.source;
     if source.chat.is_status_broadcast() || source.chat.is_newsletter() {
         return None;
@@ -274,7 +316,7 @@ fn about(info: &MessageInfo) -> Option<ReceivedMessage<'_>> {
     let sender = [Some(&source.sender), source.sender_alt.as_ref()];
     let recipient = [Some(&source.chat), source.recipient_alt.as_ref(), info.peer_recipient_pn.as_ref()];
     let recipient = recipient.map(|jid| jid.filter(|_| source.is_from_me));
-    Some(ReceivedMessage {
+    Some(Envelope {
         id: &info.id,
         from_me: source.is_from_me,
         from: user(&sender, Jid::is_pn),
@@ -285,7 +327,6 @@ fn about(info: &MessageInfo) -> Option<ReceivedMessage<'_>> {
         chat: source.chat.to_non_ad().to_string(),
         timestamp: info.timestamp,
         offline: info.is_offline,
-        ..ReceivedMessage::default()
     })
 }
 
@@ -294,7 +335,7 @@ pub fn vote(message: &wa::Message) -> Option<&PollUpdateMessage> {
     unwrapped(message).poll_update_message.as_option().filter(|vote| vote.poll_creation_message_key.id.is_some())
 }
 
-fn user(names: &[Option<&Jid>], kind: fn(&Jid) -> bool) -> Option<String> {
+pub fn user(names: &[Option<&Jid>], kind: fn(&Jid) -> bool) -> Option<String> {
     names.iter().copied().flatten().find(|jid| kind(jid)).map(|jid| jid.user.to_string())
 }
 
@@ -354,6 +395,15 @@ fn content<'a>(
         && let Some(message_id) = vote.poll_creation_message_key.id.as_deref()
     {
         ReceivedMessage { kind: Kind::PollVote, poll_vote: Some(PollVote { message_id, options: chosen }), ..said }
+    } else if let Some(business::Said { kind, text, reply, order, product, image }) = business::said(base) {
+        let source = image.as_ref().and_then(|image| image.source.clone());
+        let media_url = source.is_some().then(|| media_url(&info.id));
+        let media = image.map(|image| image.media);
+        let said = ReceivedMessage { kind, text, reply, order, product, media, media_url, ..said };
+        return Some((said, source.map(KeptFor::Media)));
+    } else if let Some(change) = timers::changed(base) {
+        let timer = DisappearingTimer { seconds: change.ephemeral_expiration.unwrap_or_default() };
+        ReceivedMessage { kind: Kind::DisappearingTimer, disappearing_timer: Some(timer), ..said }
     } else if let Some(changed) = change(base) {
         changed
     } else {
@@ -390,10 +440,6 @@ fn unsupported(base: &wa::Message, from_me: bool) -> Option<String> {
     if let Some(name) = set.iter().find(|name| !BESIDE.contains(&name.as_str())) {
         return Some(name.clone());
     }
-    // How long messages stay is shown in the chat; what else a protocol message may be is not.
-    if base.protocol_message.r#type == Some(protocol_message::Type::EPHEMERAL_SETTING) {
-        return Some("protocolMessage".into());
-    }
     // What this version of the protocol does not know leaves nothing behind. One's own devices tell each other more.
     let nothing = set.iter().all(|name| name == "messageContextInfo");
     (nothing && !from_me).then(|| "unknown".into())
@@ -429,7 +475,7 @@ fn poll_of(base: &wa::Message) -> Option<&PollCreationMessage> {
 }
 
 /// A message without its wrappers, which say how it is to be shown and for how long.
-fn unwrapped(message: &wa::Message) -> &wa::Message {
+pub fn unwrapped(message: &wa::Message) -> &wa::Message {
     let mut base = message;
     for _ in 0..WRAPPERS {
         let sent = base.device_sent_message.as_option().and_then(|wrapper| wrapper.message.as_option());
@@ -461,19 +507,6 @@ fn unwrapped(message: &wa::Message) -> &wa::Message {
         }
     }
     base
-}
-
-/// What a message refers to.
-fn context_of(base: &wa::Message) -> Option<&wa::ContextInfo> {
-    macro_rules! first {
-        ($($field:ident)+) => { None$(.or_else(|| base.$field.as_option()?.context_info.as_option()))+ };
-    }
-    first!(
-        extended_text_message image_message video_message ptv_message audio_message document_message sticker_message
-        location_message live_location_message contact_message contacts_array_message poll_creation_message
-        poll_creation_message_v2 poll_creation_message_v3 poll_creation_message_v5 poll_creation_message_v6
-        buttons_response_message list_response_message template_button_reply_message interactive_response_message
-    )
 }
 
 #[cfg(test)]

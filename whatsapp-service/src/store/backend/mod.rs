@@ -21,7 +21,11 @@ use whatsapp_rust::{
     wacore::store::error::{Result, StoreError as LibraryError},
 };
 
-pub use self::{device::device, protocol::KEPT_FOR, signal::number};
+pub use self::{
+    device::device,
+    protocol::{KEPT_FOR, kept_until},
+    signal::number,
+};
 use super::{Store, StoreError, cells::Cells, tx::Tx};
 
 /// Who runs the device that a store is for.

@@ -1,5 +1,6 @@
 //! What the protocol needs beside keys: groups, contacts, devices, tokens, and messages on their way.
 
+use chrono::{DateTime, Utc};
 use whatsapp_rust::{
     async_trait,
     wacore::{
@@ -19,6 +20,9 @@ use crate::store::cells::{Cells, Kind, decode, encode, name, prefix};
 /// How long a recipient's device may ask for a message again that it could not read, and how long a message that was
 /// decrypted may wait to be handed over, in milliseconds.
 pub const KEPT_FOR: i64 = 7 * 24 * 3600 * 1000;
+
+/// The servers of chats with one person, in their addresses.
+const DIRECT: [&str; 5] = ["@s.whatsapp.net", "@lid", "@hosted", "@hosted.lid", "@bot"];
 
 #[async_trait]
 impl ProtocolStore for DeviceBackend {
@@ -234,14 +238,15 @@ impl ProtocolStore for DeviceBackend {
         self.write(move |cells| cells.put_until(Kind::Sent, &name, &payload, until)).await
     }
 
+    /// The library looks here when a device asks for a message again, after it has acknowledged that: a kill in between
+    /// would leave the message unread for good. The session answers such a device by itself, so the library finds
+    /// nothing, but for groups. There it takes the message out to put it back in; it stays here meanwhile.
     async fn take_sent_message(&self, chat_jid: &str, message_id: &str) -> Result<Option<Vec<u8>>> {
         let name = name(&[chat_jid, message_id]);
-        self.write(move |cells| {
-            let payload = cells.get(Kind::Sent, &name)?;
-            cells.delete(Kind::Sent, &name)?;
-            Ok(payload)
-        })
-        .await
+        if DIRECT.iter().any(|server| chat_jid.ends_with(server)) {
+            return Ok(None);
+        }
+        self.read(move |cells| cells.get(Kind::Sent, &name)).await
     }
 
     /// What has expired is removed for all tenants at once: see `Store::forget_expired`.
@@ -313,8 +318,12 @@ fn put_tc_token(cells: &Cells<'_>, jid: &str, token: &TcTokenEntry) -> rusqlite:
 }
 
 impl DeviceBackend {
-    /// Until when a text is kept that was stored now.
     fn kept_until(&self) -> i64 {
-        self.store.clock().now().timestamp_millis() + KEPT_FOR
+        kept_until(self.store.clock().now())
     }
+}
+
+/// Until when a text is kept that was stored now.
+pub fn kept_until(now: DateTime<Utc>) -> i64 {
+    now.timestamp_millis() + KEPT_FOR
 }

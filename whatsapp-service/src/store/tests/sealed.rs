@@ -259,7 +259,7 @@ async fn of_every_column_it_is_decided_whether_it_is_sealed() {
         (
             "messages",
             "accepted_at account attempts code delivered_at expires_at failed_at id kind media number \
-             pending read_at reason recipient reference retryable row sent_at server_at status tenant tried \
+             pending played_at read_at reason recipient reference retryable row sent_at server_at status tenant tried \
              unknown_at whatsapp_code",
         ),
         ("received", "asked at id message sequence tenant"),

@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 
+use super::context::Timer;
 use super::message::{ChatMessage, Reaction, Status, Vote};
 use crate::world::address::{AccountId, Addressing};
 
@@ -10,6 +11,9 @@ const MEMORY: usize = 5_000;
 
 /// How much of what it wrote and does not show as a plain text it can send again.
 const WRITTEN: usize = 1_000;
+
+/// How many messages a phone can hand over to companions that were not given them.
+const WITHHELD: usize = 100;
 
 /// A message that arrived and that its owner has not looked at.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,6 +68,10 @@ pub(crate) struct Chat {
     written: VecDeque<(String, String, Vec<u8>)>,
     /// How far messages got that this phone has yet to hear of: a companion wrote them, and the receipt was faster.
     early_ticks: HashMap<String, Status>,
+    /// How long messages stay, by the number of the other side.
+    timers: HashMap<String, Timer>,
+    /// What companions were not given, by its id: who wrote it, and the message.
+    withheld: VecDeque<(String, AccountId, Vec<u8>)>,
 }
 
 impl Chat {
@@ -156,6 +164,39 @@ impl Chat {
     pub(crate) fn kept(&self, id: &str) -> Option<(&str, &[u8])> {
         let (_, to, message) = self.written.iter().rev().find(|(kept, ..)| kept == id)?;
         Some((to, message))
+    }
+
+    /// From now on the messages of the chat with this number stay so long, unless that is known already in a newer form.
+    pub(crate) fn set_timer(&mut self, with: &str, timer: Timer) {
+        let known = self.timers.entry(with.to_owned()).or_insert(timer);
+        if known.set_at <= timer.set_at {
+            *known = timer;
+        }
+    }
+
+    /// How long the messages of the chat with this number stay.
+    pub(crate) fn timer(&self, with: &str) -> Option<Timer> {
+        self.timers.get(with).copied().filter(|timer| timer.seconds > 0)
+    }
+
+    /// Keeps what this phone's companions are not given.
+    pub(crate) fn withhold(&mut self, id: &str, from: AccountId, message: Vec<u8>) {
+        if self.withheld.len() >= WITHHELD {
+            self.withheld.pop_front();
+        }
+        self.withheld.push_back((id.to_owned(), from, message));
+    }
+
+    /// What companions were not given, by its id.
+    pub(crate) fn withheld(&self, id: &str) -> Option<(AccountId, Vec<u8>)> {
+        let (_, from, message) = self.withheld.iter().rev().find(|(withheld, ..)| withheld == id)?;
+        Some((*from, message.clone()))
+    }
+
+    /// Takes one message out of those that its owner has not looked at.
+    pub(crate) fn take_one_unread(&mut self, id: &str) -> Option<Unread> {
+        let at = self.unread.iter().position(|unread| unread.id == id)?;
+        Some(self.unread.remove(at))
     }
 
     /// A message by its id.

@@ -7,6 +7,7 @@ use waproto::whatsapp as wa;
 use waproto::whatsapp::message::poll_creation_message::Option as PollOption;
 use waproto::whatsapp::message::protocol_message::Type;
 
+use super::context::{Referral, Timer};
 use super::message::{Kind, Location, Poll};
 
 /// Something that a phone is to send.
@@ -58,8 +59,30 @@ pub enum Draft {
         /// What is chosen; nothing takes an earlier vote back.
         options: Vec<String>,
     },
+    /// The messages of the chat stay so long from now on, in seconds; 0: for ever.
+    Timer(u32),
+    /// What is a message already.
+    Built(Box<wa::Message>),
     /// Anything at all: an encoded message.
     Raw(Vec<u8>),
+}
+
+impl Draft {
+    /// What is a message already.
+    pub(crate) fn built(message: wa::Message) -> Self {
+        Self::Built(Box::new(message))
+    }
+}
+
+/// How a phone is to send it.
+#[derive(Clone, Debug, Default)]
+pub struct Manner {
+    /// The message that it answers.
+    pub reply_to: Option<String>,
+    /// The ad that its sender came from.
+    pub referral: Option<Referral>,
+    /// Companions are not given it: they are told that there is something.
+    pub unavailable: bool,
 }
 
 /// A file that a phone is to send.
@@ -265,6 +288,16 @@ pub(crate) fn edit(key: wa::MessageKey, kind: Kind, words: String, now: i64) -> 
 /// A message taken back.
 pub(crate) fn revoke(key: wa::MessageKey) -> wa::Message {
     protocol(wa::message::ProtocolMessage { key: Some(key).into(), r#type: Some(Type::REVOKE), ..Default::default() })
+}
+
+/// How long the messages of a chat stay from now on.
+pub(crate) fn timer(Timer { seconds, set_at }: Timer) -> wa::Message {
+    protocol(wa::message::ProtocolMessage {
+        r#type: Some(Type::EPHEMERAL_SETTING),
+        ephemeral_expiration: Some(seconds),
+        ephemeral_setting_timestamp: Some(set_at),
+        ..Default::default()
+    })
 }
 
 /// A question, of whose answers one can be chosen.

@@ -7,7 +7,8 @@ use wacore::proto_helpers::MessageExt as _;
 use waproto::whatsapp as wa;
 use waproto::whatsapp::message::protocol_message::Type;
 
-use super::message::{Contact, Kind, Location, More, Poll};
+use super::context::{Timer, context};
+use super::message::{Contact, Kind, Location, More, Poll, Preview};
 use super::type_names::type_name;
 use crate::world::media::attachment::Attachment;
 
@@ -35,6 +36,8 @@ pub(crate) enum Content {
         ciphertext: Vec<u8>,
         iv: Vec<u8>,
     },
+    /// The messages of this chat stay so long.
+    Timer(Timer),
     /// It is for the phone, and shows nothing.
     Nothing,
 }
@@ -159,8 +162,31 @@ fn about_another(m: &wa::message::ProtocolMessage) -> Option<Content> {
     }
 }
 
+/// Adds what travels beside the message.
+fn with_context(content: Content, base: &wa::Message) -> Content {
+    let Some(context) = context(base) else { return content };
+    let Content::Show { kind, text, more } = content else { return content };
+    let mut more = more.map(|more| *more).unwrap_or_default();
+    more.disappears_after = context.expiration.filter(|seconds| *seconds > 0);
+    more.mentions.clone_from(&context.mentioned_jid);
+    Content::Show { kind, text, more: more.boxed() }
+}
+
+fn preview(m: &wa::message::ExtendedTextMessage) -> Option<Preview> {
+    Some(Preview {
+        url: m.matched_text.clone().filter(|url| !url.is_empty())?,
+        title: m.title.clone().unwrap_or_default(),
+        description: m.description.clone().filter(|description| !description.is_empty()),
+        thumbnail: has_bytes(m.jpeg_thumbnail.as_ref()),
+    })
+}
+
 /// Reads a message.
 pub(crate) fn read(message: &wa::Message) -> Content {
+    with_context(read_alone(message), message.get_base_message())
+}
+
+fn read_alone(message: &wa::Message) -> Content {
     let secret = message.message_context_info.as_option().and_then(|context| context.message_secret.clone());
     let m = message.get_base_message();
     let secret = secret.or_else(|| m.message_context_info.as_option()?.message_secret.clone());
@@ -168,7 +194,7 @@ pub(crate) fn read(message: &wa::Message) -> Content {
         return show(Kind::Text, Some(text.clone()), More::default());
     }
     if let Some(extended) = m.extended_text_message.as_option() {
-        let more = More { reply_to: reply_to(&extended.context_info), ..More::default() };
+        let more = More { reply_to: reply_to(&extended.context_info), preview: preview(extended), ..More::default() };
         return show(Kind::Text, extended.text.clone(), more);
     }
     if let Some(reaction) = m.reaction_message.as_option() {
@@ -176,6 +202,10 @@ pub(crate) fn read(message: &wa::Message) -> Content {
         return id_of(&reaction.key).map_or(Content::Nothing, |id| Content::React { id, emoji });
     }
     if let Some(protocol) = m.protocol_message.as_option() {
+        if protocol.r#type == Some(Type::EPHEMERAL_SETTING) {
+            let set_at = protocol.ephemeral_setting_timestamp.unwrap_or_default();
+            return Content::Timer(Timer { seconds: protocol.ephemeral_expiration.unwrap_or_default(), set_at });
+        }
         return about_another(protocol).unwrap_or(Content::Nothing);
     }
     if let Some(update) = m.poll_update_message.as_option() {

@@ -17,6 +17,8 @@ pub enum Status {
     Delivered,
     /// The recipient has read it.
     Read,
+    /// The recipient has listened to it.
+    Played,
 }
 
 /// What a message is.
@@ -109,6 +111,20 @@ pub struct Poll {
     pub(crate) secret: Vec<u8>,
 }
 
+/// What a message shows of the first link in it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Preview {
+    /// The link, as it stands in the text.
+    pub url: String,
+    /// What is behind it.
+    pub title: String,
+    /// And in more words.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
+    /// Whether there is a small picture of it.
+    pub thumbnail: bool,
+}
+
 /// What only some messages have. Apart, so that a plain text costs no more than it must.
 #[derive(Clone, Debug, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -128,6 +144,18 @@ pub struct More {
     /// The poll.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub poll: Option<Poll>,
+    /// How long it stays, in seconds, as it says itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub disappears_after: Option<u32>,
+    /// The chat has a timer that it does not carry: the phone warns that it will not disappear.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub without_timer: bool,
+    /// Who is mentioned in it, by JID.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub mentions: Vec<String>,
+    /// What it shows of a link.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub preview: Option<Preview>,
     /// WhatsApp's name for what this phone does not know.
     #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
     pub type_name: Option<String>,
@@ -136,13 +164,18 @@ pub struct More {
 impl More {
     /// Nothing, if there is nothing in it.
     pub(crate) fn boxed(self) -> Option<Box<Self>> {
-        let Self { reply_to, media, location, contact, poll, type_name } = &self;
+        let Self { reply_to, media, location, contact, poll, type_name, disappears_after, .. } = &self;
+        let Self { without_timer, mentions, preview, .. } = &self;
         let nothing = reply_to.is_none()
             && media.is_none()
             && location.is_none()
             && contact.is_none()
             && poll.is_none()
-            && type_name.is_none();
+            && type_name.is_none()
+            && disappears_after.is_none()
+            && !without_timer
+            && mentions.is_empty()
+            && preview.is_none();
         (!nothing).then(|| Box::new(self))
     }
 }

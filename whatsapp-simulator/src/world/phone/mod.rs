@@ -3,10 +3,12 @@
 //! What arrives goes into an inbox and is worked off one by one, by whoever put something in while nobody was at it;
 //! see `tasks` for the work itself.
 
+pub(crate) mod business;
 pub(crate) mod chat;
 pub(crate) mod code;
 pub(crate) mod compose;
 pub(crate) mod content;
+pub(crate) mod context;
 pub(crate) mod linking;
 pub(crate) mod message;
 pub(crate) mod signal;
@@ -15,6 +17,7 @@ mod type_names;
 use std::collections::VecDeque;
 use std::sync::Mutex;
 
+use wacore_binary::Jid;
 use wacore_libsignal::protocol::KeyPair;
 use waproto::whatsapp as wa;
 
@@ -41,6 +44,12 @@ pub(crate) enum Task {
         attempt: u8,
         bundle: Option<Box<Bundle>>,
     },
+    /// A companion was told that there is a message, and not given it.
+    HandOver {
+        device: u16,
+        request: String,
+        ids: Vec<String>,
+    },
     /// A companion found a file expired.
     Reupload {
         device: u16,
@@ -56,6 +65,8 @@ pub(crate) struct Envelope {
     pub(crate) from: Address,
     /// Under which of its names the phone was written to; it answers in kind.
     pub(crate) addressing: Addressing,
+    /// Of what a companion of its own sent: to whom.
+    pub(crate) recipient: Option<Jid>,
     pub(crate) timestamp: i64,
     pub(crate) enc: Enc,
 }
