@@ -6,7 +6,9 @@ use anyhow::Context;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use sandbox::without_looking_up_the_version;
 use tempfile::TempDir;
-use whatsapp_service::{Server, Trust, asked_to_stop, cli, config::Config, log, sessions::Manager};
+use whatsapp_service::{
+    Server, Trust, asked_to_stop, cli, config::Config, log, media::voice::worker, sessions::Manager,
+};
 use whatsapp_simulator::{Phone, Simulator, World};
 
 /// Starts the service and an offline WhatsApp with two phones, and says what to do next.
@@ -52,6 +54,9 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    if worker::is_asked() {
+        return worker::run();
+    }
     // A service that trusts any server is for this machine only, unless somebody says otherwise.
     let local = |service: clap::Command| service.mut_arg("host", |host| host.default_value("127.0.0.1"));
     let matches = Cli::command().mut_subcommand("service", local).get_matches();

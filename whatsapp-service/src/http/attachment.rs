@@ -14,7 +14,7 @@ use utoipa::ToSchema;
 use super::{App, problem::Problem};
 use crate::{
     encoding::hexadecimal,
-    media::{Claim, NotTaken, Taken},
+    media::{Claim, Kind, NotTaken, Taken, names},
     store::{Content, ContentKind, Media},
     tenant::TenantId,
 };
@@ -72,13 +72,18 @@ impl Wanted {
         let source = match &self.source {
             Source::Url(url) => json!({ "url": url }),
             Source::Base64(text) => json!({"base64": hexadecimal(&Sha256::digest(text))}),
-            Source::Here(taken) => json!({"sha256": hexadecimal(&taken.parcel.sha256)}),
+            Source::Here(taken) => json!({"sha256": hexadecimal(&taken.given)}),
         };
-        let Claim { mimetype, voice, sticker, document, .. } = &self.claim;
-        json!({
+        let Claim { mimetype, voice, sticker, document, gif, .. } = &self.claim;
+        let mut identity = json!({
             "media": [source, mimetype, self.filename, voice, sticker, document], "caption": self.caption,
             "replyTo": self.reply_to,
-        })
+        });
+        // The fingerprints of the time before it are in databases.
+        if *gif {
+            identity["gif"] = true.into();
+        }
+        identity
     }
 
     /// What is the same for all messages that a URL is fetched once for; nothing if the bytes are not behind a URL.
@@ -108,20 +113,37 @@ impl Wanted {
             return Err(Problem::bad_request("invalid_content", why));
         }
         let parcel = taken.parcel.clone();
+        let (filename, mimetype) = named(filename.or_else(|| taken.name.clone()), &taken);
         let media = Media {
             kind: taken.kind,
-            mimetype: taken.mimetype.clone(),
+            mimetype,
             filename,
             size: parcel.size,
             sha256: hexadecimal(&parcel.sha256),
             width: parcel.width,
             height: parcel.height,
             seconds: parcel.seconds,
+            gif: claim.gif,
             caption,
             parcel,
         };
         Ok((Content { kind: ContentKind::Media(media.into()), reply_to }, taken))
     }
+}
+
+/// What media is called, and its type: of a document, either may tell the other.
+fn named(filename: Option<String>, taken: &Taken) -> (Option<String>, String) {
+    let mut mimetype = taken.mimetype.clone();
+    if taken.kind != Kind::Document {
+        return (filename, mimetype);
+    }
+    if !taken.said
+        && let Some(better) = filename.as_ref().and_then(|name| names::better_type(name, &mimetype))
+    {
+        mimetype = better.into();
+    }
+    let filename = filename.unwrap_or_else(|| "document".into());
+    (Some(names::with_extension(filename, &mimetype)), mimetype)
 }
 
 /// What came of the URLs of a call.
@@ -151,8 +173,10 @@ impl Fetched {
 async fn fetch(app: &App, tenant: &TenantId, url: &str, claim: Claim, deadline: Instant) -> Result<Taken, NotTaken> {
     let shelf = app.manager.media();
     let fetched = shelf.fetch(tenant, url, deadline).await?;
-    let claim = Claim { hint: fetched.hint.clone(), ..claim };
-    shelf.take(tenant, &claim, fetched.bytes()).await
+    let (claim, name) = (Claim { hint: fetched.hint.clone(), ..claim }, fetched.name.clone());
+    let mut taken = shelf.take(tenant, &claim, fetched.bytes()).await?;
+    taken.name = name;
+    Ok(taken)
 }
 
 fn decoded(text: &str) -> impl futures_util::Stream<Item = Result<Bytes, NotTaken>> + Send {

@@ -37,6 +37,8 @@ pub struct Parts {
     pub sticker: Option<bool>,
     /// Whether it is a document, whatever else it could be.
     pub document: Option<bool>,
+    /// Whether it is a video that plays in a loop.
+    pub gif: Option<bool>,
     /// A place.
     pub location: Option<Location>,
     /// Somebody's name and number.
@@ -68,7 +70,8 @@ impl Parts {
     /// What they say, if they say one thing, and nothing that can't be sent.
     pub fn content(self) -> Result<Said, Problem> {
         let Self { mut message, media, bytes, location, contact, reaction, edit, revoke, reply_to, .. } = self;
-        let flags = [("voice", self.voice), ("sticker", self.sticker), ("document", self.document)];
+        let flags =
+            [("voice", self.voice), ("sticker", self.sticker), ("document", self.document), ("gif", self.gif)];
         if media.is_none()
             && let Some((flag, _)) = flags.iter().find(|(_, set)| *set == Some(true))
         {
@@ -110,9 +113,9 @@ impl Parts {
                 if let Some(id) = &reply_to {
                     check_id("replyTo", id)?;
                 }
-                let [voice, sticker, document] = flags.map(|(_, set)| set.unwrap_or_default());
+                let [voice, sticker, document, gif] = flags.map(|(_, set)| set.unwrap_or_default());
                 let Attachment { url, base64, mimetype, filename } = media;
-                let claim = Claim { mimetype, hint: None, voice, sticker, document };
+                let claim = Claim { mimetype, hint: None, voice, sticker, document, gif };
                 return wanted(url, base64, bytes, claim, filename, caption, reply_to);
             }
         };
@@ -143,7 +146,7 @@ fn wanted(
         (None, None, None) => return Err(invalid("`media` needs `media.url` or `media.base64`")),
         _ => return Err(invalid("`media.url` and `media.base64` don't go together: the bytes are in one place")),
     };
-    if [claim.voice, claim.sticker, claim.document].into_iter().filter(|set| *set).count() > 1 {
+    if [claim.voice, claim.sticker, claim.document, claim.gif].into_iter().filter(|set| *set).count() > 1 {
         return Err(crate::media::NotTaken::Clash.into());
     }
     if let Some(name) = &filename {

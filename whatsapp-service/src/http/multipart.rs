@@ -11,7 +11,7 @@ use axum::{
     extract::{FromRequest, FromRequestParts, Request},
     http::{
         HeaderMap,
-        header::{CONTENT_LENGTH, CONTENT_TYPE},
+        header::{CONTENT_DISPOSITION, CONTENT_LENGTH, CONTENT_TYPE},
     },
 };
 use futures_util::{StreamExt, stream};
@@ -26,7 +26,7 @@ use super::{
     send::{self, Send},
 };
 use crate::{
-    media::{Claim, NotTaken, Taken},
+    media::{Claim, NotTaken, Taken, names},
     store::Idempotency,
     tenant::TenantId,
 };
@@ -46,7 +46,7 @@ const SLOWEST: u64 = 64 * 1024;
 /// connection reset, and no answer.
 const LINGER: Duration = Duration::from_secs(5);
 /// What decides what the file is, and so must come before it.
-const BEFORE: [&str; 4] = ["mimetype", "voice", "sticker", "document"];
+const BEFORE: [&str; 5] = ["mimetype", "voice", "sticker", "document", "gif"];
 
 /// `POST /send`'s body as a form. What says what the file is comes before it; the other fields may come in any order.
 #[derive(ToSchema)]
@@ -70,6 +70,8 @@ pub struct Form {
     sticker: Option<bool>,
     /// As in JSON, as `true` or `false`; before the file.
     document: Option<bool>,
+    /// As in JSON, as `true` or `false`; before the file.
+    gif: Option<bool>,
     /// As in JSON.
     reply_to: Option<String>,
     /// As in JSON.
@@ -135,7 +137,8 @@ async fn read(
             let claim = claim(&fields, &field)?;
             let key = fields.get("idempotencyKey").and_then(Value::as_str).map(str::to_owned);
             check_caller(app, tenant, send::key(headers, key)?).await?;
-            let filename = field.file_name().map(plain_name);
+            let disposition = field.headers().get(CONTENT_DISPOSITION);
+            let filename = disposition.and_then(|value| names::from_disposition(value.as_bytes()));
             let bytes = stream::unfold(Some(field), |field| async {
                 let mut field = field?;
                 match field.chunk().await {
@@ -149,7 +152,7 @@ async fn read(
                 NotTaken::BrokenOff => incoming.broken_off(),
                 not_taken => not_taken.into(),
             })?;
-            taken = Some((bytes, filename.filter(|name| !name.is_empty())));
+            taken = Some((bytes, filename));
         } else {
             let text = text(field).await.map_err(|error| match error {
                 Some(error) => incoming.problem(&error),
@@ -193,6 +196,7 @@ fn claim(fields: &Map<String, Value>, file: &Field<'_>) -> Result<Claim, Problem
         voice: set("voice"),
         sticker: set("sticker"),
         document: set("document"),
+        gif: set("gif"),
     })
 }
 
@@ -200,7 +204,7 @@ fn claim(fields: &Map<String, Value>, file: &Field<'_>) -> Result<Claim, Problem
 fn value(name: &str, text: String) -> Result<Value, Problem> {
     match name {
         "to" | "message" | "mimetype" | "filename" | "replyTo" | "reference" | "idempotencyKey" => Ok(text.into()),
-        "voice" | "sticker" | "document" => match text.as_str() {
+        "voice" | "sticker" | "document" | "gif" => match text.as_str() {
             "true" => Ok(true.into()),
             "false" => Ok(false.into()),
             _ => Err(wrong(format!("`{name}` is true or false"))),
@@ -219,13 +223,8 @@ async fn text(mut field: Field<'_>) -> Result<String, Option<multer::Error>> {
         }
         text.extend_from_slice(&bytes);
     }
-    String::from_utf8(text).map_err(|_| None)
-}
-
-/// The last part of a name: some send the whole path.
-fn plain_name(name: &str) -> String {
-    let name = name.rsplit(['/', '\\']).next().unwrap_or_default();
-    name.chars().filter(|character| !character.is_control()).take(255).collect()
+    // Forms end lines as mail does, whatever was written: Node's do, and browsers'.
+    String::from_utf8(text).map(|text| text.replace("\r\n", "\n")).map_err(|_| None)
 }
 
 /// A form's bytes on their way to the parser, and why they ended before their end.

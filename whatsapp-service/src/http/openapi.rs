@@ -135,7 +135,7 @@ pub const ERRORS: [Error; 67] = {
         Error(416, "Range not satisfiable", Some("range_not_satisfiable"), These(&["GET /messages/{id}/media"])),
         Error(502, "Media unavailable", Some("media_unavailable"), These(&["GET /messages/{id}/media"])),
         Error(502, "Media damaged", Some("media_damaged"), These(&["GET /messages/{id}/media"])),
-        Error(503, "Media busy", Some("media_busy"), These(&["GET /messages/{id}/media"])),
+        Error(503, "Media busy", Some("media_busy"), These(&["POST /send", "GET /messages/{id}/media"])),
         Error(400, "Bad request", Some("invalid_last_event_id"), These(&["GET /events/stream"])),
         Error(400, "Bad request", Some("invalid_url"), These(&["PUT /webhook"])),
         Error(400, "Bad request", Some("invalid_secret"), These(&["PUT /webhook"])),

@@ -22,6 +22,9 @@ use crate::{
 /// How long to wait before asking again when a tenant's queue is full, in seconds.
 const QUEUE_PAUSE: u64 = 10;
 
+/// How long to wait before asking again when too many voice notes are being made, in seconds.
+const MEDIA_PAUSE: u64 = 10;
+
 /// An error answer: a short stable label, an identifier for programs, and a sentence for a person.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
@@ -277,16 +280,17 @@ impl From<NotTaken> for Problem {
 impl From<media::NotTaken> for Problem {
     fn from(not_taken: media::NotTaken) -> Self {
         use media::NotTaken::{
-            BrokenOff, Clash, Disk, Empty, Invalid, NotFetched, Oversized, RoomFull, ShareFull, TooLarge, TooSlow, Type,
+            BrokenOff, Busy, Clash, Disk, Empty, Invalid, NoGif, NoVoice, NotFetched, Oversized, RoomFull, ShareFull,
+            TooLarge, TooLong, TooSlow, Type, VideoForVoice,
         };
         let message = not_taken.to_string();
         match not_taken {
             Invalid(_) | Clash | Empty => Self::bad_request("invalid_content", message),
-            Type(_) => {
+            Type(_) | NoVoice | VideoForVoice | NoGif => {
                 let status = StatusCode::UNSUPPORTED_MEDIA_TYPE;
                 Self::new(status, "Unsupported media type", "media_type", message).retryable(false)
             }
-            TooLarge { .. } | Oversized { .. } => {
+            TooLarge { .. } | Oversized { .. } | TooLong { .. } => {
                 let status = StatusCode::PAYLOAD_TOO_LARGE;
                 Self::new(status, "Payload too large", "media_too_large", message).retryable(false)
             }
@@ -299,6 +303,10 @@ impl From<media::NotTaken> for Problem {
             ShareFull | RoomFull => {
                 let status = StatusCode::SERVICE_UNAVAILABLE;
                 Self::new(status, "Media room full", "media_room_full", message).retryable(true)
+            }
+            Busy => {
+                let status = StatusCode::SERVICE_UNAVAILABLE;
+                Self::new(status, "Media busy", "media_busy", message).retry_after(Some(MEDIA_PAUSE))
             }
             Disk => Self::storage_failed(),
         }

@@ -56,14 +56,16 @@ pub struct Send {
     /// A text, or what stands below the media.
     #[schema(min_length = 1, max_length = 65536)]
     message: Option<String>,
-    /// A picture, a film, a sound, a document or a sticker.
+    /// An image, a video, audio, a document or a sticker.
     media: Option<Attachment>,
-    /// Whether `media` is a voice note: Opus in Ogg.
+    /// Whether `media` is a voice note: whatever audio it is, it is made one.
     voice: Option<bool>,
     /// Whether it is a sticker: WebP.
     sticker: Option<bool>,
     /// Whether it is a document, whatever else it could be.
     document: Option<bool>,
+    /// Whether it is a video that plays in a loop: MP4.
+    gif: Option<bool>,
     /// The bytes of `media`, where they came in with the call.
     #[serde(skip)]
     bytes: Option<media::Taken>,
@@ -397,10 +399,23 @@ impl Wish {
 fn wish(body: Send) -> Result<Wish, Problem> {
     let Send { to, reference, expires_in, idempotency_key, .. } = body;
     let recipient = Recipient::parse(&to)?;
-    let Send { message, media, voice, sticker, document, bytes, .. } = body;
+    let Send { message, media, voice, sticker, document, gif, bytes, .. } = body;
     let Send { location, contact, reaction, edit, revoke, reply_to, .. } = body;
-    let parts =
-        Parts { message, media, bytes, voice, sticker, document, location, contact, reaction, edit, revoke, reply_to };
+    let parts = Parts {
+        message,
+        media,
+        bytes,
+        voice,
+        sticker,
+        document,
+        gif,
+        location,
+        contact,
+        reaction,
+        edit,
+        revoke,
+        reply_to,
+    };
     let said = parts.content()?;
     if reference.as_ref().is_some_and(|reference| reference.chars().count() > MAX_REFERENCE) {
         let why = format!("`reference` has at most {MAX_REFERENCE} characters");

@@ -79,8 +79,8 @@ fn alone(kind: &ContentKind, way: &Way<'_>) -> wa::Message {
 
 /// Media that was uploaded, or, where it is only quoted, what is known of it.
 fn media(media: &Media) -> wa::Message {
-    let Parcel { key, sha256, encrypted_sha256, size, at, sidecar, width, height, seconds, thumbnail, upload, .. } =
-        media.parcel.clone();
+    let Parcel { key, sha256, encrypted_sha256, size, at, sidecar, .. } = media.parcel.clone();
+    let Parcel { width, height, seconds, waveform, animated, thumbnail, upload, .. } = media.parcel.clone();
     let (url, direct_path) = upload.map(|Upload { url, direct_path, .. }| (url, direct_path)).unzip();
     let (mimetype, caption) = (Some(media.mimetype.clone()), media.caption.clone());
     let (file_sha256, file_enc_sha256) = (Some(sha256), Some(encrypted_sha256));
@@ -121,6 +121,7 @@ fn media(media: &Media) -> wa::Message {
                 seconds,
                 jpeg_thumbnail: thumbnail,
                 streaming_sidecar: sidecar,
+                gif_playback: media.gif.then_some(true),
                 ..Default::default()
             }
             .into(),
@@ -139,6 +140,7 @@ fn media(media: &Media) -> wa::Message {
                 seconds,
                 ptt: Some(media.kind == Kind::Voice),
                 streaming_sidecar: sidecar,
+                waveform,
                 ..Default::default()
             }
             .into(),
@@ -156,6 +158,7 @@ fn media(media: &Media) -> wa::Message {
                 media_key_timestamp,
                 width,
                 height,
+                is_animated: animated.then_some(true),
                 ..Default::default()
             }
             .into(),
@@ -305,6 +308,8 @@ mod tests {
             width: Some(6),
             height: Some(7),
             seconds: Some(8),
+            waveform: (kind == Kind::Voice).then(|| vec![10; 64]),
+            animated: kind == Kind::Sticker,
             thumbnail: Some(vec![9]),
             upload: Some(upload.clone()),
         };
@@ -318,6 +323,7 @@ mod tests {
                 width: None,
                 height: None,
                 seconds: None,
+                gif: kind == Kind::Video,
                 caption: Some("below".into()),
                 parcel: parcel(kind),
             };
@@ -346,12 +352,12 @@ mod tests {
         check!(image_message: ImageMessage, Image { caption: "below".into(), width: 6, height: 7, jpeg_thumbnail: vec![9] });
         check!(video_message: VideoMessage, Video {
             caption: "below".into(), width: 6, height: 7, seconds: 8, jpeg_thumbnail: vec![9],
-            streaming_sidecar: vec![5; 10]
+            streaming_sidecar: vec![5; 10], gif_playback: true
         });
         check!(audio_message: AudioMessage,
             Audio { seconds: 8, ptt: false, streaming_sidecar: vec![5; 10] },
-            Voice { seconds: 8, ptt: true, streaming_sidecar: vec![5; 10] });
-        check!(sticker_message: StickerMessage, Sticker { width: 6, height: 7 });
+            Voice { seconds: 8, ptt: true, streaming_sidecar: vec![5; 10], waveform: vec![10; 64] });
+        check!(sticker_message: StickerMessage, Sticker { width: 6, height: 7, is_animated: true });
         check!(document_message: DocumentMessage, Document {
             caption: "below".into(), title: "name".into(), file_name: "name".into()
         });

@@ -63,6 +63,9 @@ pub struct Media {
     /// How long it plays.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seconds: Option<u32>,
+    /// Whether it is a video that plays in a loop.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub gif: bool,
     /// The text below it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub caption: Option<String>,
