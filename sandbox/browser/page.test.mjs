@@ -5,7 +5,10 @@
 //   SCREENSHOT   where to save a picture of the page at the end, also of a failed run
 
 import assert from "node:assert/strict";
+import { execFile } from "node:child_process";
+import { readFile } from "node:fs/promises";
 import { test } from "node:test";
+import { promisify } from "node:util";
 import { chromium } from "playwright-core";
 
 const ANA = "5511999999999";
@@ -73,6 +76,7 @@ async function open(t, host) {
   });
   t.after(() => browser.close());
   const page = await browser.newPage({ viewport: { width: 1280, height: 800 } });
+  await page.context().grantPermissions(["clipboard-read", "clipboard-write"], { origin: new URL(host).origin });
   page.setDefaultTimeout(PATIENCE);
   const problems = [];
   page.on("pageerror", (error) => problems.push(`the page's script failed: ${error.message}`));
@@ -130,6 +134,234 @@ test("a session is linked, a message arrives and is answered, all on the page", 
     if (process.env.SCREENSHOT) await page.screenshot({ path: process.env.SCREENSHOT, animations: "disabled" }).catch(note);
     await endSession().catch(note);
   }
+});
+
+test("a phone that hides its number is added, and shows by which name others know it", { timeout: 60_000 }, async (t) => {
+  const simulator = setting("SIMULATOR_URL");
+  const { page, problems } = await open(t, simulator);
+  await page.goto(simulator);
+  const digits = `5511977${String(Date.now()).slice(-6)}`;
+  await page.getByTestId("add-phone").click();
+  await page.getByTestId("add-name").fill("Carla");
+  await page.getByTestId("add-number").fill("5511977771234 ext. 12");
+  await page.getByTestId("add-submit").click();
+  await seen("why this is no number", page.locator("#add-error").getByText("7 to 15 digits"));
+  await page.getByTestId("add-number").fill(`+${digits.slice(0, 2)} (${digits.slice(2, 4)}) ${digits.slice(4, 9)}-${digits.slice(9)}`);
+  await page.getByTestId("add-hidden").check();
+  await page.getByTestId("add-submit").click();
+  const { lid } = await fetch(new URL(`/admin/accounts/${digits}`, simulator)).then((answer) => answer.json());
+  const phone = page.locator(`[data-testid=phone][data-phone="${digits}"]`);
+  await seen("the number and the LID", phone.getByText(`+${digits} · hidden: others see ${lid}@lid`, { exact: true }));
+  // The refusal above is on the browser's console too.
+  assert.deepEqual(problems.filter((problem) => !problem.includes("400")), []);
+});
+
+/** Has a phone of the simulator send something to the other one, and returns the message's id. */
+async function write(from, body) {
+  const response = await fetch(new URL(`/admin/accounts/${from}/messages`, setting("SIMULATOR_URL")), {
+    method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify({ to: from === ANA ? BRUNO : ANA, ...body }),
+  });
+  const answer = await response.json();
+  assert.equal(response.status, 201, JSON.stringify(answer));
+  return answer.id;
+}
+
+test("all of it by keyboard: scan, react, answer, edit, delete", { timeout: 180_000 }, async (t) => {
+  const simulator = setting("SIMULATOR_URL");
+  const { page, problems } = await open(t, simulator);
+  t.after(endSession);
+  const phone = (number) => page.locator(`[data-testid=phone][data-phone="${number}"]`);
+  const on = (number, id) => phone(number).locator(`[data-testid=message][data-id="${id}"]`);
+  const press = (key) => page.keyboard.press(key);
+  /** What has the focus: its data, its text, and whose phone it is on. */
+  const focus = () => page.evaluate(() => {
+    const element = document.activeElement;
+    return { ...element.dataset, text: element.value ?? element.textContent, on: element.closest("article")?.dataset.phone ?? "" };
+  });
+  /** Goes on with Tab until this has the focus. */
+  const tabTo = async (what, wanted, key = "Tab") => {
+    for (let steps = 0; steps < 80; steps++) {
+      await press(key);
+      if (wanted(await focus())) return;
+    }
+    assert.fail(`${key} never comes to ${what}`);
+  };
+
+  await endSession();
+  await page.goto(simulator);
+  await seen("Ana's phone", phone(ANA));
+  await service("POST", "/session");
+  await seen("a QR code", page.locator("[data-testid=scan]").first());
+  // The code changes now and then: whoever was about to scan still is.
+  const stays = await page.evaluate((number) => {
+    const state = (ref) => ({ accounts: [{ phone: number, name: "Ana", devices: [], messages: [] }], pairCodes: [], stats: {},
+      qrCodes: [{ ref, text: `2@${ref},a,b,c,1`, expiresAt: new Date(Date.now() + 20_000).toISOString() }] });
+    draw(state("one"));
+    const before = document.querySelector("[data-testid=scan]");
+    before.focus();
+    draw(state("two"));
+    return document.activeElement !== before && document.activeElement.dataset.testid === "scan" && document.activeElement.dataset.phone === number;
+  }, ANA);
+  assert.ok(stays, "the focus goes to the new code's button");
+  await page.reload();
+  await seen("a QR code", page.locator("[data-testid=scan]").first());
+  await tabTo("Scan with Ana", ({ testid, phone: number }) => testid === "scan" && number === ANA);
+  await press("Enter");
+  await statusUntil("the session to be ready after the scan", ({ status }) => status === "ready");
+  await page.locator("[data-testid=qr-code]").waitFor({ state: "detached" });
+  await page.waitForFunction((number) => document.activeElement.dataset.phone === number, ANA);
+
+  const run = Date.now().toString(36);
+  const first = await write(BRUNO, { text: `first ${run}` });
+  const second = await write(BRUNO, { text: `second ${run}` });
+  await seen("both messages", on(ANA, second));
+  await tabTo("the newest message on Ana's phone", ({ id, on: number }) => number === ANA && id === second);
+  await press("ArrowUp");
+  assert.equal((await focus()).id, first);
+  await press("End");
+  assert.equal((await focus()).id, second);
+  await press("ArrowUp");
+  await tabTo("a reaction", ({ act, emoji }) => act === "react" && emoji === "👍");
+  await press("Enter");
+  await seen("the reaction on Bruno's phone", on(BRUNO, first).getByTestId("message-reactions").getByText("👍"));
+  await seen("the reaction on Ana's phone", on(ANA, first).getByTestId("message-reactions").getByText("👍"));
+  assert.deepEqual([(await focus()).act, (await focus()).emoji], ["react", "👍"], "the focus has not moved");
+  await press("Escape");
+  assert.equal((await focus()).id, first);
+
+  await tabTo("Reply", ({ act }) => act === "reply");
+  await press("Enter");
+  assert.equal((await focus()).testid, "compose-text");
+  await press("Escape");
+  assert.equal((await focus()).id, first, "Escape goes back to the message");
+  await tabTo("Reply", ({ act }) => act === "reply");
+  await press("Enter");
+  await page.keyboard.type(`answer ${run}`);
+  await press("Enter");
+  const answer = phone(BRUNO).locator("[data-testid=message]", { hasText: `answer ${run}` });
+  await seen("her answer on Bruno's phone", answer.getByTestId("message-quote").getByText(`first ${run}`));
+  const id = await answer.getAttribute("data-id");
+  await seen("her answer on her own phone", on(ANA, id));
+
+  assert.equal((await focus()).testid, "compose-text", "the next message can be written");
+  await tabTo("a message", (element) => element.testid === "message", "Shift+Tab");
+  await press("End");
+  assert.equal((await focus()).id, id);
+  await tabTo("Edit", ({ act }) => act === "edit");
+  await press("Enter");
+  assert.equal((await focus()).text, `answer ${run}`);
+  await press("Escape");
+  assert.deepEqual([(await focus()).id, await phone(ANA).getByTestId("compose-text").inputValue()], [id, ""]);
+  await tabTo("Edit", ({ act }) => act === "edit");
+  await press("Enter");
+  await press("Control+a");
+  await page.keyboard.type(`other words ${run}`);
+  await press("Enter");
+  await seen("the new words on Bruno's phone", on(BRUNO, id).getByText(`other words ${run}`, { exact: true }));
+
+  await tabTo("a message", (element) => element.testid === "message", "Shift+Tab");
+  assert.equal((await focus()).id, id, "the one that was left");
+  await tabTo("Take back", ({ act }) => act === "revoke");
+  await press("Enter");
+  await seen("that it is gone", on(BRUNO, id).getByText("taken back"));
+  await on(ANA, id).getByText("taken back").waitFor();
+  assert.equal((await focus()).id, id, "the message keeps the focus that its button had");
+  assert.deepEqual(problems, []);
+});
+
+test("what the page does can be copied as a curl command", { timeout: 120_000 }, async (t) => {
+  const simulator = setting("SIMULATOR_URL");
+  const { page, problems } = await open(t, simulator);
+  t.after(endSession);
+  const phone = (number) => page.locator(`[data-testid=phone][data-phone="${number}"]`);
+  /** Copies the command of a button, and runs it. */
+  const runs = async (button) => {
+    await page.evaluate(() => navigator.clipboard.writeText(""));
+    await button.click();
+    await page.waitForFunction(async () => await navigator.clipboard.readText() !== "");
+    const command = await page.evaluate(() => navigator.clipboard.readText());
+    assert.match(command, /^curl '/);
+    await seen("the command", page.getByTestId("command").getByText(command, { exact: true }));
+    return (await promisify(execFile)("bash", ["-c", `${command} -sS --fail-with-body`])).stdout;
+  };
+  await endSession();
+  await page.goto(simulator);
+  await service("POST", "/session");
+  await seen("a QR code", page.getByTestId("scan-curl"));
+  assert.equal(JSON.parse(await runs(page.getByTestId("scan-curl"))).phone, await page.getByTestId("scan").first().getAttribute("data-phone"));
+  await statusUntil("the session to be ready after the scan", ({ status }) => status === "ready");
+
+  const words = `It's "fine" $HOME \\ \`date\` ${Date.now().toString(36)}`;
+  await phone(ANA).getByTestId("compose-to").fill(BRUNO);
+  await phone(ANA).getByTestId("compose-text").fill(words);
+  const { id } = JSON.parse(await runs(phone(ANA).getByTestId("compose-curl")));
+  await seen("it on Bruno's phone", phone(BRUNO).locator(`[data-testid=message][data-id="${id}"]`).getByText(words, { exact: true }));
+  const messages = JSON.parse(await runs(phone(BRUNO).getByTestId("messages-curl")));
+  assert.equal(messages.find((message) => message.id === id).text, words);
+
+  // Without a clipboard the command is there to be marked.
+  await page.evaluate(() => Object.defineProperty(navigator, "clipboard", { value: undefined }));
+  await phone(BRUNO).getByTestId("messages-curl").click();
+  await seen("the command to mark", page.getByTestId("info").getByText("To copy:"));
+  assert.deepEqual(problems, []);
+});
+
+test("the samples of the README are seen and heard", { timeout: 120_000 }, async (t) => {
+  const simulator = setting("SIMULATOR_URL");
+  const { page, problems } = await open(t, simulator);
+  page.on("console", (message) => {
+    if (message.type() === "error") problems.push(`the browser complains: ${message.text()}`);
+  });
+  await page.goto(simulator);
+  const send = async (name, mimetype, more) => {
+    const base64 = (await readFile(new URL(`../samples/${name}`, import.meta.url))).toString("base64");
+    const id = await write(ANA, { media: { base64, filename: name, mimetype }, ...more });
+    return page.locator(`[data-testid=phone][data-phone="${BRUNO}"] [data-testid=message][data-id="${id}"]`);
+  };
+  /** A picture's size, how many colours it has, and how much of its corner is seen. */
+  const look = (element) => element.evaluate((picture) => {
+    const [width, height] = [picture.naturalWidth ?? picture.videoWidth, picture.naturalHeight ?? picture.videoHeight];
+    const canvas = Object.assign(document.createElement("canvas"), { width, height });
+    canvas.getContext("2d").drawImage(picture, 0, 0);
+    const points = new Uint32Array(canvas.getContext("2d").getImageData(0, 0, width, height).data.buffer);
+    return { width, height, colours: new Set(points).size, corner: points[0] >>> 24 };
+  });
+  /** How long a sound is, and how loud it gets, from 0 to 1. */
+  const listen = (element) => element.evaluate(async (player) => {
+    const bytes = await (await fetch(player.src)).arrayBuffer();
+    const sound = await new OfflineAudioContext(1, 1, 48_000).decodeAudioData(bytes);
+    return { seconds: sound.duration, peak: sound.getChannelData(0).reduce((most, value) => Math.max(most, Math.abs(value)), 0) };
+  });
+  const loaded = (element) => element.evaluate((player) => player.readyState >= 2 || new Promise((resolve, reject) => {
+    player.preload = "auto";
+    player.addEventListener("loadeddata", () => resolve());
+    player.addEventListener("error", () => reject(new Error(player.error.message)));
+    player.load();
+  }));
+
+  for (const [name, kind, [width, height], corner] of [["image.png", "image", [320, 240], 255], ["sticker.webp", "sticker", [512, 512], 0]]) {
+    const image = (await send(name, kind === "image" ? "image/png" : "image/webp")).getByTestId("message-image");
+    await seen(name, image);
+    await image.evaluate((element) => element.decode());
+    const picture = await look(image);
+    assert.deepEqual([picture.width, picture.height, picture.corner], [width, height, corner], name);
+    assert.ok(picture.colours > (kind === "image" ? 50 : 2), `${name} has ${picture.colours} colours`);
+  }
+  const film = (await send("video.mp4", "video/mp4")).getByTestId("message-video");
+  await loaded(film);
+  const frame = await look(film);
+  assert.ok(frame.width === 320 && frame.height === 240 && frame.colours > 50, JSON.stringify(frame));
+  assert.ok(Math.abs(await film.evaluate(({ duration }) => duration) - 2) < 0.2);
+  const audio = await send("audio.mp3", "audio/mpeg");
+  const voice = await send("voice.ogg", "audio/ogg; codecs=opus", { voice: true });
+  const sounds = [film, audio.getByTestId("message-audio"), voice.getByTestId("message-audio")];
+  for (const sound of sounds) {
+    await loaded(sound);
+    const { seconds, peak } = await listen(sound);
+    assert.ok(Math.abs(seconds - 2) < 0.2 && peak > 0.2 && peak <= 1, JSON.stringify({ seconds, peak }));
+  }
+  if (process.env.SCREENSHOT) await page.screenshot({ path: process.env.SCREENSHOT.replace(/(\.\w+)?$/, "-samples$1"), animations: "disabled" });
+  assert.deepEqual(problems, []);
 });
 
 /** The smallest picture there is: one red point. */

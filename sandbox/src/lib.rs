@@ -4,6 +4,7 @@
 pub mod answer;
 pub mod api;
 pub mod at_once;
+pub mod build_times;
 pub mod order;
 pub mod report;
 pub mod service;

@@ -4,7 +4,7 @@ use std::{net::SocketAddr, path::PathBuf, process::ExitCode, sync::Arc, time::Du
 
 use anyhow::Context;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
-use sandbox::without_looking_up_the_version;
+use sandbox::{build_times, without_looking_up_the_version};
 use tempfile::TempDir;
 use whatsapp_service::{
     Server, Trust, asked_to_stop, cli, config::Config, log, media::voice::worker, sessions::Manager,
@@ -56,6 +56,9 @@ enum Command {
 fn main() -> ExitCode {
     if worker::is_asked() {
         return worker::run();
+    }
+    if let Ok(program) = std::env::current_exe() {
+        build_times::mend(&program);
     }
     // A service that trusts any server is for this machine only, unless somebody says otherwise.
     let local = |service: clap::Command| service.mut_arg("host", |host| host.default_value("127.0.0.1"));

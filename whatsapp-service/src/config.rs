@@ -114,7 +114,7 @@ pub struct Config {
     #[arg(long, env = "WEBHOOK_RETRY_FOR", default_value = "259200", value_parser = parse_seconds)]
     pub webhook_retry_for: Duration,
 
-    /// Let webhooks, and the URLs of media, lead to private addresses too: only where the tenants are trusted.
+    /// Let webhooks, the URLs of media, and proxies lead to private addresses too: only where the tenants are trusted.
     #[arg(long, env = "ALLOW_PRIVATE_TARGETS", default_value_t = false, action = clap::ArgAction::Set,
           num_args = 0..=1, default_missing_value = "true")]
     pub allow_private_targets: bool,

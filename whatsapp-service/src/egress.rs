@@ -96,7 +96,7 @@ impl Egress {
     /// network) all but the unspecified, multicast and broadcast ones.
     pub fn new(allow_private: bool) -> Self {
         let roots = webpki_roots::TLS_SERVER_ROOTS.iter().cloned().collect();
-        Self::build(Policy { allow_private }, roots, TIMEOUT, system_lookup)
+        Self::build(Policy::new(allow_private), roots, TIMEOUT, system_lookup)
     }
 
     fn build(policy: Policy, roots: RootCertStore, timeout: Duration, lookup: Lookup) -> Self {
@@ -290,12 +290,18 @@ impl Resolve for Resolver {
 
 /// Which addresses may be reached.
 #[derive(Clone, Copy)]
-struct Policy {
+pub struct Policy {
     allow_private: bool,
 }
 
 impl Policy {
-    fn allows(self, ip: IpAddr) -> bool {
+    /// All public addresses, and with `allow_private` all but the unspecified, multicast and broadcast ones.
+    pub const fn new(allow_private: bool) -> Self {
+        Self { allow_private }
+    }
+
+    /// Whether this address may be reached.
+    pub fn allows(self, ip: IpAddr) -> bool {
         let embedded = match ip {
             IpAddr::V4(_) => [None, None],
             IpAddr::V6(ip) => embedded(ip),

@@ -3,6 +3,7 @@
 //! Two halves: [`http`] is the server that gateways speak to, [`sessions`] the WhatsApp manager behind it. [`store`] is
 //! what is kept on disk, [`config`] every setting, [`cli`] the commands of the binary.
 
+pub mod address;
 pub mod cli;
 pub mod clock;
 pub mod config;
@@ -33,6 +34,7 @@ use tokio::net::TcpListener;
 
 use self::{
     config::{Config, InvalidSecret, UnreadableSecret},
+    egress::Policy,
     http::App,
     sessions::{Dialler, InvalidUrl, Manager},
     store::StoreError,
@@ -114,7 +116,7 @@ impl Server {
         process::started();
         metrics::start();
         let secrets = config.internal_secret()?.secrets()?;
-        let dialler = Dialler::new(config.whatsapp_url(), &trust)?;
+        let dialler = Dialler::new(config.whatsapp_url(), &trust, Policy::new(config.allow_private_targets))?;
         let manager = Arc::new(Manager::new(config, config.seal()?, &trust, dialler)?);
         let webhooks = Webhooks::new(config, manager.store().clone())?;
         let address = SocketAddr::new(config.host, config.port);

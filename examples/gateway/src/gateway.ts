@@ -14,8 +14,31 @@ export interface Env {
   RATE_LIMITER?: RateLimit;
 }
 
-/** What the public may call: everything else of the service stays inside. */
-const ROUTES: Record<string, string> = { "/session": "POST", "/status": "GET", "/send": "POST" };
+/** The fields of a body that are passed on, and those within them. */
+interface Fields { readonly [name: string]: Fields | true }
+
+/**
+ * What the public may call, and with which fields: everything else of the service stays inside. Fields that the service
+ * gains later are not passed on before somebody has thought about them: a `proxy`, for one, would let whoever has an API
+ * key choose where the service connects to.
+ */
+export const ROUTES: Readonly<Record<string, { readonly method: string; readonly fields: Fields }>> = {
+  "/session": { method: "POST", fields: { phone: true } },
+  "/status": { method: "GET", fields: {} },
+  "/send": {
+    method: "POST",
+    fields: {
+      to: true, message: true, replyTo: true, reference: true, expiresIn: true, idempotencyKey: true,
+      media: { url: true, base64: true, mimetype: true, filename: true },
+      voice: true, sticker: true, document: true,
+      location: { latitude: true, longitude: true, name: true, address: true },
+      contact: { name: true, phone: true },
+      reaction: { messageId: true, emoji: true },
+      edit: { messageId: true, message: true },
+      revoke: { messageId: true },
+    },
+  },
+};
 
 /** Longer than the service fetches a URL (60 s) and waits for WhatsApp (20 s), so that its own answer arrives. */
 const TIMEOUT_MS = 90_000;
@@ -38,11 +61,11 @@ export async function handle(request: Request, env: Env, timeoutMs = TIMEOUT_MS)
 }
 
 async function answer(request: Request, env: Env, timeoutMs: number): Promise<Response> {
-  const path = new URL(request.url).pathname;
-  const method = Object.hasOwn(ROUTES, path) ? ROUTES[path] : undefined;
-  if (!method) return problem(404, "Not found", "not_found", "There is no such path.");
-  if (request.method !== method) {
-    return problem(405, "Method not allowed", "method_not_allowed", `Use ${method}.`, { Allow: method });
+  const { pathname: path, searchParams } = new URL(request.url);
+  const route = Object.hasOwn(ROUTES, path) ? ROUTES[path] : undefined;
+  if (!route) return problem(404, "Not found", "not_found", "There is no such path.");
+  if (request.method !== route.method) {
+    return problem(405, "Method not allowed", "method_not_allowed", `Use ${route.method}.`, { Allow: route.method });
   }
 
   const tenant = await tenantOf(request, env);
@@ -54,7 +77,38 @@ async function answer(request: Request, env: Env, timeoutMs: number): Promise<Re
   if (env.RATE_LIMITER && !(await env.RATE_LIMITER.limit({ key: tenant })).success) {
     return problem(429, "Too many requests", "rate_limited", "Slow down.", { "Retry-After": "60" });
   }
-  return callService(request, env, path, tenant, timeoutMs);
+
+  const [parameter] = searchParams.keys();
+  if (parameter !== undefined) return problem(400, "Bad request", "unknown_field", `There is no parameter ${quoted(parameter)} here.`);
+  // Read before the call: a client that uploads slowly must not look like a service that answers slowly.
+  const text = request.method === "POST" ? await request.text() : "";
+  let body: unknown;
+  try {
+    body = text ? JSON.parse(text) : null;
+  } catch {
+    return problem(400, "Bad request", "invalid_json", "The body is not JSON.");
+  }
+  if (text && !isObject(body)) return problem(400, "Bad request", "invalid_body", "The body must be a JSON object.");
+  const fields = isObject(body) ? body : {};
+  const unknown = unknownField(fields, route.fields);
+  if (unknown !== undefined) return problem(400, "Bad request", "unknown_field", `There is no field ${quoted(unknown)} here.`);
+  return callService(request, env, path, tenant, fields, timeoutMs);
+}
+
+const isObject = (value: unknown): value is Record<string, unknown> =>
+  typeof value === "object" && value !== null && !Array.isArray(value);
+
+const quoted = (name: string) => JSON.stringify(name.length > 64 ? `${name.slice(0, 64)}…` : name);
+
+/** The first field that is not among `fields`, as `media.mime`. */
+function unknownField(body: Record<string, unknown>, fields: Fields): string | undefined {
+  for (const [name, value] of Object.entries(body)) {
+    const known = Object.hasOwn(fields, name) ? fields[name] : undefined;
+    if (known === undefined) return name;
+    const within = known !== true && isObject(value) ? unknownField(value, known) : undefined;
+    if (within !== undefined) return `${name}.${within}`;
+  }
+  return undefined;
 }
 
 /** The tenant whose API key the request carries, or null. */
@@ -69,13 +123,15 @@ async function tenantOf(request: Request, env: Env): Promise<string | null> {
   return tenant;
 }
 
-async function callService(request: Request, env: Env, path: string, tenant: string, timeoutMs: number): Promise<Response> {
-  // Read before the call: a client that uploads slowly must not look like a service that answers slowly.
-  const body = request.method === "POST" ? await request.text() : "";
+async function callService(
+  request: Request, env: Env, path: string, tenant: string, fields: Record<string, unknown>, timeoutMs: number,
+): Promise<Response> {
   // With a key, a repeated call is the same message. Without one, after a failure on the way, a message may or may not
   // have been accepted, and only the caller can decide to risk a second one.
   const key = request.headers.get("Idempotency-Key");
-  const retryable = path !== "/send" || key !== null;
+  const retryable = path !== "/send" || key !== null || fields.idempotencyKey !== undefined;
+  // Written anew: what is passed on is what was checked, also where a name stood twice.
+  const body = Object.keys(fields).length > 0 ? JSON.stringify(fields) : undefined;
   let status: number, text: string, retryAfter: string | null;
   try {
     const response = await fetch(new URL(path, env.SERVICE_URL), {

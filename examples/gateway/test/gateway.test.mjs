@@ -1,10 +1,12 @@
 // Runs the compiled gateway against a small HTTP server that stands in for the service.
 
 import assert from "node:assert/strict";
+import { spawn } from "node:child_process";
 import { createHash } from "node:crypto";
+import { readFileSync } from "node:fs";
 import { createServer } from "node:http";
 import { after, before, beforeEach, test } from "node:test";
-import { handle } from "../build/gateway.js";
+import { handle, ROUTES } from "../build/gateway.js";
 
 const KEY = "key-of-the-first-customer";
 const hash = (key) => createHash("sha256").update(key).digest("hex");
@@ -73,6 +75,46 @@ test("POST /session needs no body, and GET /status passes through", async () => 
   assert.deepEqual(seen.map(({ method, url }) => `${method} ${url}`), ["POST /session", "GET /status"]);
 });
 
+test("only known fields are passed on, on every path and within fields", async () => {
+  for (const [path, body, field] of [
+    ["/session", { proxy: "socks5://127.0.0.1:22" }, "proxy"],
+    ["/session", { phone: "5511999999999", proxy: null }, "proxy"],
+    ["/send", { to: "5511888888888", mesage: "Hi" }, "mesage"],
+    ["/send", { to: "5511888888888", media: { url: "https://example.com/a.png", proxy: "x" } }, "media.proxy"],
+    ["/send", { to: "5511888888888", edit: { messageId: "3EB0", text: "Hi" } }, "edit.text"],
+    ["/send", { toString: "x" }, "toString"],
+    ["/send", JSON.parse('{"__proto__":{"to":"5511888888888"}}'), "__proto__"],
+  ]) {
+    const { message } = await assertProblem(await call("POST", path, { body: JSON.stringify(body) }), 400, "unknown_field");
+    assert.equal(message, `There is no field "${field}" here.`);
+  }
+  const { message } = await assertProblem(await call("POST", "/send", { body: JSON.stringify({ ["x".repeat(1_000)]: 1 }) }), 400, "unknown_field");
+  assert.ok(message.length < 120, message);
+  for (const [method, path] of [["POST", "/send?wait=0"], ["GET", "/status?tenant=other"], ["POST", "/session?proxy=x"]]) {
+    await assertProblem(await call(method, path, { ...(method === "POST" && { body: "{}" }) }), 400, "unknown_field");
+  }
+  for (const body of ["to=551188888888", '{"to":']) await assertProblem(await call("POST", "/send", { body }), 400, "invalid_json");
+  for (const body of ["[]", '"to"', "null", "1"]) await assertProblem(await call("POST", "/send", { body }), 400, "invalid_body");
+  assert.equal(seen.length, 0);
+});
+
+test("what is passed on is what was checked, also where a name stands twice", async () => {
+  await call("POST", "/send", { body: '{"to":"5511888888888","message":"one","message":"two","media":[{"url":"x"}]}' });
+  assert.deepEqual(JSON.parse(seen[0].body), { to: "5511888888888", message: "two", media: [{ url: "x" }] });
+  assert.equal(seen[0].body.match(/message/g).length, 1);
+});
+
+test("the fields are those of the service's manual, all but the proxy", () => {
+  const manual = readFileSync(new URL("../../../docs/api.md", import.meta.url), "utf8");
+  const below = (heading) => manual.split(`\n${heading}\n`)[1];
+  // The names in the first column of the first table below a heading.
+  const named = (text) => text.split("\n\n").find((part) => part.startsWith("| ")).split("\n").slice(2)
+    .flatMap((row) => [...row.split("|")[1].matchAll(/`(\w+)`/g)].map(([, name]) => name)).sort();
+  const { media, ...fields } = ROUTES["/send"].fields;
+  assert.deepEqual(Object.keys({ media, ...fields }).filter((name) => name !== "idempotencyKey").sort(), named(below("### POST /send")));
+  assert.deepEqual(Object.keys(media).sort(), named(below("##### Media")));
+});
+
 test("without a valid key nothing reaches the service", async () => {
   for (const key of [undefined, "", "short", "a-key-that-nobody-has"]) {
     const response = await call("GET", "/status", { key: key ?? null });
@@ -125,6 +167,10 @@ test("a service that is slow or away is said so, and a send is never called retr
   assert.equal(body.retryable, true);
   body = await assertProblem(await call("POST", "/send", { body: "{}", timeout: 50 }), 504, "service_timeout");
   assert.equal(body.retryable, false);
+  for (const repeatable of [{ headers: { "Idempotency-Key": "k" }, body: "{}" }, { body: '{"idempotencyKey":"k"}' }]) {
+    body = await assertProblem(await call("POST", "/send", { ...repeatable, timeout: 50 }), 504, "service_timeout");
+    assert.equal(body.retryable, true);
+  }
 
   reply = (response) => response.socket.destroy();
   body = await assertProblem(await call("POST", "/send", { body: "{}" }), 502, "service_unreachable");
@@ -157,4 +203,52 @@ test("browsers of the allowed origins get CORS headers, also on errors; others d
     assert.equal(response.headers.get("vary"), "Origin");
   }
   assert.equal(seen.length, 0);
+});
+
+/** The gateway on Node, as a process, with this environment. Ends with the test. */
+function startServer(t, env) {
+  const child = spawn(process.execPath, [new URL("../server.mjs", import.meta.url).pathname], { env: { PATH: process.env.PATH, PORT: "0", ...env } });
+  t.after(() => child.kill("SIGKILL"));
+  const output = new Promise((resolve) => {
+    let text = "";
+    const take = (chunk) => { text += chunk; if (text.includes("\n")) resolve(text); };
+    child.stdout.on("data", take);
+    child.stderr.on("data", take);
+  });
+  const exit = new Promise((resolve) => child.on("exit", resolve));
+  return { child, output, exit };
+}
+
+test("on Node it does the same, with keys and a rate limit from the environment", async (t) => {
+  const { child, output, exit } = startServer(t, {
+    SERVICE_URL: env.SERVICE_URL, INTERNAL_SECRET: "inside-only", REQUESTS_PER_MINUTE: "3",
+    API_KEYS: `${hash("another-customers-key")}=other, ${hash(KEY)}=acme:sales`,
+  });
+  const url = `http://127.0.0.1:${/listening on port (\d+)/.exec(await output)[1]}`;
+  const ask = (path, options = {}) => fetch(url + path, { ...options, headers: { Authorization: `Bearer ${KEY}` } });
+
+  assert.equal((await fetch(`${url}/status`)).status, 401);
+  assert.deepEqual(await (await ask("/status")).json(), { status: "not_found" });
+  await assertProblem(await ask("/session", { method: "POST", body: '{"proxy":"socks5://127.0.0.1:22"}' }), 400, "unknown_field");
+  reply = json(200, { id: "3EB0" });
+  const response = await ask("/send", { method: "POST", body: '{"to":"5511888888888","message":"Olá"}' });
+  assert.deepEqual([response.status, await response.json(), response.headers.get("cache-control")], [200, { id: "3EB0" }, "no-store"]);
+  assert.deepEqual(seen.map(({ method, url, headers }) => [method, url, headers["x-tenant-id"], headers["x-internal-secret"]]),
+    [["GET", "/status", "acme:sales", "inside-only"], ["POST", "/send", "acme:sales", "inside-only"]]);
+  assert.equal(seen[1].body, '{"to":"5511888888888","message":"Olá"}');
+  await assertProblem(await ask("/status"), 429, "rate_limited");
+  const other = { headers: { Authorization: "Bearer another-customers-key" } };
+  assert.equal((await fetch(`${url}/status`, other)).status, 200, "another tenant has a limit of its own");
+  await assertProblem(await fetch(`${url}/send`, { ...other, method: "POST", body: "x".repeat(25 * 1024 * 1024) }), 413, "payload_too_large");
+  child.kill("SIGTERM");
+  assert.equal(await exit, 0, "it stops when it is asked to, also as a container's first process");
+});
+
+test("on Node it says what it lacks", async (t) => {
+  const complete = { SERVICE_URL: "http://127.0.0.1:1", INTERNAL_SECRET: "s", API_KEYS: `${hash(KEY)}=acme` };
+  for (const lacking of [{ SERVICE_URL: "" }, { INTERNAL_SECRET: "" }, { API_KEYS: "" }, { API_KEYS: "key=acme" }, { API_KEYS: hash(KEY) }]) {
+    const { output, exit } = startServer(t, { ...complete, ...lacking });
+    assert.match(await output, /are needed/);
+    assert.equal(await exit, 1);
+  }
 });

@@ -1,8 +1,8 @@
 //! The examples of `README.md` and `docs/api.md`, run as they stand there.
 
-use std::{collections::BTreeSet, process::Stdio, time::Duration};
+use std::{collections::BTreeSet, path::Path, process::Stdio, time::Duration};
 
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::process::Command;
 
 use crate::harness::{ANA, BRUNO, SECRET, World, eventually};
@@ -39,6 +39,8 @@ async fn run(world: &World, document: &'static str, heading: &str) {
             .replace("sleep 1", UNTIL_RECEIVED);
         let mut bash = Command::new("bash");
         bash.args(["-c", &format!("{BEFORE}{script}")]).env("SERVICE", &world.service.url).env("SECRET", SECRET);
+        // Where a reader stands who has cloned this.
+        bash.current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join(".."));
         let output = bash.stdin(Stdio::null()).kill_on_drop(true).output();
         let output = tokio::time::timeout(Duration::from_secs(120), output).await;
         let output = output.unwrap_or_else(|_| panic!("{heading}: {example} does not end")).unwrap();
@@ -53,7 +55,7 @@ async fn until_every_kind_is_shown(world: &World) {
     eventually("every kind on the phone", || async {
         let shown = world.shown_on(BRUNO).await;
         let kinds: BTreeSet<_> = shown.iter().filter_map(|message| message["kind"].as_str()).collect();
-        let any = |field: &str, value: serde_json::Value| shown.iter().any(|message| message[field] == value);
+        let any = |field: &str, value: Value| shown.iter().any(|message| message[field] == value);
         let changed = any("edited", json!(true)) && any("revoked", json!(true));
         let answered = shown.iter().any(|message| message["replyTo"].is_string());
         (wanted.iter().all(|kind| kinds.contains(kind)) && changed && answered).then_some(())
@@ -86,8 +88,37 @@ async fn every_example_of_the_readme_does_what_it_says() {
     until_every_kind_is_shown(&world).await;
     let sent = world.service.tenant("demo").get("/messages").await;
     let sent = sent["messages"].as_array().unwrap();
-    assert_eq!(sent.len(), 13, "{sent:?}");
+    assert_eq!(sent.len(), 14, "{sent:?}");
     for message in sent {
         world.service.tenant("demo").until_fate(&message["id"], "delivered").await;
+    }
+    // What a reader sees in the end: the message that was reacted to, with its new words, and another one deleted.
+    let one = async |field: &str, value: Value| {
+        let shown = world.shown_on(BRUNO).await;
+        let mut found = shown.into_iter().filter(|message| message[field] == value);
+        let (first, second) = (found.next(), found.next());
+        assert!(second.is_none(), "two messages with {field} {value}");
+        first.unwrap_or_else(|| panic!("no message with {field} {value}"))
+    };
+    let edited = one("edited", json!(true)).await;
+    assert_eq!(edited["text"], "Shall we meet at eight?");
+    assert_eq!(edited["reactions"], json!([{"from": ANA, "emoji": "🎉"}]));
+    assert_ne!(edited["revoked"], true);
+    assert_eq!(one("replyTo", edited["id"].clone()).await["text"], "Or at ten?");
+    assert_ne!(one("revoked", json!(true)).await["id"], edited["id"]);
+    // The samples have arrived as they are, and there is something in them to see and to hear.
+    let samples = Path::new(env!("CARGO_MANIFEST_DIR")).join("samples");
+    for (kind, file, seconds) in [
+        ("image", "image.png", None),
+        ("video", "video.mp4", Some(2)),
+        ("audio", "audio.mp3", Some(2)),
+        ("voice", "voice.ogg", Some(2)),
+        ("sticker", "sticker.webp", None),
+    ] {
+        let message = one("kind", json!(kind)).await;
+        let sample = std::fs::read(samples.join(file)).unwrap();
+        assert_eq!(message["media"]["size"], sample.len(), "{message}");
+        assert!((1_000..32_000).contains(&sample.len()), "{file} is neither empty nor a burden");
+        assert_eq!(message["media"]["seconds"].as_u64(), seconds, "{message}");
     }
 }

@@ -46,12 +46,17 @@ impl World {
 
     /// With a service that reaches the simulator by TLS, and trusts its root if `trusting`.
     pub async fn with_tls(trusting: bool) -> Self {
+        Self::with_tls_and(trusting, &[]).await
+    }
+
+    /// The same with this environment of the service.
+    pub async fn with_tls_and(trusting: bool, env: &[(&str, &str)]) -> Self {
         let tls = Some("127.0.0.1:0".parse().unwrap());
         let simulator = simulator(Config { tls, ..Config::default() }).await;
         let data = Arc::new(TempDir::new().unwrap());
         let root = data.path().join(ROOT);
         std::fs::write(&root, simulator.tls_root_pem().expect("a root")).unwrap();
-        let mut program = Program::sandbox(&simulator.wss_url().expect("an address"), &[]);
+        let mut program = Program::sandbox(&simulator.wss_url().expect("an address"), env);
         if trusting {
             program.arguments.extend(["--trust-ca".to_owned(), root.to_str().unwrap().to_owned()]);
         }
@@ -123,6 +128,18 @@ impl World {
     /// The texts on a phone, oldest first.
     pub async fn texts_on(&self, phone: &str) -> Vec<String> {
         self.shown_on(phone).await.iter().map(|message| message["text"].as_str().unwrap().to_owned()).collect()
+    }
+
+    /// The LID of an account: digits.
+    pub async fn lid(&self, phone: &str) -> String {
+        let account = self.admin(Method::GET, &format!("/admin/accounts/{phone}"), "").await;
+        account["lid"].as_str().expect("a LID").to_owned()
+    }
+
+    /// Makes an account, or changes whether others get to know its LID only.
+    pub async fn account(&self, phone: &str, name: &str, hidden: bool) {
+        let account = json!({"phone": phone, "name": name, "numberHidden": hidden}).to_string();
+        self.admin(Method::POST, "/admin/accounts", account).await;
     }
 
     /// The companions of an account.

@@ -1,6 +1,7 @@
 //! The service as its users have it, against the offline WhatsApp: the real binary over HTTP, real files, real signals.
 
 mod abuse;
+mod addresses;
 mod baileys;
 #[path = "../client/mod.rs"]
 mod client;

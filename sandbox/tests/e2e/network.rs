@@ -1,16 +1,29 @@
 //! The way to WhatsApp: TLS, proxies, and what goes wrong between the two ends.
 
-use std::time::{Duration, Instant};
+use std::{
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 use reqwest::Method;
 use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpListener,
+};
 use whatsapp_simulator::Config;
 
 use crate::{
     harness::{ANA, BRUNO, Service, Tenant, World, eventually, simulator},
     relay::{Kind, Mode, Relay},
 };
+
+/// Proxies on this machine are what is tested here.
+const PRIVATE: (&str, &str) = ("ALLOW_PRIVATE_TARGETS", "true");
+
+/// What is said of every proxy that fails.
+const FAILED: &str = "The session's proxy does not lead to WhatsApp.";
 
 /// The simulator's own name for itself, which no name server knows: only a proxy leads there.
 const NOWHERE: &str = "whatsapp.invalid";
@@ -27,7 +40,7 @@ async fn over_relay() -> (World, Relay) {
 async fn behind_proxies() -> World {
     let simulator = simulator(Config::default()).await;
     // How often all tenants together may dial is another matter.
-    let service = Service::start(&format!("ws://{NOWHERE}/ws/chat"), &[("DIAL_RATE", "0")]).await;
+    let service = Service::start(&format!("ws://{NOWHERE}/ws/chat"), &[("DIAL_RATE", "0"), PRIVATE]).await;
     World { simulator, service }
 }
 
@@ -40,6 +53,29 @@ async fn open_through(tenant: Tenant<'_>, proxy: impl Into<Option<String>>) -> V
     let (status, body) = tenant.call(Method::POST, "/session", Some(json!({"proxy": proxy.into()}))).await;
     assert_eq!(status, 200, "{body}");
     body
+}
+
+/// A port that nobody listens on.
+fn free_port() -> u16 {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// Somebody who answers everyone with this, one after the other, whatever they say.
+async fn answering(answers: &'static [&'static [u8]]) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                for answer in answers {
+                    let _ = stream.read(&mut [0; 1_024]).await;
+                    let _ = stream.write_all(answer).await;
+                }
+                let _ = stream.read_to_end(&mut Vec::new()).await;
+            });
+        }
+    });
+    address
 }
 
 /// A small file, another one for each relay.
@@ -252,7 +288,7 @@ async fn a_session_goes_through_its_proxy_and_its_password_is_told_to_nobody() {
 
 #[tokio::test]
 async fn media_goes_through_the_tenants_proxy_both_ways_and_never_around_it() {
-    let world = World::with_tls(true).await;
+    let world = World::with_tls_and(true, &[PRIVATE]).await;
     let tls = world.tls_address();
     world.pair("acme", ANA).await;
     let acme = world.service.tenant("acme");
@@ -290,7 +326,7 @@ async fn media_goes_through_the_tenants_proxy_both_ways_and_never_around_it() {
 
 #[tokio::test]
 async fn a_proxy_is_changed_and_removed_while_the_session_runs() {
-    let mut world = World::with_tls(true).await;
+    let mut world = World::with_tls_and(true, &[PRIVATE]).await;
     let tls = world.tls_address();
     world.pair("acme", ANA).await;
     let acme = world.service.tenant("acme");
@@ -342,8 +378,7 @@ async fn a_proxy_that_leads_nowhere_is_named_and_tried_again() {
         open_through(tenant, format!("{url}{}", relay.address)).await;
         let status = tenant.until("a reason", |status| status["reason"].is_string()).await;
         assert_eq!((&status["reason"], &status["state"]), (&json!("proxy_failed"), &json!("connecting")), "{status}");
-        let message = status["message"].as_str().unwrap();
-        assert!(message.contains(&relay.address.to_string()) && !message.contains("wrong"), "{message}");
+        assert_eq!(status["message"], FAILED, "{status}");
         eventually("another attempt", || async { (relay.accepted() >= 2).then_some(()) }).await;
         if mode == Mode::Refuse {
             relay.set(Mode::Pass);
@@ -354,6 +389,100 @@ async fn a_proxy_that_leads_nowhere_is_named_and_tried_again() {
         assert!(status.get("reason").is_none(), "{status}");
     }
     assert!(!world.service.log.text().contains("user:"));
+}
+
+#[tokio::test]
+async fn whoever_chooses_a_proxy_learns_nothing_of_what_is_there() {
+    // A port that nobody listens on, one that says nothing, a web server, one that lets everything pass and leads to SSH
+    // or to silence, a wrong password, a name that nobody has: over TLS, as WhatsApp is reached.
+    let world = World::with_tls_and(true, &[PRIVATE, ("DIAL_RATE", "0")]).await;
+    let closed = free_port();
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let web = answering(&[b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n"]).await;
+    let to_ssh = answering(&[b"HTTP/1.1 200 OK\r\n\r\n", b"SSH-2.0-OpenSSH_9.2\r\n"]).await;
+    let to_silence = answering(&[b"HTTP/1.1 200 OK\r\n\r\n"]).await;
+    let ssh = answering(&[b"SSH-2.0-OpenSSH_9.2\r\n"]).await;
+    let strict = Relay::start(Kind::Socks5(Some(("user", "right"))), world.tls_address(), Mode::Pass).await;
+    let proxies = [
+        ("closed", format!("socks5://127.0.0.1:{closed}")),
+        ("closed-http", format!("http://127.0.0.1:{closed}")),
+        ("silent", format!("socks5://{}", silent.local_addr().unwrap())),
+        ("silent-http", format!("http://{}", silent.local_addr().unwrap())),
+        ("web", format!("http://{web}")),
+        ("web-socks", format!("socks5://{web}")),
+        ("to-ssh", format!("http://{to_ssh}")),
+        ("to-silence", format!("http://{to_silence}")),
+        ("ssh", format!("http://{ssh}")),
+        ("wrong", format!("socks5://user:wrong@{}", strict.address)),
+        ("nobody", "socks5://nobody.invalid:1080".into()),
+    ];
+    for (name, url) in &proxies {
+        open_through(world.service.tenant(name), url.clone()).await;
+    }
+    for (name, _) in &proxies {
+        let tenant = world.service.tenant(name);
+        let status = tenant.until("a reason", |status| status["reason"].is_string()).await;
+        assert_eq!(
+            (&status["reason"], &status["message"]),
+            (&json!("proxy_failed"), &json!(FAILED)),
+            "{name}: {status}"
+        );
+        let (_, events) = tenant.call(Method::GET, "/events", None).await;
+        let events = events.to_string();
+        assert!(["refused", "timed", "answer", "TLS", "lookup"].iter().all(|word| !events.contains(word)), "{events}");
+    }
+    // Whoever runs the service sees the cause, and whose it is.
+    for (name, cause) in [
+        ("closed", "Connection refused"),
+        ("nobody", "lookup"),
+        ("silent", "no answer within 10s"),
+        ("to-ssh", "InvalidContentType"),
+    ] {
+        let log = world.service.log.text();
+        let line = log
+            .lines()
+            .find(|line| line.contains("does not lead to WhatsApp") && line.contains(&format!("\"{name}\"")));
+        assert!(line.is_some_and(|line| line.contains(cause)), "{name}: {line:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_proxy_at_a_private_address_needs_the_operators_word() {
+    let mut world = World::start().await;
+    let relay = proxy(&world, Kind::Socks5(None), Mode::Pass).await;
+    let acme = world.service.tenant("acme");
+    for address in [relay.address.to_string(), "10.1.2.3:1080".into(), "[::1]:1080".into(), "169.254.169.254:80".into()]
+    {
+        for scheme in ["socks5", "http"] {
+            let body = json!({"proxy": format!("{scheme}://{address}")});
+            let (status, body) = acme.call(Method::POST, "/session", Some(body)).await;
+            assert_eq!((status.as_u16(), &body["code"]), (400, &json!("invalid_proxy")), "{address}: {body}");
+            assert!(body["message"].as_str().unwrap().contains("ALLOW_PRIVATE_TARGETS"), "{body}");
+        }
+    }
+    assert_eq!(acme.status().await, json!({"status": "not_found"}), "nothing was begun");
+    // A name is looked up when it is dialled, and what it leads to is not spoken to.
+    let name = format!("socks5://localhost:{}", relay.address.port());
+    open_through(acme, name.clone()).await;
+    let status = acme.until("a reason", |status| status["reason"].is_string()).await;
+    assert_eq!((&status["reason"], &status["message"]), (&json!("proxy_failed"), &json!(FAILED)), "{status}");
+    eventually("the cause in the log", || async {
+        world.service.log.text().contains("which needs ALLOW_PRIVATE_TARGETS=true").then_some(())
+    })
+    .await;
+    assert_eq!(relay.accepted(), 0);
+    // One that was allowed once is no longer when the operator takes back the word.
+    world.service.set_env("ALLOW_PRIVATE_TARGETS", "true");
+    world.service.kill_and_restart().await;
+    let acme = world.service.tenant("acme");
+    open_through(acme, format!("socks5://{}", relay.address)).await;
+    world.pair("acme", ANA).await;
+    assert!(relay.accepted() > 0);
+    world.service.set_env("ALLOW_PRIVATE_TARGETS", "false");
+    world.service.kill_and_restart().await;
+    let (acme, accepted) = (world.service.tenant("acme"), relay.accepted());
+    acme.until("a reason", |status| status["reason"] == "proxy_failed").await;
+    assert_eq!(relay.accepted(), accepted);
 }
 
 #[tokio::test]

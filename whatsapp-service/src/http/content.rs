@@ -6,8 +6,8 @@ use super::{
     problem::Problem,
 };
 use crate::{
+    address::Address,
     media::{Claim, Taken},
-    sessions::Recipient,
     store::{Contact, Content, ContentKind, Edit, Location, Reaction, Revoke},
 };
 
@@ -179,13 +179,8 @@ fn check(kind: &ContentKind) -> Result<(), Problem> {
         }
         ContentKind::Contact(Contact { name, phone }) => {
             check_text("contact.name", name, MAX_NAME)?;
-            match Recipient::parse(phone) {
-                Ok(_) => Ok(()),
-                Err(error) => {
-                    let has = error.digits;
-                    Err(invalid(format!("`contact.phone` needs 8 to 15 digits, with the country code; it has {has}")))
-                }
-            }
+            let number = Address::parse(phone).and_then(Address::number);
+            number.map(drop).map_err(|error| invalid(error.of("contact.phone")))
         }
         ContentKind::Reaction(Reaction { message_id, emoji }) => {
             check_id("reaction.messageId", message_id)?;

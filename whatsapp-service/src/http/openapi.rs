@@ -254,9 +254,20 @@ fn document(generated: utoipa::openapi::OpenApi) -> Value {
         kind => json!({ "required": [kind] }),
     });
     schemas["SendRequest"]["oneOf"] = kinds.into_iter().collect();
-    let mut number = schemas["SendRequest"]["properties"]["to"].clone();
-    number["description"] = json!("A number with the country code.");
-    schemas["NumbersRequest"]["properties"]["numbers"]["items"] = number;
+    // Nor how people write addresses: these are the usual forms, and whatever else holds a digit may be one.
+    for (schema, field, lids) in [
+        ("SendRequest", "to", true),
+        ("PresenceRequest", "to", true),
+        ("Contact", "phone", false),
+        ("OpenRequest", "phone", false),
+    ] {
+        let forms = ["^\\+?[1-9]([ .-]?[0-9]){7,14}$", "^[0-9]{1,20}@lid$", "[0-9]"];
+        let forms = forms.iter().filter(|form| lids || !form.contains("lid"));
+        schemas[schema]["properties"][field]["anyOf"] = forms.map(|form| json!({ "pattern": form })).collect();
+    }
+    let mut address = schemas["SendRequest"]["properties"]["to"].clone();
+    address["description"] = json!("A phone number with the country code, or a LID with `@lid` behind it.");
+    schemas["NumbersRequest"]["properties"]["numbers"]["items"] = address;
     // What was not accepted is told with the caller's own name for it, whatever that is.
     let mut refused = schemas["Problem"].clone();
     refused["description"] = json!("A message that was not accepted.");

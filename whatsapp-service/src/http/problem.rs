@@ -13,7 +13,7 @@ use utoipa::ToSchema;
 use super::openapi;
 use crate::{
     media, metrics,
-    sessions::{AssertionRefused, InvalidRecipient, NotDone, NotTaken, OpenRefused, PasskeyRefused, Refused, State},
+    sessions::{AssertionRefused, NotDone, NotTaken, OpenRefused, PasskeyRefused, Refused, State},
     store::{Message, StoreError},
     tenant::InvalidTenantId,
     webhooks::PutRefused,
@@ -203,12 +203,6 @@ impl From<InvalidTenantId> for Problem {
     }
 }
 
-impl From<InvalidRecipient> for Problem {
-    fn from(error: InvalidRecipient) -> Self {
-        Self::bad_request("invalid_recipient", error.to_string())
-    }
-}
-
 impl From<OpenRefused> for Problem {
     fn from(refused: OpenRefused) -> Self {
         let message = refused.to_string();
@@ -257,6 +251,7 @@ impl From<NotTaken> for Problem {
                 Self::new(StatusCode::CONFLICT, "Idempotency conflict", "idempotency_conflict", message)
                     .retryable(false)
             }
+            NotTaken::LidAsNumber => Self::bad_request("invalid_recipient", message),
             NotTaken::UnknownMessage => {
                 Self::new(StatusCode::NOT_FOUND, "Message not found", "message_not_found", message).retryable(false)
             }
@@ -328,6 +323,7 @@ impl From<NotDone> for Problem {
                 let (status, code) = (StatusCode::UNPROCESSABLE_ENTITY, "recipient_not_on_whatsapp");
                 Self::new(status, "Recipient not on WhatsApp", code, message).retryable(false)
             }
+            NotDone::LidAsNumber(refused) => refused.into(),
             NotDone::UnknownMessage => {
                 Self::new(StatusCode::NOT_FOUND, "Message not found", "message_not_found", message)
             }

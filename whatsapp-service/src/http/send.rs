@@ -23,9 +23,10 @@ use super::{
     problem::Problem,
 };
 use crate::{
+    address::Person,
     clock::timestamp,
     media,
-    sessions::{NotTaken, Recipient, Session, Submission, Taken},
+    sessions::{NotTaken, Session, Submission, Taken},
     store::{
         Accepted, Contact, Content, ContentKind, Edit, Idempotency, Location, Message, MessageStatus, Reaction, Revoke,
     },
@@ -50,8 +51,9 @@ const LAST_WAIT: Duration = Duration::from_secs(8);
 #[serde(rename_all = "camelCase")]
 #[schema(as = SendRequest)]
 pub struct Send {
-    /// The recipient's number with the country code; only its digits count, 8 to 15 of them.
-    #[schema(example = "5511888888888", pattern = "^[^0-9]*([0-9][^0-9]*){8,15}$")]
+    /// The recipient: a phone number with the country code, with the punctuation that people use, or an address of
+    /// WhatsApp's that ends in `@s.whatsapp.net`, `@c.us` or `@lid`.
+    #[schema(example = "5511888888888")]
     to: String,
     /// A text, or what stands below the media.
     #[schema(min_length = 1, max_length = 65536)]
@@ -111,6 +113,7 @@ pub struct Options {
 
 /// What is said of a message that was accepted.
 #[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
 #[schema(as = SendAnswer)]
 pub struct Answer {
     id: String,
@@ -118,7 +121,11 @@ pub struct Answer {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(format = DateTime)]
     timestamp: Option<String>,
+    /// The number that WhatsApp knows the recipient by, as far as it is known; else whom the caller gave.
     to: String,
+    /// The recipient's LID, where it is known: WhatsApp's other name for them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    to_lid: Option<String>,
     /// Of a repeated call with `wait=0`, it may also be `failed`.
     #[schema(pattern = "^(queued|unknown|failed|sent)$")]
     status: &'static str,
@@ -361,7 +368,7 @@ fn entry(message: Value) -> Result<Send, Problem> {
 
 /// What a caller wants sent, checked as far as it is known.
 struct Wish {
-    to: Recipient,
+    to: Person,
     said: Said,
     reference: Option<String>,
     expires_in: TimeDelta,
@@ -398,7 +405,7 @@ impl Wish {
 /// Checks what a caller wants sent.
 fn wish(body: Send) -> Result<Wish, Problem> {
     let Send { to, reference, expires_in, idempotency_key, .. } = body;
-    let recipient = Recipient::parse(&to)?;
+    let recipient = recipient(&to)?;
     let Send { message, media, voice, sticker, document, gif, bytes, .. } = body;
     let Send { location, contact, reaction, edit, revoke, reply_to, .. } = body;
     let parts = Parts {
@@ -433,6 +440,11 @@ fn wish(body: Send) -> Result<Wish, Problem> {
     };
     let expires_in = TimeDelta::seconds(seconds.cast_signed());
     Ok(Wish { to: recipient, said, reference, expires_in, idempotency })
+}
+
+/// The person whom a call's `to` names.
+pub(super) fn recipient(to: &str) -> Result<Person, Problem> {
+    Person::parse(to).map_err(|error| Problem::bad_request("invalid_recipient", error.of("to")))
 }
 
 /// A digest of all that a call says.
@@ -480,6 +492,7 @@ fn accepted(message: Message) -> Answer {
         id: message.id,
         timestamp: taken_at.map(timestamp),
         to: message.number,
+        to_lid: message.lid,
         // The same answer to the same call, also when the message has come further since.
         status: if is_sent { MessageStatus::Sent } else { message.status }.as_str(),
         reference: message.reference,

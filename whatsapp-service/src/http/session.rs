@@ -1,6 +1,6 @@
 //! `POST /session`, `DELETE /session` and `POST /session/passkey`.
 
-use std::{sync::Arc, time::Duration};
+use std::{fmt::Display, sync::Arc, time::Duration};
 
 use axum::{Json, extract::State, http::StatusCode};
 use serde::{Deserialize, Deserializer, Serialize};
@@ -13,7 +13,10 @@ use super::{
     problem::Problem,
     status::StatusBody,
 };
-use crate::sessions::{OpenRefused, Proxy, Recipient, Snapshot, Status, Unlinked};
+use crate::{
+    address::Address,
+    sessions::{OpenRefused, Proxy, Snapshot, Status, Unlinked},
+};
 
 /// How long the answer waits for the first QR code.
 const QR_WAIT: Duration = Duration::from_secs(2);
@@ -24,7 +27,8 @@ const CODE_WAIT: Duration = Duration::from_secs(10);
 #[derive(Deserialize, ToSchema)]
 #[schema(as = OpenRequest)]
 pub struct Open {
-    /// Ask for a pairing code for this phone, instead of a QR code.
+    /// Ask for a pairing code for this phone, instead of a QR code: its number with the country code, as in a message's
+    /// `to`.
     #[schema(example = "5511999999999")]
     phone: Option<String>,
     /// Reach WhatsApp through this proxy from now on, or, if it is null, directly.
@@ -49,18 +53,15 @@ pub async fn post(
     Tenant(tenant): Tenant,
     Body(body): Body<Open>,
 ) -> Result<Json<StatusBody>, Problem> {
-    let phone = body
-        .phone
-        .as_deref()
-        .map(Recipient::parse)
-        .transpose()
-        .map_err(|error| Problem::bad_request("invalid_phone", error.to_string().replace("`to`", "`phone`")))?;
-    if phone.as_ref().is_some_and(|phone| phone.digits().starts_with('0')) {
-        let why = "`phone` needs the country code, without a 0 or 00 in front of it";
-        return Err(Problem::bad_request("invalid_phone", why));
-    }
+    let phone = body.phone.as_deref().map(|phone| Address::parse(phone).and_then(Address::number)).transpose();
+    let phone = phone.map_err(|error| Problem::bad_request("invalid_phone", error.of("phone")))?;
+    let phone = phone.map(|phone| phone.usual());
     let proxy = body.proxy.map(|proxy| proxy.as_deref().map(str::parse::<Proxy>).transpose()).transpose();
-    let proxy = proxy.map_err(|why| Problem::bad_request("invalid_proxy", format!("`proxy`: {why}")))?;
+    let invalid = |why: &dyn Display| Problem::bad_request("invalid_proxy", format!("`proxy`: {why}"));
+    let proxy = proxy.map_err(|why| invalid(&why))?;
+    if let Some(Some(proxy)) = &proxy {
+        app.manager.check_proxy(proxy).map_err(|why| invalid(&why))?;
+    }
     let by_code = phone.is_some();
     let session = app.manager.open(&tenant, phone, proxy).await?;
     let settled = |snapshot: &Snapshot| {

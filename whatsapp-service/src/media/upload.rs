@@ -196,6 +196,7 @@ mod tests {
 
     use super::*;
     use crate::Trust;
+    use crate::egress::Policy;
 
     /// More than what the system keeps of a connection whose other end does not read.
     const MUCH: u64 = 32 * 1024 * 1024;
@@ -222,7 +223,7 @@ mod tests {
         };
         let file = tempfile::NamedTempFile::new().unwrap();
         file.as_file().set_len(length).unwrap();
-        let dialler = Dialler::new(Some("ws://127.0.0.1:1/"), &Trust::WhatsAppOnly).unwrap();
+        let dialler = Dialler::new(Some("ws://127.0.0.1:1/"), &Trust::WhatsAppOnly, Policy::new(false)).unwrap();
         let way = Way { dialler: &dialler, proxy: None, silence };
         let body = Some((File::open(file.path()).await.unwrap(), length));
         let answer = tokio::time::timeout(PATIENCE - Duration::from_secs(5), post(&way, &address, "/", body));

@@ -13,8 +13,8 @@ use whatsapp_rust::{
     },
 };
 
-use super::recipient::Recipient;
 use crate::{
+    address::Address,
     media::{Kind, Parcel, Upload},
     store::{Contact, Content, ContentKind, Edit, Location, Logged, Media, Reaction, Referred, Revoke},
 };
@@ -223,7 +223,11 @@ fn vcard(name: &str, phone: &str) -> String {
         escaped.push(character);
         escaped
     });
-    let digits = Recipient::parse(phone).map(|number| number.digits().to_owned()).unwrap_or_default();
+    let digits = match Address::parse(phone).and_then(Address::number) {
+        Ok(number) => number.usual().digits().to_owned(),
+        // It was accepted before numbers were checked.
+        Err(_) => phone.chars().filter(char::is_ascii_digit).collect(),
+    };
     format!(
         "BEGIN:VCARD\nVERSION:3.0\nN:;{name};;;\nFN:{name}\nTEL;type=CELL;type=VOICE;waid={digits}:+{digits}\nEND:VCARD"
     )

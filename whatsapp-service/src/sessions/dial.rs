@@ -1,13 +1,16 @@
 //! How a connection to WhatsApp is opened: TCP or a tenant's proxy, TLS, and the upgrade to a WebSocket.
 
-use std::{error::Error, sync::Arc, time::Duration};
+use std::{error::Error, io, sync::Arc, time::Duration};
 
 use hyper::{
     Uri,
     header::{HeaderValue, ORIGIN},
     http::uri::Authority,
 };
-use hyper_util::{client::legacy::connect::HttpConnector, rt::TokioIo};
+use hyper_util::{
+    client::legacy::connect::{HttpConnector, dns::GaiResolver},
+    rt::TokioIo,
+};
 use rustls::{
     ClientConfig, RootCertStore,
     client::Resumption,
@@ -23,8 +26,8 @@ use tokio_tungstenite::{
 use tokio_util::either::Either;
 use whatsapp_rust::wacore::net::{WHATSAPP_WEB_ORIGIN, WHATSAPP_WEB_WS_URL};
 
-use super::proxy::{Proxy, through};
-use crate::Trust;
+use super::proxy::{CheckedLookup, Proxy, through};
+use crate::{Trust, egress::Policy};
 
 /// How long opening a TCP connection may take, and how long the proxy may take to open its own.
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
@@ -40,6 +43,9 @@ pub const READ_BUFFER: usize = 2 * 1024;
 /// How many servers' session tickets are kept: there is one server, and a few media hosts.
 const REMEMBERED_SERVERS: usize = 8;
 
+/// What is said of a proxy that fails, whatever the cause.
+pub const PROXY_FAILED: &str = "The session's proxy does not lead to WhatsApp.";
+
 /// An open connection.
 pub type WebSocket = WebSocketStream<Stream>;
 
@@ -54,8 +60,9 @@ pub struct InvalidUrl;
 /// Why there is no connection, for a person.
 #[derive(Debug, thiserror::Error)]
 pub enum DialError {
-    /// The tenant's proxy led nowhere.
-    #[error("{0}")]
+    /// The tenant's proxy led nowhere. Why is for the operator's log: whoever chooses proxies could learn from it which
+    /// hosts and ports answer here, and what they say.
+    #[error("{PROXY_FAILED}")]
     Proxy(String),
     /// The server could not be reached, or is not what it must be.
     #[error("{0}")]
@@ -71,11 +78,12 @@ pub struct Dialler {
     /// For `wss:`.
     tls: Option<(TlsConnector, ServerName<'static>)>,
     tcp: HttpConnector,
+    proxies: Policy,
 }
 
 impl Dialler {
-    /// For the server at `url`, or WhatsApp's own.
-    pub fn new(url: Option<&str>, trust: &Trust) -> Result<Self, InvalidUrl> {
+    /// For the server at `url`, or WhatsApp's own. Proxies may have the addresses that `proxies` allows.
+    pub fn new(url: Option<&str>, trust: &Trust, proxies: Policy) -> Result<Self, InvalidUrl> {
         let url: Uri = url.unwrap_or(WHATSAPP_WEB_WS_URL).parse().map_err(|_| InvalidUrl)?;
         let host = url.host().filter(|host| !host.is_empty()).ok_or(InvalidUrl)?;
         let (tls, usual_port) = match url.scheme_str() {
@@ -88,16 +96,18 @@ impl Dialler {
         };
         let port = url.port_u16().unwrap_or(usual_port);
         let address = format!("http://{host}:{port}").parse().map_err(|_| InvalidUrl)?;
-        Ok(Self { url, address, tls, tcp: tcp_settings() })
+        Ok(Self { url, address, tls, tcp: tcp_settings(GaiResolver::new()), proxies })
+    }
+
+    /// Which addresses proxies may have.
+    pub fn proxies(&self) -> Policy {
+        self.proxies
     }
 
     /// Opens a connection, through `proxy` if there is one. The proxy looks up the server's name.
     pub async fn dial(&self, proxy: Option<&Proxy>) -> Result<WebSocket, DialError> {
-        let tcp = self.connect(self.address.clone(), proxy).await?;
-        let stream = match &self.tls {
-            Some((tls, name)) => Either::Right(tls.connect(name.clone(), tcp).await.map_err(failed)?),
-            None => Either::Left(tcp),
-        };
+        let name = self.tls.as_ref().map(|(_, name)| name.clone());
+        let stream = self.open(self.address.clone(), name, proxy).await?;
         let mut request = self.url.clone().into_client_request().map_err(failed)?;
         request.headers_mut().insert(ORIGIN, HeaderValue::from_static(WHATSAPP_WEB_ORIGIN));
         let settings = WebSocketConfig::default()
@@ -114,30 +124,44 @@ impl Dialler {
     pub async fn reach(&self, host: &Authority, proxy: Option<&Proxy>) -> Result<Stream, DialError> {
         let port = host.port_u16().unwrap_or(if self.tls.is_some() { 443 } else { 80 });
         let address = format!("http://{}:{port}", host.host()).parse().map_err(failed)?;
-        let tcp = self.connect(address, proxy).await?;
-        let Some((tls, _)) = &self.tls else { return Ok(Either::Left(tcp)) };
         let name = host.host().trim_start_matches('[').trim_end_matches(']').to_owned();
-        let name = ServerName::try_from(name).map_err(failed)?;
-        Ok(Either::Right(tls.connect(name, tcp).await.map_err(failed)?))
+        self.open(address, Some(ServerName::try_from(name).map_err(failed)?), proxy).await
     }
 
-    async fn connect(&self, address: Uri, proxy: Option<&Proxy>) -> Result<TcpStream, DialError> {
-        let opened = match proxy {
+    /// Opens a connection, with TLS if WhatsApp is reached with it. Until TLS has shown who answers, all that goes wrong on
+    /// the way through a proxy is the proxy's.
+    async fn open(
+        &self,
+        address: Uri,
+        name: Option<ServerName<'static>>,
+        proxy: Option<&Proxy>,
+    ) -> Result<Stream, DialError> {
+        let tcp = match proxy {
             Some(proxy) => {
-                let opened = tokio::time::timeout(CONNECT_LIMIT, proxy.connect(self.tcp.clone(), address)).await;
+                // An address that stands in its text is not looked up.
+                proxy.check(self.proxies).map_err(|why| DialError::Proxy(why.to_string()))?;
+                let tcp = tcp_settings(CheckedLookup(self.proxies));
+                let opened = tokio::time::timeout(CONNECT_LIMIT, proxy.connect(tcp, address)).await;
                 opened
                     .unwrap_or_else(|_| Err(format!("no answer within {CONNECT_LIMIT:?}")))
-                    .map_err(|why| DialError::Proxy(format!("The proxy {proxy} leads nowhere: {why}")))?
+                    .map_err(DialError::Proxy)?
             }
             None => through(self.tcp.clone(), address).await.map_err(failed)?,
         };
-        Ok(TokioIo::into_inner(opened))
+        let tcp = TokioIo::into_inner(tcp);
+        let (Some((tls, _)), Some(name)) = (&self.tls, name) else { return Ok(Either::Left(tcp)) };
+        let secured = tls.connect(name, tcp).await;
+        let failed = |error: io::Error| match proxy {
+            Some(_) => DialError::Proxy(in_full(&error)),
+            None => failed(error),
+        };
+        Ok(Either::Right(secured.map_err(failed)?))
     }
 }
 
 /// How TCP connections are opened, to WhatsApp and to proxies.
-fn tcp_settings() -> HttpConnector {
-    let mut tcp = HttpConnector::new();
+fn tcp_settings<R>(lookup: R) -> HttpConnector<R> {
+    let mut tcp = HttpConnector::new_with_resolver(lookup);
     let (quiet, interval, retries) = KEEPALIVE;
     tcp.enforce_http(false);
     tcp.set_nodelay(true);
@@ -192,12 +216,12 @@ mod tests {
 
     #[test]
     fn only_the_address_of_a_websocket_will_do() {
-        let dialler = |url| Dialler::new(Some(url), &Trust::WhatsAppOnly);
+        let dialler = |url| Dialler::new(Some(url), &Trust::WhatsAppOnly, Policy::new(false));
         let address = |url| dialler(url).map(|dialler| (dialler.address.to_string(), dialler.tls.is_some())).ok();
         assert_eq!(address("wss://example.com/ws/chat"), Some(("http://example.com:443/".into(), true)));
         assert_eq!(address("ws://127.0.0.1:3001/ws/chat"), Some(("http://127.0.0.1:3001/".into(), false)));
         assert_eq!(address("wss://[::1]:8443/"), Some(("http://[::1]:8443/".into(), true)));
-        assert!(Dialler::new(None, &Trust::WhatsAppOnly).is_ok(), "WhatsApp's own address");
+        assert!(Dialler::new(None, &Trust::WhatsAppOnly, Policy::new(false)).is_ok(), "WhatsApp's own address");
         for url in ["", "example.com", "https://example.com/", "wss://", "wss:///path", "ws://a b/", "wss://-/"] {
             assert!(dialler(url).is_err(), "{url}");
         }

@@ -12,6 +12,7 @@ use std::{
 use chrono::TimeDelta;
 use tokio::sync::{Semaphore, mpsc};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use ureq::{Agent, unversioned::transport::DefaultConnector};
 use whatsapp_rust::{
     CacheConfig, Client, RawNodeLease,
     bot::{Bot, BotHandle},
@@ -29,14 +30,14 @@ use whatsapp_rust::{
 };
 
 use super::{
-    dial::Dialler,
+    dial::{DialError, Dialler},
     dials::{Dials, Urgency},
     download::Downloads,
     events::{Heard, Listener, Mailbox},
     inbound::Inbound,
     lane::Pace,
     passkey::RemoteAuthenticator,
-    proxy::Proxy,
+    proxy::{CheckedLookup, Proxy},
     state::Signal,
     transport::{ClientCell, Dial, WatchedTransport},
     version::{Version, VersionSource},
@@ -170,6 +171,10 @@ impl Surroundings {
             Err(ConnectError::Handshake(HandshakeError::Core(NoiseError::CertVerification(why)))) => {
                 Signal::CertificateRefused(format!("The server's certificate is not WhatsApp's: {why}"))
             }
+            Err(ConnectError::Transport(error)) => match error.downcast_ref() {
+                Some(DialError::Proxy(why)) => Signal::ProxyFailed(why.clone()),
+                _ => Signal::DialFailed(error.to_string()),
+            },
             Err(error) => Signal::DialFailed(error.to_string()),
             Ok(()) => Signal::DialFailed("The connection ended before the login.".into()),
         }
@@ -177,14 +182,17 @@ impl Surroundings {
 }
 
 /// ureq waits for ever and reads without a limit unless it is told otherwise.
-fn http_client(proxy: Option<ureq::Proxy>) -> UreqHttpClient {
-    let mut config = ureq::Agent::config_builder()
+fn http_client(proxy: Option<(ureq::Proxy, CheckedLookup)>) -> UreqHttpClient {
+    let config = Agent::config_builder()
         .timeout_connect(Some(Duration::from_secs(5)))
         .timeout_global(Some(Duration::from_secs(10)));
-    if proxy.is_some() {
-        config = config.proxy(proxy);
-    }
-    UreqHttpClient::with_agent(config.build().into()).with_max_body_bytes(16 * 1024 * 1024)
+    let agent = match proxy {
+        Some((proxy, lookup)) => {
+            Agent::with_parts(config.proxy(Some(proxy)).build(), DefaultConnector::default(), lookup)
+        }
+        None => config.build().into(),
+    };
+    UreqHttpClient::with_agent(agent).with_max_body_bytes(16 * 1024 * 1024)
 }
 
 /// A running client.
@@ -210,7 +218,10 @@ impl Link {
     ) -> Result<(Self, mpsc::UnboundedReceiver<Heard>), String> {
         let (signals, heard) = mpsc::unbounded_channel();
         let http = match &proxy {
-            Some(proxy) => http_client(Some(proxy.for_http().map_err(|error| error.to_string())?)),
+            Some(proxy) => {
+                let lookup = CheckedLookup(around.dialler.proxies());
+                http_client(Some((proxy.for_http().map_err(|error| error.to_string())?, lookup)))
+            }
             None => around.http.clone(),
         };
         let (dialler, client_cell) = (around.dialler.clone(), ClientCell::default());
@@ -271,6 +282,7 @@ mod tests {
     use whatsapp_rust::http::HttpRequest;
 
     use super::*;
+    use crate::egress::Policy;
 
     /// A SOCKS5 proxy for one connection, which answers in the server's place. Returns the name it was asked for.
     fn proxy_for_one(listener: &TcpListener) -> String {
@@ -302,7 +314,11 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let proxy: Proxy = format!("socks5://{}", listener.local_addr().unwrap()).parse().unwrap();
         let proxied = tokio::task::spawn_blocking(move || proxy_for_one(&listener));
-        let http = http_client(Some(proxy.for_http().unwrap()));
+        let with =
+            |allow_private| http_client(Some((proxy.for_http().unwrap(), CheckedLookup(Policy::new(allow_private)))));
+        let refused = with(false).execute(HttpRequest::get("http://media.invalid/file")).await;
+        assert!(refused.is_err(), "the proxy's own address is checked");
+        let http = with(true);
         let answer = http.execute(HttpRequest::get("http://media.invalid/file")).await.unwrap();
         assert_eq!((answer.status_code, answer.body), (200, b"well".to_vec()));
         assert_eq!(proxied.await.unwrap(), "media.invalid");

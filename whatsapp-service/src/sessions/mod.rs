@@ -18,9 +18,9 @@ mod numbers;
 mod outbound;
 mod outbox;
 mod passkey;
+mod people;
 mod proxy;
 mod recall;
-mod recipient;
 mod references;
 mod restoring;
 mod room;
@@ -53,8 +53,7 @@ pub use self::{
     memory::MemoryReport,
     outbox::{NotTaken, ReachoutTimelock, Refused, Submission, Taken},
     passkey::AssertionRefused,
-    proxy::{InvalidProxy, Proxy},
-    recipient::{InvalidRecipient, Recipient},
+    proxy::{InvalidProxy, NotAllowed as ProxyNotAllowed, Proxy},
     restoring::Progress,
     session::{OpenRefused, PasskeyRefused, Session, SessionStateChange, Unlinked},
     state::{Expiring, Passkey, Reason, Snapshot, State, Status},
@@ -63,6 +62,7 @@ pub use self::{
 use self::{link::Surroundings, restoring::Restoring, upkeep::Retention, version::VersionSource};
 use crate::{
     Trust,
+    address::{Number, Person},
     config::Config,
     media::Shelf,
     store::{Accepted, DamagedFolder, DataDir, Idempotency, Message, Rules, Seal, Store, StoreError},
@@ -158,6 +158,14 @@ impl Manager {
         self.restoring.progress()
     }
 
+    /// Refuses a proxy whose address tenants may not choose.
+    ///
+    /// # Errors
+    /// It is such an address.
+    pub fn check_proxy(&self, proxy: &Proxy) -> Result<(), ProxyNotAllowed> {
+        proxy.check(self.around.dialler.proxies())
+    }
+
     /// What the gate for dials is doing.
     pub fn dials(&self) -> DialFigures {
         self.around.dials.figures()
@@ -177,8 +185,8 @@ impl Manager {
             if let Some(file) = &message.media {
                 self.media().belongs(file, &message.tenant);
             }
-            match (self.get(&message.tenant), Recipient::parse(&message.recipient)) {
-                (Some(session), Ok(recipient)) => session.resume(&recipient, message.row),
+            match (self.get(&message.tenant), Person::kept(&message.recipient)) {
+                (Some(session), Some(recipient)) => session.resume(&recipient, &message.names, message.row),
                 _ => drop(orphaned.insert(message.tenant)),
             }
         }
@@ -246,7 +254,7 @@ impl Manager {
     pub async fn open(
         &self,
         tenant: &TenantId,
-        phone: Option<Recipient>,
+        phone: Option<Number>,
         proxy: Option<Option<Proxy>>,
     ) -> Result<Arc<Session>, OpenRefused> {
         loop {

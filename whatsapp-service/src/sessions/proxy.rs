@@ -1,21 +1,40 @@
-//! A tenant's own way to WhatsApp: a SOCKS5 or HTTP proxy.
+//! A tenant's own way to WhatsApp: a SOCKS5 or HTTP proxy. Tenants choose it, so that it is reached only at addresses that
+//! they may choose.
 
-use std::{fmt, future::poll_fn, str::FromStr};
+use std::{
+    fmt,
+    future::{Ready, poll_fn, ready},
+    io,
+    net::{IpAddr, SocketAddr},
+    pin::Pin,
+    str::FromStr,
+    task::{Context, Poll},
+    vec,
+};
 
 use base64::{Engine, engine::general_purpose::STANDARD as BASE64};
 use hyper::{Uri, header::HeaderValue};
 use hyper_util::{
     client::legacy::connect::{
         HttpConnector,
+        dns::Name,
         proxy::{SocksV5, Tunnel},
     },
     rt::TokioIo,
 };
 use serde::{Deserialize, Serialize};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, lookup_host};
 use tower_service::Service;
+use ureq::{
+    config::Config,
+    unversioned::{
+        resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver},
+        transport::NextTimeout,
+    },
+};
 
 use super::dial::in_full;
+use crate::egress::Policy;
 
 /// The longest name and the longest password: SOCKS5 has one byte for each length (RFC 1929).
 const MAX_LOGIN: usize = 255;
@@ -116,11 +135,32 @@ impl fmt::Debug for Proxy {
     }
 }
 
+/// The proxy is, or its name leads to, an address that tenants may not choose.
+#[derive(Debug, thiserror::Error)]
+#[error("its address is private, local or reserved, which needs ALLOW_PRIVATE_TARGETS=true")]
+pub struct NotAllowed;
+
 impl Proxy {
-    /// Has the proxy open a connection to a host and port. An error is for a person, and holds no password.
-    pub(super) async fn connect(&self, tcp: HttpConnector, to: Uri) -> Result<TokioIo<TcpStream>, String> {
+    /// Refuses an address that stands in the text and may not be chosen. What a name leads to is checked when the proxy is
+    /// connected to, each time.
+    ///
+    /// # Errors
+    /// It may not.
+    pub fn check(&self, policy: Policy) -> Result<(), NotAllowed> {
+        let literal = self.host.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
+        if literal.is_ok_and(|ip| !policy.allows(ip)) { Err(NotAllowed) } else { Ok(()) }
+    }
+
+    /// Has the proxy open a connection to a host and port. An error is for the operator, and holds no password.
+    pub(super) async fn connect(
+        &self,
+        tcp: HttpConnector<CheckedLookup>,
+        to: Uri,
+    ) -> Result<TokioIo<TcpStream>, String> {
         let address =
             format!("http://{}:{}", self.host, self.port).parse::<Uri>().map_err(|error| error.to_string())?;
+        // Opened here, because what follows leaves out why it could not be.
+        let tcp = Opened(Some(through(tcp, address.clone()).await.map_err(|error| in_full(&error))?));
         match self.kind {
             Kind::Socks5 => {
                 let mut socks = SocksV5::new(address, tcp);
@@ -148,6 +188,66 @@ impl Proxy {
             Some((name, password)) => proxy.username(name).password(password).build(),
             None => proxy.build(),
         }
+    }
+}
+
+/// A connection that is there already, for whatever opens one.
+struct Opened(Option<TokioIo<TcpStream>>);
+
+impl Service<Uri> for Opened {
+    type Response = TokioIo<TcpStream>;
+    type Error = io::Error;
+    type Future = Ready<io::Result<Self::Response>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _: Uri) -> Self::Future {
+        ready(self.0.take().ok_or_else(|| io::Error::other("there is one connection")))
+    }
+}
+
+/// Looks up the names of proxies. One bad address condemns the name: which one would be tried is not ours to say.
+#[derive(Clone, Copy)]
+pub struct CheckedLookup(pub Policy);
+
+impl CheckedLookup {
+    fn check(self, found: &[SocketAddr]) -> Result<(), NotAllowed> {
+        if found.iter().all(|address| self.0.allows(address.ip())) { Ok(()) } else { Err(NotAllowed) }
+    }
+}
+
+impl Service<Name> for CheckedLookup {
+    type Response = vec::IntoIter<SocketAddr>;
+    type Error = io::Error;
+    type Future = Pin<Box<dyn Future<Output = io::Result<Self::Response>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, name: Name) -> Self::Future {
+        let lookup = *self;
+        Box::pin(async move {
+            let found: Vec<_> = lookup_host((name.as_str(), 0)).await?.collect();
+            lookup.check(&found).map_err(io::Error::other)?;
+            Ok(found.into_iter())
+        })
+    }
+}
+
+impl fmt::Debug for CheckedLookup {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("CheckedLookup")
+    }
+}
+
+impl Resolver for CheckedLookup {
+    fn resolve(&self, uri: &Uri, config: &Config, timeout: NextTimeout) -> Result<ResolvedSocketAddrs, ureq::Error> {
+        let found = DefaultResolver::default().resolve(uri, config, timeout)?;
+        self.check(&found).map_err(io::Error::other)?;
+        Ok(found)
     }
 }
 
@@ -179,6 +279,41 @@ mod tests {
         let for_http = proxy.for_http().unwrap();
         assert_eq!((for_http.username(), for_http.password()), (Some("user"), Some("p@ss")));
         assert!(!for_http.resolve_target(), "the proxy looks names up");
+    }
+
+    #[test]
+    fn an_address_that_tenants_may_not_choose_is_refused() {
+        let check = |text: &str, allow| text.parse::<Proxy>().unwrap().check(Policy::new(allow)).is_ok();
+        for (text, public, private) in [
+            ("socks5://8.8.8.8:1080", true, true),
+            ("http://[2606:4700:4700::1111]:3128", true, true),
+            ("http://user:pass@10.0.0.1:3128", false, true),
+            ("socks5://127.0.0.1:22", false, true),
+            ("socks5://169.254.169.254:80", false, true),
+            ("http://[::1]:3128", false, true),
+            ("http://[::ffff:192.168.0.1]:3128", false, true),
+            ("socks5://0.0.0.0:1080", false, false),
+            // What a name leads to is seen when it is looked up.
+            ("socks5://localhost:1080", true, true),
+            ("socks5://2130706433:1080", true, true),
+        ] {
+            assert_eq!((check(text, false), check(text, true)), (public, private), "{text}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_name_is_looked_up_and_each_of_its_addresses_checked() {
+        let look = async |name: &str, allow| {
+            let found = CheckedLookup(Policy::new(allow)).call(name.parse().unwrap()).await;
+            found.map(Iterator::count).map_err(|error| error.to_string())
+        };
+        for name in ["localhost", "2130706433", "127.1"] {
+            assert_eq!(look(name, false).await, Err(NotAllowed.to_string()), "{name}");
+            assert!(look(name, true).await.unwrap() > 0, "{name}");
+        }
+        let both = |other: [u8; 4]| [SocketAddr::from(([8, 8, 8, 8], 0)), SocketAddr::from((other, 0))];
+        assert!(CheckedLookup(Policy::new(false)).check(&both([1, 1, 1, 1])).is_ok());
+        assert!(CheckedLookup(Policy::new(false)).check(&both([10, 0, 0, 1])).is_err(), "one is enough");
     }
 
     #[test]

@@ -39,12 +39,12 @@ use super::{
     outbox::{ReachoutTimelock, deleted},
     passkey::{AssertionRefused, RemoteAuthenticator},
     proxy::Proxy,
-    recipient::Recipient,
     restoring::Awaited,
     state::{Reason, Said, Signal, Snapshot, State, Status},
     store_owner::StoreOwner,
 };
 use crate::{
+    address::Number,
     clock::timestamp,
     metrics,
     store::{Hold, Record, StoreError},
@@ -86,7 +86,7 @@ pub struct Session {
     /// Whether it waits for its turn to dial.
     queued: AtomicBool,
     /// The phone that is to be linked by a code, and whether the code has been asked for.
-    code_for: Mutex<Option<(Recipient, bool)>>,
+    code_for: Mutex<Option<(Number, bool)>>,
     pub(super) mailbox: Arc<Mailbox>,
     pub(super) numbers: Numbers,
     pub(super) sent: AtomicU64,
@@ -296,7 +296,7 @@ impl Session {
     }
 
     /// Sees to it that the session runs: starts it if it does not, and asks for a pairing code if `phone` wants one.
-    pub async fn open(self: &Arc<Self>, phone: Option<Recipient>) -> Result<(), OpenRefused> {
+    pub async fn open(self: &Arc<Self>, phone: Option<Number>) -> Result<(), OpenRefused> {
         self.start(phone, Begin { by_person: true, ..Begin::default() }).await
     }
 
@@ -306,7 +306,7 @@ impl Session {
         let _ = self.start(None, Begin { awaited: Some(awaited), ..Begin::default() }).await;
     }
 
-    async fn start(self: &Arc<Self>, phone: Option<Recipient>, mut begin: Begin) -> Result<(), OpenRefused> {
+    async fn start(self: &Arc<Self>, phone: Option<Number>, mut begin: Begin) -> Result<(), OpenRefused> {
         let mut lifecycle = self.lifecycle.lock().await;
         if lifecycle.ended {
             return Err(OpenRefused::Gone);
@@ -817,7 +817,7 @@ impl Session {
     }
 
     /// Sees to it that a code for this phone is shown, or will be.
-    fn want_code(&self, phone: Recipient, state: State) -> Result<(), OpenRefused> {
+    fn want_code(&self, phone: Number, state: State) -> Result<(), OpenRefused> {
         let mut code_for = lock(&self.code_for);
         match &*code_for {
             Some((other, _)) if *other != phone => return Err(OpenRefused::CodeForAnotherPhone),
@@ -835,6 +835,9 @@ impl Session {
     }
 
     fn apply(&self, signal: Signal) {
+        if let Signal::ProxyFailed(why) = &signal {
+            tracing::info!(tenant = %self.tenant, why, "the session's proxy does not lead to WhatsApp");
+        }
         let mut entered = None;
         self.snapshot.send_modify(|snapshot| {
             let before = snapshot.state;
@@ -906,7 +909,7 @@ async fn stop(lifecycle: &mut Lifecycle) {
 }
 
 /// The outcome arrives as an event, also the failure.
-fn request_code(client: Arc<Client>, phone: Recipient) {
+fn request_code(client: Arc<Client>, phone: Number) {
     tokio::spawn(async move {
         let options = PairCodeOptions { phone_number: phone.digits().into(), ..PairCodeOptions::default() };
         let _ = client.pair_with_code(options).await;

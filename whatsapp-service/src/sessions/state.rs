@@ -9,7 +9,10 @@ use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::codes::{self, Again, Word};
+use super::{
+    codes::{self, Again, Word},
+    dial::PROXY_FAILED,
+};
 use crate::store::Hold;
 
 /// The state of a session, finer than the contract's four words.
@@ -116,7 +119,7 @@ pub enum Signal {
     Held(Hold),
     /// No connection could be opened.
     DialFailed(String),
-    /// The tenant's proxy led nowhere.
+    /// The tenant's proxy led nowhere: why, for the operator.
     ProxyFailed(String),
     /// The server could not prove that it is WhatsApp.
     CertificateRefused(String),
@@ -298,7 +301,7 @@ impl Snapshot {
             // News of an attempt to connect that comes when a later one has succeeded is no news.
             Signal::DialFailed(_) | Signal::ProxyFailed(_) | Signal::CertificateRefused(_) if !self.is_under_way() => {}
             Signal::DialFailed(message) => self.explain("connection_failed", message),
-            Signal::ProxyFailed(message) => self.explain("proxy_failed", message),
+            Signal::ProxyFailed(_) => self.explain("proxy_failed", PROXY_FAILED),
             Signal::CertificateRefused(message) if self.is_paired() => {
                 self.explain("server_certificate_refused", message);
             }

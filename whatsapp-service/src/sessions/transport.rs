@@ -71,7 +71,7 @@ pub enum Dial {
     Started,
     /// No connection: the reason.
     Failed(String),
-    /// The tenant's proxy leads nowhere: the reason.
+    /// The tenant's proxy leads nowhere: the reason, for the operator.
     ProxyFailed(String),
     /// The client left before the server had proved who it is.
     Abandoned,
@@ -100,7 +100,8 @@ impl<F: Fn(Dial) + Clone + Send + Sync + 'static> TransportFactory for WatchedTr
     async fn create_transport(&self) -> anyhow::Result<(Arc<dyn Transport>, Receiver<TransportEvent>)> {
         (self.report)(Dial::Started);
         let dialled = tokio::time::timeout(DIAL_LIMIT, self.dialler.dial(self.proxy.as_ref())).await;
-        let late = |_| Err(DialError::Server(format!("no answer within {DIAL_LIMIT:?}")));
+        let blamed = if self.proxy.is_some() { DialError::Proxy } else { DialError::Server };
+        let late = |_| Err(blamed(format!("no answer within {DIAL_LIMIT:?}")));
         let socket = match dialled.unwrap_or_else(late) {
             Ok(socket) => socket,
             Err(error) => {

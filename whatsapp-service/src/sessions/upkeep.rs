@@ -5,8 +5,8 @@ use std::{sync::Arc, time::Duration};
 use chrono::{TimeDelta, Utc};
 use tokio::time::{MissedTickBehavior, interval};
 
-use super::{Manager, recipient::Recipient};
-use crate::store::StoreError;
+use super::Manager;
+use crate::{address::Person, store::StoreError};
 
 /// How often deadlines are looked at.
 const DEADLINES: Duration = Duration::from_secs(1);
@@ -65,8 +65,7 @@ impl Manager {
                 return Ok(());
             }
             for message in expired {
-                if let (Some(session), Ok(recipient)) =
-                    (self.get(&message.tenant), Recipient::parse(&message.recipient))
+                if let (Some(session), Some(recipient)) = (self.get(&message.tenant), Person::kept(&message.recipient))
                 {
                     session.given_up(&recipient, message.row);
                 }

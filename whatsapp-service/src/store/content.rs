@@ -99,8 +99,7 @@ pub struct Contact {
     /// What they are called.
     #[schema(min_length = 1, max_length = 256)]
     pub name: String,
-    /// Their number with the country code; only its digits count, 8 to 15 of them.
-    #[schema(pattern = "^[^0-9]*([0-9][^0-9]*){8,15}$")]
+    /// Their number with the country code, as in a message's `to`.
     pub phone: String,
 }
 

@@ -155,6 +155,7 @@ impl Tx<'_> {
 
 const LIVE: &str = "SELECT key FROM stores WHERE state = 'live' AND tenant = (SELECT key FROM tenants WHERE name = ?)";
 
-fn live_store(connection: &Connection, tenant: &TenantId) -> rusqlite::Result<Option<i64>> {
+/// The store of the device that a tenant has linked.
+pub fn live_store(connection: &Connection, tenant: &TenantId) -> rusqlite::Result<Option<i64>> {
     connection.prepare_cached(LIVE)?.query_row([tenant.as_str()], |row| row.get(0)).optional()
 }

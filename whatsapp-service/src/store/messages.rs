@@ -1,6 +1,6 @@
 //! Messages that are to be sent, and what became of them.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet, hash_map::Entry};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use rusqlite::{Connection, Row, params};
@@ -14,7 +14,11 @@ use super::{
     seal::{CONTENT, FINGERPRINT, Seal},
     tx::{Tx, maybe_time, millis, tenant_name, time},
 };
-use crate::{clock, tenant::TenantId};
+use crate::{
+    address::{Lid, Names, Number, Person},
+    clock,
+    tenant::TenantId,
+};
 
 /// How far a message has come. It only ever moves on, in this order: a proof that it arrived counts for more than a
 /// refusal, as the one may be about its first copy and the other about a repetition.
@@ -109,12 +113,15 @@ pub struct Message {
     /// What it is, as [`ContentKind::as_str`](super::ContentKind::as_str) says it.
     #[serde(skip)]
     pub kind: String,
-    /// The digits that the caller gave.
+    /// Whom the caller gave, as [`Person::address`] has it. It is what the message is sealed with, and sent to.
     #[serde(skip)]
     pub recipient: String,
-    /// The number that WhatsApp knows the recipient by, once that is known; before it, what the caller gave.
+    /// The number that WhatsApp knows the recipient by, once that is known; before it, whom the caller gave.
     #[serde(rename = "to")]
     pub number: String,
+    /// The recipient's LID, where it is known: WhatsApp's other name for them.
+    #[serde(rename = "toLid", skip_serializing_if = "Option::is_none")]
+    pub lid: Option<String>,
     /// The caller's own name for it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reference: Option<String>,
@@ -166,6 +173,33 @@ pub struct Message {
 }
 
 impl Message {
+    /// The recipient by each of the names that it is filed under.
+    pub fn people(&self) -> impl Iterator<Item = Person> + use<> {
+        let lid = self.lid.as_deref().and_then(Lid::new).map(Person::Lid);
+        [Person::kept(&self.recipient), Person::kept(&self.number), lid].into_iter().flatten()
+    }
+
+    /// Shows these names of the recipient, as far as they are known.
+    fn show(&mut self, names: &Names) {
+        if let Some(number) = &names.number {
+            self.number = number.digits().into();
+        }
+        if let Some(lid) = &names.lid {
+            self.lid = Some(lid.digits().into());
+        }
+    }
+
+    /// The recipient's number, where one is known.
+    fn known_number(&self) -> Option<&str> {
+        Some(&*self.number).filter(|number| matches!(Person::kept(number), Some(Person::Number(_))))
+    }
+
+    /// Whether it shows these names already.
+    pub fn shows(&self, names: &Names) -> bool {
+        names.number.as_ref().is_none_or(|number| *self.number == *number.digits())
+            && names.lid.as_ref().is_none_or(|lid| self.lid.as_deref() == Some(lid.digits()))
+    }
+
     /// Whether a caller that waits for it has waited enough: the server has it, or it was given up.
     pub fn is_settled(&self) -> bool {
         !self.pending
@@ -192,8 +226,10 @@ impl Message {
 pub struct Draft {
     /// WhatsApp's id of it, chosen now and never changed.
     pub id: String,
-    /// The recipient's digits.
-    pub recipient: String,
+    /// Whom it is for.
+    pub recipient: Person,
+    /// Their names, as far as they are known.
+    pub names: Names,
     /// The number that it is to be sent from, where that is known.
     pub account: Option<String>,
     /// What it says.
@@ -233,8 +269,10 @@ pub enum Accepted {
 pub struct Pending {
     /// Whose it is.
     pub tenant: TenantId,
-    /// The recipient's digits.
+    /// Whom it is for, as [`Person::address`] has it.
     pub recipient: String,
+    /// Their names, as far as they are known.
+    pub names: Names,
     /// Its place in the order of acceptance.
     pub row: i64,
     /// The file of media that it needs.
@@ -253,7 +291,7 @@ pub struct Filter {
     pub limit: usize,
 }
 
-const COLUMNS: &str = "row, id, kind, recipient, number, account, content, reference, status, pending, tried, attempts, accepted_at, \
+const COLUMNS: &str = "row, id, kind, recipient, number, lid, account, content, reference, status, pending, tried, attempts, accepted_at, \
                        expires_at, unknown_at, sent_at, server_at, delivered_at, read_at, failed_at, code, reason, \
                        retryable, whatsapp_code";
 
@@ -318,38 +356,31 @@ impl Store {
     }
 
     /// The server acknowledged the message; `at` by its own clock. Says whether something was still to be done for it.
-    pub async fn sent(
-        &self,
-        tenant: &TenantId,
-        id: &str,
-        at: DateTime<Utc>,
-        number: Option<String>,
-    ) -> Result<bool, StoreError> {
+    pub async fn sent(&self, tenant: &TenantId, id: &str, at: DateTime<Utc>) -> Result<bool, StoreError> {
         let (tenant, id) = (tenant.clone(), id.to_owned());
         self.write(move |tx| {
-            let settled = tx.advance(&tenant, Of::Id(&id), MessageStatus::Sent, |message| {
-                message.server_at = Some(at);
-                if let Some(number) = number {
-                    message.number = number;
-                }
-            })?;
+            let of = Of::Id(&id);
+            let settled = tx.advance(&tenant, of, MessageStatus::Sent, |message| message.server_at = Some(at))?;
             Ok(settled.is_some())
         })
         .await
     }
 
-    /// WhatsApp knows the recipient of a message by this number. It is queued to be written at once, also if nobody waits
+    /// WhatsApp knows the recipient of a message by these names. It is queued to be written at once, also if nobody waits
     /// for the future.
-    pub fn number(
+    pub fn names(
         &self,
         tenant: &TenantId,
         id: &str,
-        number: &str,
+        names: Names,
     ) -> impl Future<Output = Result<(), StoreError>> + Send + use<> {
-        let (tenant, id, number) = (tenant.clone(), id.to_owned(), number.to_owned());
+        let (tenant, id) = (tenant.clone(), id.to_owned());
         self.write(move |tx| {
-            let sql = "UPDATE messages SET number = ? WHERE tenant = ? AND id = ?";
-            tx.execute(sql, params![number, tx.tenant(&tenant)?, id]).map(drop)
+            let sql =
+                "UPDATE messages SET number = coalesce(?, number), lid = coalesce(?, lid) WHERE tenant = ? AND id = ?";
+            let (number, lid) = (names.number.as_ref(), names.lid.as_ref());
+            let (number, lid) = (number.map(|number| number.digits()), lid.map(|lid| lid.digits()));
+            tx.execute(sql, params![number, lid, tx.tenant(&tenant)?, id]).map(drop)
         })
     }
 
@@ -372,22 +403,11 @@ impl Store {
     }
 
     /// The message is not sent, for this reason, and not tried again.
-    pub async fn failed(
-        &self,
-        tenant: &TenantId,
-        id: &str,
-        failure: Failure,
-        number: Option<String>,
-    ) -> Result<(), StoreError> {
+    pub async fn failed(&self, tenant: &TenantId, id: &str, failure: Failure) -> Result<(), StoreError> {
         let (tenant, id) = (tenant.clone(), id.to_owned());
         self.write(move |tx| {
-            tx.advance(&tenant, Of::Id(&id), MessageStatus::Failed, |message| {
-                message.failure = Some(failure);
-                if let Some(number) = number {
-                    message.number = number;
-                }
-            })
-            .map(drop)
+            let of = Of::Id(&id);
+            tx.advance(&tenant, of, MessageStatus::Failed, |message| message.failure = Some(failure)).map(drop)
         })
         .await
     }
@@ -468,7 +488,7 @@ impl Store {
     pub async fn expire(&self) -> Result<Vec<Pending>, StoreError> {
         let now = Utc::now();
         let due = self.read(move |connection| {
-            let sql = "SELECT tenants.name AS tenant, recipient, row, media FROM messages JOIN tenants ON key = tenant \
+            let sql = "SELECT tenants.name AS tenant, recipient, number, lid, row, media FROM messages JOIN tenants ON key = tenant \
                        WHERE pending = 1 AND expires_at <= ? AND NOT (tried = 1 AND status = 'queued') LIMIT 200";
             connection.prepare_cached(sql)?.query_map([millis(now)], pending)?.collect::<Result<Vec<_>, _>>()
         });
@@ -490,14 +510,27 @@ impl Store {
     /// becomes unknown.
     pub async fn recover(&self) -> Result<Vec<Pending>, StoreError> {
         self.write(move |tx| {
-            let sql = "SELECT tenants.name AS tenant, recipient, row, media FROM messages INDEXED BY messages_pending \
+            let sql = "SELECT tenants.name AS tenant, recipient, number, lid, row, media FROM messages INDEXED BY messages_pending \
                        JOIN tenants ON key = tenant WHERE pending = 1 AND tried = 1 AND status = 'queued' ORDER BY row";
             for Pending { tenant, row, .. } in tx.all(sql, (), pending)? {
                 tx.advance(&tenant, Of::Row(row), MessageStatus::Unknown, |_| {})?;
             }
-            let sql = "SELECT tenants.name AS tenant, recipient, row, media FROM messages INDEXED BY messages_pending \
+            let sql = "SELECT tenants.name AS tenant, recipient, number, lid, row, media FROM messages INDEXED BY messages_pending \
                        JOIN tenants ON key = tenant WHERE pending = 1 ORDER BY row";
-            tx.all(sql, (), pending)
+            let mut left = tx.all(sql, (), pending)?;
+            // What was learned of people since their messages were accepted is known to the device.
+            let mut known: HashMap<(TenantId, Person), Names> = HashMap::new();
+            for message in &mut left {
+                let Some(person) = Person::kept(&message.recipient) else { continue };
+                let names = match known.entry((message.tenant.clone(), person.clone())) {
+                    Entry::Occupied(names) => names.into_mut(),
+                    Entry::Vacant(place) => place.insert(tx.names_of(&message.tenant, person)?),
+                };
+                let Names { number, lid } = std::mem::take(&mut message.names);
+                message.names =
+                    Names { number: number.or_else(|| names.number.clone()), lid: lid.or_else(|| names.lid.clone()) };
+            }
+            Ok(left)
         })
         .await
     }
@@ -607,39 +640,15 @@ impl Tx<'_> {
         }
         let content =
             to_raw_value(&draft.content).map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))?;
-        let (kind, place) = (draft.content.kind.as_str(), [name.as_str().as_bytes(), draft.id.as_bytes()]);
-        self.execute(
-            "INSERT INTO messages (tenant, id, recipient, account, content, reference, status, pending, tried, attempts, \
-             accepted_at, expires_at, kind, media) VALUES (?1, ?2, ?3, ?4, ?5, ?6, 'queued', 1, ?7, ?7, ?8, ?9, ?10, ?11)",
-            params![
-                tenant,
-                draft.id,
-                draft.recipient,
-                draft.account,
-                self.seal().seal(&CONTENT, &place, content.get().as_bytes()),
-                draft.reference,
-                draft.tried,
-                millis(now),
-                millis(draft.expires_at),
-                kind,
-                draft.content.file(),
-            ],
-        )?;
-        let row = self.last_row();
-        if let Some(Idempotency { key, fingerprint }) = draft.idempotency {
-            let place = [name.as_str().as_bytes(), key.as_bytes()];
-            let fingerprint = self.seal().seal(&FINGERPRINT, &place, &fingerprint);
-            self.execute(
-                "INSERT OR REPLACE INTO idempotency (tenant, key, fingerprint, message, at) VALUES (?, ?, ?, ?, ?)",
-                params![tenant, key, fingerprint, row, millis(now)],
-            )?;
-        }
-        Ok(Accepted::New(Box::new(Message {
-            row,
-            id: draft.id,
-            kind: kind.into(),
-            number: draft.recipient.clone(),
-            recipient: draft.recipient,
+        let recipient = draft.recipient.address();
+        let place = [name.as_str().as_bytes(), draft.id.as_bytes(), recipient.as_bytes()];
+        let mut message = Message {
+            row: 0,
+            id: draft.id.clone(),
+            kind: draft.content.kind.as_str().into(),
+            number: recipient.clone(),
+            lid: None,
+            recipient: recipient.clone(),
             reference: draft.reference,
             status: MessageStatus::Queued,
             pending: true,
@@ -655,8 +664,40 @@ impl Tx<'_> {
             read_at: None,
             failed_at: None,
             failure: None,
-            content: Some(content),
-        })))
+            content: None,
+        };
+        message.show(&draft.names);
+        self.execute(
+            "INSERT INTO messages (tenant, id, recipient, number, lid, account, content, reference, status, pending, tried, \
+             attempts, accepted_at, expires_at, kind, media) \
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, 'queued', 1, ?9, ?9, ?10, ?11, ?12, ?13)",
+            params![
+                tenant,
+                message.id,
+                message.recipient,
+                message.known_number(),
+                message.lid,
+                message.account,
+                self.seal().seal(&CONTENT, &place, content.get().as_bytes()),
+                message.reference,
+                message.tried,
+                millis(now),
+                millis(message.expires_at),
+                message.kind,
+                draft.content.file(),
+            ],
+        )?;
+        let row = self.last_row();
+        (message.row, message.content) = (row, Some(content));
+        if let Some(Idempotency { key, fingerprint }) = draft.idempotency {
+            let place = [name.as_str().as_bytes(), key.as_bytes()];
+            let fingerprint = self.seal().seal(&FINGERPRINT, &place, &fingerprint);
+            self.execute(
+                "INSERT OR REPLACE INTO idempotency (tenant, key, fingerprint, message, at) VALUES (?, ?, ?, ?, ?)",
+                params![tenant, key, fingerprint, row, millis(now)],
+            )?;
+        }
+        Ok(Accepted::New(message.into()))
     }
 
     fn message(&self, tenant: &TenantId, of: &Of<'_>) -> rusqlite::Result<Option<Message>> {
@@ -737,11 +778,12 @@ impl Tx<'_> {
     fn save(&mut self, tenant: &TenantId, message: &Message) -> rusqlite::Result<()> {
         let failure = message.failure.as_ref();
         self.execute(
-            "UPDATE messages SET number = ?, status = ?, pending = ?, attempts = ?, unknown_at = ?, sent_at = ?, \
+            "UPDATE messages SET number = ?, lid = ?, status = ?, pending = ?, attempts = ?, unknown_at = ?, sent_at = ?, \
              server_at = ?, delivered_at = ?, read_at = ?, failed_at = ?, code = ?, reason = ?, retryable = ?, \
              whatsapp_code = ?, content = CASE WHEN ? THEN content END WHERE row = ?",
             params![
-                message.number,
+                message.known_number(),
+                message.lid,
                 message.status.as_str(),
                 message.pending,
                 message.attempts,
@@ -794,6 +836,10 @@ fn pending(row: &Row<'_>) -> rusqlite::Result<Pending> {
     Ok(Pending {
         tenant: tenant_name(row, "tenant")?,
         recipient: row.get("recipient")?,
+        names: Names {
+            number: row.get::<_, Option<String>>("number")?.as_deref().and_then(Number::of_whatsapp),
+            lid: row.get::<_, Option<String>>("lid")?.as_deref().and_then(Lid::new),
+        },
         row: row.get("row")?,
         media: row.get("media")?,
     })
@@ -804,8 +850,8 @@ fn read(row: &Row<'_>, tenant: &TenantId, seal: &Seal) -> rusqlite::Result<Messa
     let (recipient, code): (String, Option<String>) = (row.get("recipient")?, row.get("code")?);
     let id: String = row.get("id")?;
     let content = row.get_ref("content")?.as_bytes_or_null()?;
-    let content =
-        content.and_then(|kept| seal.open_text(&CONTENT, &[tenant.as_str().as_bytes(), id.as_bytes()], kept).ok());
+    let place = [tenant.as_str().as_bytes(), id.as_bytes(), recipient.as_bytes()];
+    let content = content.and_then(|kept| seal.open_text(&CONTENT, &place, kept).ok());
     let status: String = row.get("status")?;
     let failure = match code {
         Some(code) => Some(Failure {
@@ -821,6 +867,7 @@ fn read(row: &Row<'_>, tenant: &TenantId, seal: &Seal) -> rusqlite::Result<Messa
         id,
         kind: row.get::<_, Option<String>>("kind")?.unwrap_or_else(|| "text".into()),
         number: row.get::<_, Option<String>>("number")?.unwrap_or_else(|| recipient.clone()),
+        lid: row.get("lid")?,
         recipient,
         reference: row.get("reference")?,
         status: MessageStatus::parse(&status)

@@ -14,6 +14,7 @@ mod kept;
 mod legacy;
 mod messages;
 mod news;
+mod people;
 mod read;
 mod referred;
 mod rekey;

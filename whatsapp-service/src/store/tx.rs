@@ -5,8 +5,11 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use chrono::{DateTime, Utc};
 use rusqlite::{Connection, OptionalExtension, Params, Row};
 
-use super::{StoreError, cells::Cells, is_corruption, news::Told, seal::Seal};
-use crate::tenant::TenantId;
+use super::{StoreError, cells::Cells, is_corruption, news::Told, people, seal::Seal};
+use crate::{
+    address::{Names, Person},
+    tenant::TenantId,
+};
 
 /// A transaction that several jobs share, each undone by itself if it fails.
 pub struct Tx<'c> {
@@ -114,6 +117,11 @@ impl<'c> Tx<'c> {
         }
         self.execute("INSERT INTO tenants (name) VALUES (?)", [tenant.as_str()])?;
         Ok(self.connection.last_insert_rowid())
+    }
+
+    /// A person's names, as the tenant's device knows them.
+    pub fn names_of(&self, tenant: &TenantId, person: Person) -> rusqlite::Result<Names> {
+        people::names_of(self.connection, self.seal, tenant, person)
     }
 
     /// What is kept for a linked device, to be changed.

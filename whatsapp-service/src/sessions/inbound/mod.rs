@@ -143,6 +143,7 @@ mod tests {
     use crate::{
         Trust,
         cli::Cli,
+        egress::Policy,
         sessions::{Dialler, Manager, session::lock},
         store::{PollKey, Seal},
     };
@@ -158,7 +159,7 @@ mod tests {
         let mut config = Cli::try_parse_from(["test"]).unwrap().config;
         config.data_dir = data.path().into();
         let trust = Trust::AnyServer { tls_roots: Vec::new() };
-        let dialler = Dialler::new(None, &trust).unwrap();
+        let dialler = Dialler::new(None, &trust, Policy::new(false)).unwrap();
         let manager = Manager::new(&config, Seal::NONE, &trust, dialler).unwrap();
         let session = manager.get_or_create(&"acme".parse().unwrap());
         let after = async |answers: Vec<Result<Vec<Kept>, StoreError>>| {
