@@ -30,7 +30,7 @@ export const ROUTES: Readonly<Record<string, { readonly method: string; readonly
     fields: {
       to: true, message: true, replyTo: true, reference: true, expiresIn: true, idempotencyKey: true,
       media: { url: true, base64: true, mimetype: true, filename: true },
-      voice: true, sticker: true, document: true,
+      voice: true, sticker: true, document: true, gif: true,
       location: { latitude: true, longitude: true, name: true, address: true },
       contact: { name: true, phone: true },
       reaction: { messageId: true, emoji: true },

@@ -44,7 +44,8 @@ pub fn packets(bytes: &[u8]) -> Vec<String> {
 
 /// Runs a command line in a folder, which must succeed, and returns what it writes.
 pub fn run(folder: &Path, command: &str) -> String {
-    let output = Command::new("bash").args(["-ceu", command]).current_dir(folder).stdin(Stdio::null()).output().unwrap();
+    let output =
+        Command::new("bash").args(["-ceu", command]).current_dir(folder).stdin(Stdio::null()).output().unwrap();
     assert!(output.status.success(), "{command}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8_lossy(&output.stdout).into_owned()
 }

@@ -37,10 +37,7 @@ async fn parts_of_forms_are_called_what_their_senders_mean() {
     let world = paired(&[]).await;
     for (about, name) in [
         // .NET, aiohttp, httpx, Node, Go, requests.
-        (
-            "filename=\"=?utf-8?B?w5xiZXJzaWNodC5jc3Y=?=\"; filename*=utf-8''%C3%9Cbersicht.csv",
-            "Übersicht.csv",
-        ),
+        ("filename=\"=?utf-8?B?w5xiZXJzaWNodC5jc3Y=?=\"; filename*=utf-8''%C3%9Cbersicht.csv", "Übersicht.csv"),
         ("filename=\"%C3%9Cbersicht%202025.csv\"", "Übersicht 2025.csv"),
         ("filename=\"Übersicht %22neu%22.csv\"", "Übersicht \"neu\".csv"),
         ("filename=\"say \\\"hi\\\".csv\"", "say \"hi\".csv"),
@@ -53,7 +50,11 @@ async fn parts_of_forms_are_called_what_their_senders_mean() {
         let request = world.service.request(Method::POST, "/send").header("X-Tenant-Id", "acme");
         let (status, body) = answer(form.send_as(request)).await;
         let shown = shown(&world, (status.as_u16(), body)).await;
-        assert_eq!((&shown["media"]["filename"], &shown["media"]["mimetype"]), (&json!(name), &json!("text/csv")), "{about}");
+        assert_eq!(
+            (&shown["media"]["filename"], &shown["media"]["mimetype"]),
+            (&json!(name), &json!("text/csv")),
+            "{about}"
+        );
     }
     let named = send_form(&world.service, &[("filename", "own.csv")], "other.csv", b"a;b\n".to_vec()).await;
     assert_eq!(shown(&world, named).await["media"]["filename"], "own.csv", "the field counts");

@@ -36,13 +36,23 @@ async fn tracks_decide_what_an_mp4_is() {
     for (arguments, name, mimetype, expected) in [
         (tone, "a.mp4", Some("audio/mp4"), json!(["audio", "audio/mp4", 3, null, null])),
         (tone, "a.mp4", None, json!(["audio", "audio/mp4", 3, null, null])),
-        (&format!("{tone} -movflags faststart"), "a.mp4", Some("video/mp4"), json!(["audio", "audio/mp4", 3, null, null])),
+        (
+            &format!("{tone} -movflags faststart"),
+            "a.mp4",
+            Some("video/mp4"),
+            json!(["audio", "audio/mp4", 3, null, null]),
+        ),
         (tone, "a.m4a", Some("audio/x-m4a"), json!(["audio", "audio/mp4", 3, null, null])),
         (tone, "a.3gp", None, json!(["audio", "audio/3gpp", 3, null, null])),
         (video, "a.mp4", None, json!(["video", "video/mp4", 4, 320, 240])),
         // Whatever it is called.
         (video, "a.mp4", Some("audio/mp4"), json!(["video", "video/mp4", 4, 320, 240])),
-        (&format!("-f lavfi -i sine {video}"), "a.mp4", Some("video/x-m4v"), json!(["video", "video/mp4", 4, 320, 240])),
+        (
+            &format!("-f lavfi -i sine {video}"),
+            "a.mp4",
+            Some("video/x-m4v"),
+            json!(["video", "video/mp4", 4, 320, 240]),
+        ),
         (
             &format!("{video} -g 10 -movflags frag_keyframe+empty_moov"),
             "a.mp4",
@@ -102,10 +112,14 @@ async fn a_video_plays_in_a_loop_if_it_is_asked_to() {
     let world = paired(&[]).await;
     let video = ffmpeg::made("-f lavfi -i testsrc=s=64x48:r=10 -t 1 -pix_fmt yuv420p", "a.mp4");
     let shown = sent(&world, &video, json!({"gif": true, "message": "again"})).await.unwrap();
-    assert_eq!((&shown["kind"], &shown["media"]["gif"], &shown["text"]), (&json!("video"), &json!(true), &json!("again")));
+    assert_eq!(
+        (&shown["kind"], &shown["media"]["gif"], &shown["text"]),
+        (&json!("video"), &json!(true), &json!("again"))
+    );
     let shown = sent(&world, &video, json!({})).await.unwrap();
     assert_eq!((&shown["kind"], shown["media"].get("gif")), (&json!("video"), None), "{shown}");
-    let (status, answer) = send_form(&world.service, &[("gif", "true"), ("replyTo", "3EB0AA")], "a.mp4", video.clone()).await;
+    let (status, answer) =
+        send_form(&world.service, &[("gif", "true"), ("replyTo", "3EB0AA")], "a.mp4", video.clone()).await;
     assert_eq!(status, 200, "{answer}");
     assert_eq!(world.until_file(BRUNO, &answer["id"]).await.0["media"]["gif"], true);
     let moving = ffmpeg::made("-f lavfi -i testsrc=s=64x48:r=5 -t 1", "a.gif");
@@ -142,7 +156,10 @@ async fn a_sticker_that_moves_says_so() {
     for (bytes, animated) in [(moving, Some(&json!(true))), (still, None)] {
         let shown = sent(&world, &bytes, json!({"sticker": true})).await.unwrap();
         let media = &shown["media"];
-        assert_eq!((&shown["kind"], media.get("animated"), &media["width"]), (&json!("sticker"), animated, &json!(512)));
+        assert_eq!(
+            (&shown["kind"], media.get("animated"), &media["width"]),
+            (&json!("sticker"), animated, &json!(512))
+        );
     }
 }
 
@@ -179,7 +196,8 @@ pub fn zip(names: &[&str]) -> Vec<u8> {
     for name in names {
         let (name, content) = name.split_once('=').unwrap_or((name, "x"));
         let (at, size) = (bytes.len() as u32, (content.len() as u32).to_le_bytes());
-        let common = [&[20, 0, 0, 0, 0, 0][..], &[0; 8], &size, &size, &(name.len() as u16).to_le_bytes(), &[0, 0]].concat();
+        let common =
+            [&[20, 0, 0, 0, 0, 0][..], &[0; 8], &size, &size, &(name.len() as u16).to_le_bytes(), &[0, 0]].concat();
         bytes.extend([b"PK\x03\x04", &common[..], name.as_bytes(), content.as_bytes()].concat());
         directory.extend([b"PK\x01\x02\x14\0", &common[..], &[0; 10], &at.to_le_bytes(), name.as_bytes()].concat());
     }
@@ -191,8 +209,10 @@ pub fn zip(names: &[&str]) -> Vec<u8> {
 /// The archives that are more than archives, with their names and types.
 fn archives() -> Vec<(Vec<u8>, &'static str, &'static str)> {
     // In the order in which python-docx writes them, and LibreOffice.
-    let python = zip(&["[Content_Types].xml", "_rels/.rels", "docProps/core.xml", "docProps/app.xml", "word/document.xml"]);
-    let libre = zip(&["_rels/.rels", "docProps/core.xml", "docProps/app.xml", "word/document.xml", "[Content_Types].xml"]);
+    let python =
+        zip(&["[Content_Types].xml", "_rels/.rels", "docProps/core.xml", "docProps/app.xml", "word/document.xml"]);
+    let libre =
+        zip(&["_rels/.rels", "docProps/core.xml", "docProps/app.xml", "word/document.xml", "[Content_Types].xml"]);
     let docx = "application/vnd.openxmlformats-officedocument.wordprocessingml.document";
     vec![
         (python, "a.docx", docx),
@@ -278,8 +298,12 @@ async fn what_servers_call_their_bytes_counts_where_it_says_something() {
         ("text/plain", b"a;b\n", "/x", "text/plain"),
         ("text/csv", b"a;b\n", "/a.txt", "text/csv"),
         ("image/svg+xml", b"<svg/>", "/x", "image/svg+xml"),
-        ("application/zip", &zip(&["[Content_Types].xml", "word/document.xml"]), "/x",
-         "application/vnd.openxmlformats-officedocument.wordprocessingml.document"),
+        (
+            "application/zip",
+            &zip(&["[Content_Types].xml", "word/document.xml"]),
+            "/x",
+            "application/vnd.openxmlformats-officedocument.wordprocessingml.document",
+        ),
         ("image/jpeg", b"words", "/a.jpg", "application/octet-stream"),
     ] {
         let url = serve(&[("content-type", said)], bytes.to_vec()).await + path;
@@ -287,7 +311,11 @@ async fn what_servers_call_their_bytes_counts_where_it_says_something() {
             acme.call(Method::POST, "/send", Some(json!({"to": BRUNO, "media": {"url": url}}))).await;
         assert_eq!(status, 200, "{said}: {answer}");
         let (shown, _) = world.until_file(BRUNO, &answer["id"]).await;
-        assert_eq!((&shown["kind"], &shown["media"]["mimetype"]), (&json!("document"), &json!(expected)), "{said} {path}");
+        assert_eq!(
+            (&shown["kind"], &shown["media"]["mimetype"]),
+            (&json!("document"), &json!(expected)),
+            "{said} {path}"
+        );
     }
 }
 

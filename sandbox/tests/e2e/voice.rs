@@ -13,8 +13,7 @@ use crate::{
 
 /// Sends a recording as a voice note, and returns what the phone shows and what it got.
 async fn sent(world: &World, recording: &[u8], mimetype: Option<&str>) -> (Value, Vec<u8>) {
-    let fields: Vec<_> =
-        mimetype.iter().map(|mimetype| ("mimetype", *mimetype)).chain([("voice", "true")]).collect();
+    let fields: Vec<_> = mimetype.iter().map(|mimetype| ("mimetype", *mimetype)).chain([("voice", "true")]).collect();
     let (status, sent) = send_form(&world.service, &fields, "recording", recording.to_vec()).await;
     assert_eq!(status, 200, "{mimetype:?}: {sent}");
     world.until_file(BRUNO, &sent["id"]).await
@@ -251,22 +250,40 @@ async fn who_hangs_up_leaves_neither_a_process_nor_a_file() {
     let form = Form::default().text("to", BRUNO).text("voice", "true").file("a.mp3", &recording);
     let request = world.service.request(Method::POST, "/send").header("X-Tenant-Id", "acme");
     let call = tokio::spawn(form.send_as(request).send());
-    eventually("the note is being made", || async { (children(&world) > 0).then_some(()) }).await;
+    eventually("the note is being made", || async { (!children(&world).is_empty()).then_some(()) }).await;
     call.abort();
-    eventually("nothing is left", || async {
-        (children(&world) == 0 && files(&world.service) == 0).then_some(())
-    })
-    .await;
+    eventually("nothing is left", || async { (children(&world).is_empty() && files(&world.service) == 0).then_some(()) })
+        .await;
     assert_eq!(world.shown_on(BRUNO).await.len(), 0);
 }
 
-/// How many processes the service has started that have not ended.
-fn children(world: &World) -> usize {
+#[tokio::test]
+async fn a_process_that_somebody_ends_says_nothing_of_the_recording() {
+    if ffmpeg::is_missing() {
+        return;
+    }
+    let world = paired(&[]).await;
+    let recording = ffmpeg::made("-f lavfi -i anoisesrc=d=1700 -c:a libmp3lame -b:a 32k -ac 1", "a.mp3");
+    let form = Form::default().text("to", BRUNO).text("voice", "true").file("a.mp3", &recording);
+    let request = world.service.request(Method::POST, "/send").header("X-Tenant-Id", "acme");
+    let call = tokio::spawn(crate::harness::answer(form.send_as(request)));
+    let process = eventually("the note is being made", || async { children(&world).pop() }).await;
+    ffmpeg::run(std::path::Path::new("/"), &format!("kill -TERM {process}"));
+    let (status, problem) = call.await.unwrap();
+    assert_eq!((status.as_u16(), &problem["code"]), (503, &json!("media_busy")), "{problem}");
+    assert_eq!((&problem["retryable"], &problem["retryAfter"]), (&json!(true), &json!(10)), "{problem}");
+    assert_eq!(files(&world.service), 0);
+}
+
+/// The processes that the service has started and that have not ended.
+fn children(world: &World) -> Vec<u32> {
     let parent = world.service.pid().to_string();
     let processes = std::fs::read_dir("/proc").unwrap().filter_map(|entry| {
-        let stat = std::fs::read_to_string(entry.ok()?.path().join("stat")).ok()?;
+        let entry = entry.ok()?;
+        let stat = std::fs::read_to_string(entry.path().join("stat")).ok()?;
         // Behind the name, which may hold anything: the state, and the parent.
-        stat.rsplit_once(')')?.1.split_whitespace().nth(1).map(str::to_owned)
+        let is_child = stat.rsplit_once(')')?.1.split_whitespace().nth(1)? == parent;
+        is_child.then(|| entry.file_name().to_str()?.parse().ok())?
     });
-    processes.filter(|one| *one == parent).count()
+    processes.collect()
 }

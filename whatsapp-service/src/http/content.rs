@@ -70,8 +70,7 @@ impl Parts {
     /// What they say, if they say one thing, and nothing that can't be sent.
     pub fn content(self) -> Result<Said, Problem> {
         let Self { mut message, media, bytes, location, contact, reaction, edit, revoke, reply_to, .. } = self;
-        let flags =
-            [("voice", self.voice), ("sticker", self.sticker), ("document", self.document), ("gif", self.gif)];
+        let flags = [("voice", self.voice), ("sticker", self.sticker), ("document", self.document), ("gif", self.gif)];
         if media.is_none()
             && let Some((flag, _)) = flags.iter().find(|(_, set)| *set == Some(true))
         {

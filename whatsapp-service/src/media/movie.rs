@@ -342,13 +342,8 @@ pub mod tests {
 
     #[test]
     fn a_video_says_how_long_and_how_large_it_is() {
-        let expected = Movie {
-            width: Some(320),
-            height: Some(240),
-            seconds: Some(7),
-            has_video: true,
-            ..Movie::default()
-        };
+        let expected =
+            Movie { width: Some(320), height: Some(240), seconds: Some(7), has_video: true, ..Movie::default() };
         assert_eq!(read(&mut Cursor::new(film())), expected);
         // The same with times of 64 bits.
         let numbers = [1 << 24, 0, 1, 0, 2, 1000, 1, 7500].map(u32::to_be_bytes).concat();
@@ -415,7 +410,11 @@ pub mod tests {
             // Each sample with its own, beside its size, behind the place of the data.
             (
                 [
-                    fragment(&[tfhd(3, &[0, 0, 1]), tfdt(0), named(b"trun", &numbers(&[0x301, 2, 9, 900, 7, 1100, 7]))]),
+                    fragment(&[
+                        tfhd(3, &[0, 0, 1]),
+                        tfdt(0),
+                        named(b"trun", &numbers(&[0x301, 2, 9, 900, 7, 1100, 7])),
+                    ]),
                     fragment(&[tfhd(0, &[]), tfdt(2000), named(b"trun", &numbers(&[0x100, 1, 3000]))]),
                 ],
                 5,
@@ -451,7 +450,8 @@ pub mod tests {
 
     #[test]
     fn boxes_in_boxes_end() {
-        let deep = (0..100_000).fold(Vec::new(), |inner, _| if inner.len() < 400_000 { named(b"moov", &inner) } else { inner });
+        let deep = (0..100_000)
+            .fold(Vec::new(), |inner, _| if inner.len() < 400_000 { named(b"moov", &inner) } else { inner });
         assert_eq!(read(&mut Cursor::new(deep)), Movie::default());
         let many = track(1, b"vide", b"avc1").repeat(10_000);
         assert!(read(&mut Cursor::new(many)).has_video);

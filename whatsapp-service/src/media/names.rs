@@ -221,7 +221,9 @@ mod tests {
             assert_eq!(from_disposition(header.as_bytes()).as_deref(), Some(name), "{header}");
         }
         assert_eq!(from_disposition(b"attachment; filename=\xfcber.pdf").as_deref(), Some("über.pdf"));
-        for header in ["inline", "attachment; filename=", "attachment; filename=\"..\"", "form-data; name=\"media\"", ""] {
+        for header in
+            ["inline", "attachment; filename=", "attachment; filename=\"..\"", "form-data; name=\"media\"", ""]
+        {
             assert_eq!(from_disposition(header.as_bytes()), None, "{header}");
         }
     }

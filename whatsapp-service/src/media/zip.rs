@@ -103,7 +103,9 @@ impl Has {
             }
             Self { types: true, binary_excel: true, .. } => "application/vnd.ms-excel.sheet.binary.macroenabled.12",
             Self { types: true, excel: true, macros: true, .. } => "application/vnd.ms-excel.sheet.macroenabled.12",
-            Self { types: true, excel: true, .. } => "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet",
+            Self { types: true, excel: true, .. } => {
+                "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"
+            }
             Self { types: true, powerpoint: true, macros: true, .. } => {
                 "application/vnd.ms-powerpoint.presentation.macroenabled.12"
             }
@@ -147,7 +149,9 @@ mod tests {
             let (at, size) = (bytes.len() as u32, (content.len() as u32).to_le_bytes());
             let common = [&[20, 0, 0, 0, 0, 0][..], &[0; 8], &size, &size, &(name.len() as u16).to_le_bytes(), &[0, 0]];
             bytes.extend([b"PK\x03\x04", &common.concat()[..], name.as_bytes(), content.as_bytes()].concat());
-            directory.extend([b"PK\x01\x02\x14\0", &common.concat()[..], &[0; 10], &at.to_le_bytes(), name.as_bytes()].concat());
+            directory.extend(
+                [b"PK\x01\x02\x14\0", &common.concat()[..], &[0; 10], &at.to_le_bytes(), name.as_bytes()].concat(),
+            );
         }
         let (count, size) = ((files.len() as u16).to_le_bytes(), (directory.len() as u32).to_le_bytes());
         let at = (bytes.len() as u32).to_le_bytes();
@@ -165,11 +169,23 @@ mod tests {
         for (names, expected) in [
             // In the order of python-docx, and in that of LibreOffice.
             (
-                vec!["[Content_Types].xml", "_rels/.rels", "docProps/core.xml", "customXml/item1.xml", "word/document.xml"],
+                vec![
+                    "[Content_Types].xml",
+                    "_rels/.rels",
+                    "docProps/core.xml",
+                    "customXml/item1.xml",
+                    "word/document.xml",
+                ],
                 Some(format!("{OFFICE}wordprocessingml.document")),
             ),
             (
-                vec!["_rels/.rels", "docProps/app.xml", "word/_rels/document.xml.rels", "word/document.xml", "[Content_Types].xml"],
+                vec![
+                    "_rels/.rels",
+                    "docProps/app.xml",
+                    "word/_rels/document.xml.rels",
+                    "word/document.xml",
+                    "[Content_Types].xml",
+                ],
                 Some(format!("{OFFICE}wordprocessingml.document")),
             ),
             (vec!["[Content_Types].xml", "xl/workbook.xml"], Some(format!("{OFFICE}spreadsheetml.sheet"))),

@@ -325,11 +325,20 @@ mod tests {
         });
         let data: Vec<u8> =
             tone.flat_map(|sample| std::iter::repeat_n(sample.to_le_bytes(), channels.into())).flatten().collect();
-        let (size, length, frame) = ((data.len() as u32 + 36).to_le_bytes(), (data.len() as u32).to_le_bytes(), channels * 2);
+        let (size, length, frame) =
+            ((data.len() as u32 + 36).to_le_bytes(), (data.len() as u32).to_le_bytes(), channels * 2);
         let second = (rate * u32::from(frame)).to_le_bytes();
         [
-            b"RIFF", &size[..], b"WAVEfmt \x10\0\0\0\x01\0", &channels.to_le_bytes(), &rate.to_le_bytes(), &second,
-            &frame.to_le_bytes(), b"\x10\0data", &length, &data,
+            b"RIFF",
+            &size[..],
+            b"WAVEfmt \x10\0\0\0\x01\0",
+            &channels.to_le_bytes(),
+            &rate.to_le_bytes(),
+            &second,
+            &frame.to_le_bytes(),
+            b"\x10\0data",
+            &length,
+            &data,
         ]
         .concat()
     }
@@ -342,7 +351,8 @@ mod tests {
 
     /// What is heard of a voice note, and where its last page says that it ends.
     fn played(ogg: &[u8]) -> (Vec<f32>, u64) {
-        let (mut reader, mut decoder) = (PacketReader::new(Cursor::new(ogg)), Decoder::new(RATE, Channels::Mono).unwrap());
+        let (mut reader, mut decoder) =
+            (PacketReader::new(Cursor::new(ogg)), Decoder::new(RATE, Channels::Mono).unwrap());
         let (mut heard, mut room, mut end) = (Vec::new(), vec![0.0; MAX_PACKET as usize], 0);
         let head = Head::read(&reader.read_packet_expected().unwrap().data).unwrap();
         assert!(reader.read_packet_expected().unwrap().data.starts_with(b"OpusTags"));

@@ -7,8 +7,9 @@ mod opus;
 mod waveform;
 pub mod worker;
 
-use std::{process::Stdio, thread::available_parallelism, time::Duration};
+use std::{os::unix::process::ExitStatusExt, process::Stdio, thread::available_parallelism, time::Duration};
 
+use libc::{SIGHUP, SIGKILL, SIGTERM};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     process::{Child, Command},
@@ -64,12 +65,7 @@ impl Voices {
     }
 
     /// Makes a voice note of a recording, and writes it to `to`.
-    pub async fn make(
-        &self,
-        tenant: &TenantId,
-        recording: Recording<'_>,
-        to: &mut Part,
-    ) -> Result<Note, NotTaken> {
+    pub async fn make(&self, tenant: &TenantId, recording: Recording<'_>, to: &mut Part) -> Result<Note, NotTaken> {
         self.in_turn(tenant, TURN, work(recording, Some(to))).await
     }
 
@@ -124,6 +120,8 @@ async fn work(recording: Recording<'_>, to: Option<&mut Part>) -> Result<Note, N
         Some(Outcome::Refused(Refused::Video)) => Err(NotTaken::VideoForVoice),
         Some(Outcome::Refused(Refused::TooLong)) => Err(NotTaken::TooLong { seconds: LONGEST }),
         Some(Outcome::Refused(Refused::Output)) => Err(NotTaken::Busy),
+        // Somebody ended it, the service's manager or the kernel that needs its memory: that says nothing of the recording.
+        None if matches!(status.signal(), Some(SIGTERM | SIGKILL | SIGHUP)) => Err(NotTaken::Busy),
         None => {
             // It took more memory or time than it may have, or met a bug of a library.
             tracing::warn!(%status, "a recording could not be made a voice note");
@@ -134,7 +132,8 @@ async fn work(recording: Recording<'_>, to: Option<&mut Part>) -> Result<Note, N
 
 async fn start(job: &Job) -> std::io::Result<Child> {
     let mut command = Command::new(PROGRAM);
-    command.arg(ARGUMENT).env_clear().kill_on_drop(true);
+    // In a group of its own: Ctrl-C is for the service, which ends when it has answered.
+    command.arg(ARGUMENT).env_clear().kill_on_drop(true).process_group(0);
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
     if let Some(mut stdin) = child.stdin.take() {
         stdin.write_all(&serde_json::to_vec(job)?).await?;

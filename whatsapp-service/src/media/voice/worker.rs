@@ -66,15 +66,17 @@ pub fn run() -> ExitCode {
 
 fn work() -> io::Result<()> {
     let limits = [
-        (Resource::Data, MEMORY),
-        (Resource::Cpu, PROCESSOR),
+        (Resource::Data, MEMORY, MEMORY),
+        // A signal of its own says that its time is over; the second one, that it did not end.
+        (Resource::Cpu, PROCESSOR, PROCESSOR + 1),
         // It writes no files, and leaves none behind.
-        (Resource::Fsize, 0),
-        (Resource::Core, 0),
+        (Resource::Fsize, 0, 0),
+        (Resource::Core, 0, 0),
     ];
-    for (resource, most) in limits {
-        let most = getrlimit(resource).maximum.map_or(most, |already| already.min(most));
-        setrlimit(resource, Rlimit { current: Some(most), maximum: Some(most) })?;
+    for (resource, current, maximum) in limits {
+        let already = getrlimit(resource).maximum.unwrap_or(u64::MAX);
+        let (current, maximum) = (Some(current.min(already)), Some(maximum.min(already)));
+        setrlimit(resource, Rlimit { current, maximum })?;
     }
     let _ = nice(NICE);
     let job: Job = serde_json::from_reader(io::stdin().lock())?;

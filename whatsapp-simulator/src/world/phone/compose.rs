@@ -178,7 +178,13 @@ impl MediaDraft {
             Kind::Image => message.image_message = file!(ImageMessage { caption, width, height, jpeg_thumbnail }),
             Kind::Video => {
                 message.video_message = file!(VideoMessage {
-                    caption, width, height, seconds, jpeg_thumbnail, streaming_sidecar, gif_playback
+                    caption,
+                    width,
+                    height,
+                    seconds,
+                    jpeg_thumbnail,
+                    streaming_sidecar,
+                    gif_playback
                 });
             }
             Kind::Audio | Kind::Voice => {
