@@ -84,7 +84,7 @@ async fn every_line_of_the_manual_makes_what_it_promises() {
         ),
         (
             "A voice note",
-            format!("{video} -pix_fmt yuv420p"),
+            format!("{video} -pix_fmt yuv420p -s 160x120"),
             "in.mp4",
             "out.ogg",
             vec![("voice", "true")],

@@ -37,9 +37,9 @@ pub fn about(bytes: &[u8], command: &str) -> String {
 
 /// The digest of each packet of an audio file, as they are and not decoded.
 pub fn packets(bytes: &[u8]) -> Vec<String> {
-    let said = about(bytes, "ffmpeg -v error -i in -map 0:a -c copy -f framemd5 -");
-    let lines = said.lines().filter(|line| !line.starts_with('#'));
-    lines.map(|line| line.rsplit(',').next().unwrap().trim().to_owned()).collect()
+    let said = about(bytes, "ffprobe -v error -show_entries packet=data_hash -show_data_hash md5 -of csv=p=0 in");
+    // Some have more lines, and commas, of what is beside them.
+    said.lines().map(|line| line.trim_matches(',').to_owned()).filter(|digest| !digest.is_empty()).collect()
 }
 
 /// Runs a command line in a folder, which must succeed, and returns what it writes.

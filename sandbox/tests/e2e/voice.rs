@@ -240,20 +240,28 @@ async fn a_recording_that_asks_for_gigabytes_costs_its_sender_a_refusal() {
     world.service.tenant("acme").send_ok(BRUNO, "all else goes on").await;
 }
 
+/// Noise of half an hour, which takes a while.
+fn long_recording() -> Vec<u8> {
+    ffmpeg::made("-f lavfi -i anoisesrc=d=20 -c:a libmp3lame -b:a 32k -ac 1 -write_xing 0 -id3v2_version 0", "a.mp3")
+        .repeat(85)
+}
+
 #[tokio::test]
 async fn who_hangs_up_leaves_neither_a_process_nor_a_file() {
     if ffmpeg::is_missing() {
         return;
     }
     let world = paired(&[]).await;
-    let recording = ffmpeg::made("-f lavfi -i anoisesrc=d=1700 -c:a libmp3lame -b:a 32k -ac 1", "a.mp3");
+    let recording = long_recording();
     let form = Form::default().text("to", BRUNO).text("voice", "true").file("a.mp3", &recording);
     let request = world.service.request(Method::POST, "/send").header("X-Tenant-Id", "acme");
     let call = tokio::spawn(form.send_as(request).send());
     eventually("the note is being made", || async { (!children(&world).is_empty()).then_some(()) }).await;
     call.abort();
-    eventually("nothing is left", || async { (children(&world).is_empty() && files(&world.service) == 0).then_some(()) })
-        .await;
+    eventually("nothing is left", || async {
+        (children(&world).is_empty() && files(&world.service) == 0).then_some(())
+    })
+    .await;
     assert_eq!(world.shown_on(BRUNO).await.len(), 0);
 }
 
@@ -263,7 +271,7 @@ async fn a_process_that_somebody_ends_says_nothing_of_the_recording() {
         return;
     }
     let world = paired(&[]).await;
-    let recording = ffmpeg::made("-f lavfi -i anoisesrc=d=1700 -c:a libmp3lame -b:a 32k -ac 1", "a.mp3");
+    let recording = long_recording();
     let form = Form::default().text("to", BRUNO).text("voice", "true").file("a.mp3", &recording);
     let request = world.service.request(Method::POST, "/send").header("X-Tenant-Id", "acme");
     let call = tokio::spawn(crate::harness::answer(form.send_as(request)));
