@@ -136,6 +136,26 @@ test("a session is linked, a message arrives and is answered, all on the page", 
   }
 });
 
+test("a phone that hides its number is added, and shows by which name others know it", { timeout: 60_000 }, async (t) => {
+  const simulator = setting("SIMULATOR_URL");
+  const { page, problems } = await open(t, simulator);
+  await page.goto(simulator);
+  const digits = `5511977${String(Date.now()).slice(-6)}`;
+  await page.getByTestId("add-phone").click();
+  await page.getByTestId("add-name").fill("Carla");
+  await page.getByTestId("add-number").fill("5511977771234 ext. 12");
+  await page.getByTestId("add-submit").click();
+  await seen("why this is no number", page.locator("#add-error").getByText("7 to 15 digits"));
+  await page.getByTestId("add-number").fill(`+${digits.slice(0, 2)} (${digits.slice(2, 4)}) ${digits.slice(4, 9)}-${digits.slice(9)}`);
+  await page.getByTestId("add-hidden").check();
+  await page.getByTestId("add-submit").click();
+  const { lid } = await fetch(new URL(`/admin/accounts/${digits}`, simulator)).then((answer) => answer.json());
+  const phone = page.locator(`[data-testid=phone][data-phone="${digits}"]`);
+  await seen("the number and the LID", phone.getByText(`+${digits} · hidden: others see ${lid}@lid`, { exact: true }));
+  // The refusal above is on the browser's console too.
+  assert.deepEqual(problems.filter((problem) => !problem.includes("400")), []);
+});
+
 /** Has a phone of the simulator send something to the other one, and returns the message's id. */
 async function write(from, body) {
   const response = await fetch(new URL(`/admin/accounts/${from}/messages`, setting("SIMULATOR_URL")), {

@@ -6,7 +6,9 @@ use anyhow::Context;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use sandbox::{build_times, without_looking_up_the_version};
 use tempfile::TempDir;
-use whatsapp_service::{Server, Trust, asked_to_stop, cli, config::Config, log, sessions::Manager};
+use whatsapp_service::{
+    Server, Trust, asked_to_stop, cli, config::Config, log, media::voice::worker, sessions::Manager,
+};
 use whatsapp_simulator::{Phone, Simulator, World};
 
 /// Starts the service and an offline WhatsApp with two phones, and says what to do next.
@@ -52,6 +54,9 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    if worker::is_asked() {
+        return worker::run();
+    }
     if let Ok(program) = std::env::current_exe() {
         build_times::mend(&program);
     }

@@ -209,6 +209,41 @@ async fn numbers_are_found_in_every_spelling_and_unknown_ones_not() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_hides_the_number_is_known_by_lid_to_others_and_by_both_to_oneself() {
+    let simulator = simulator().await;
+    let hidden = simulator.world().hide_number(&bruno(), true).unwrap();
+    let (client, _) = TestClient::paired(&simulator, &ana()).await;
+    let lid = Jid::lid(hidden.lid.as_str());
+    let known = async |jid: &Jid| client.client.get_lid_pn_entry(jid).await.unwrap();
+    let by_lid = async || {
+        let found = client.client.contacts().is_on_whatsapp(std::slice::from_ref(&lid)).await.unwrap();
+        (found[0].is_registered, found[0].pn_jid.as_ref().map(|jid| jid.user.to_string()))
+    };
+    simulator.world().write(&bruno(), &ana(), "from somebody").unwrap();
+    let Seen::Text { from, .. } = client.text("from somebody").await else { panic!("a text") };
+    assert_eq!(from, hidden.lid);
+    // A device that is linked later, its messages and its receipts tell no more.
+    let (device, _) = TestClient::paired(&simulator, &bruno()).await;
+    let id = client.client.send_text(lid.clone(), "to somebody").await.unwrap().message_id;
+    device.text("to somebody").await;
+    client.receipt(&id, "Delivered").await;
+    device.send(&ana(), "from a device").await;
+    let Seen::Text { from, .. } = client.text("from a device").await else { panic!("a text") };
+    assert_eq!(from, hidden.lid);
+    assert_eq!(by_lid().await, (true, None));
+    assert!(known(&lid).await.is_none(), "nobody has told the number");
+    // Whoever has the number finds the person.
+    let found = client.client.contacts().is_on_whatsapp(&[Jid::pn(bruno().as_str())]).await.unwrap();
+    assert_eq!(found[0].lid.as_ref(), Some(&lid));
+    assert!(known(&lid).await.is_some());
+    // And whoever shows the number again is known by it.
+    simulator.world().hide_number(&bruno(), false).unwrap();
+    assert_eq!(by_lid().await, (true, Some(bruno().to_string())));
+    client.stop().await;
+    device.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn acknowledgements_go_wrong_on_demand() {
     let simulator = simulator().await;
     let (client, _) = TestClient::paired(&simulator, &ana()).await;

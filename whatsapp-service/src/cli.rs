@@ -60,7 +60,7 @@ enum Command {
     Send {
         /// The tenant's id.
         tenant: String,
-        /// The recipient's number, with the country code.
+        /// The recipient's number with the country code, or a LID, as in 713715344025739@lid.
         to: String,
         /// The text.
         message: String,

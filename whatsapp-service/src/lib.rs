@@ -3,6 +3,7 @@
 //! Two halves: [`http`] is the server that gateways speak to, [`sessions`] the WhatsApp manager behind it. [`store`] is
 //! what is kept on disk, [`config`] every setting, [`cli`] the commands of the binary.
 
+pub mod address;
 pub mod cli;
 pub mod clock;
 pub mod config;

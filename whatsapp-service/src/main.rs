@@ -3,8 +3,11 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use whatsapp_service::{Trust, cli};
+use whatsapp_service::{Trust, cli, media::voice::worker};
 
 fn main() -> ExitCode {
+    if worker::is_asked() {
+        return worker::run();
+    }
     cli::run(cli::Cli::parse(), Trust::WhatsAppOnly)
 }

@@ -46,6 +46,17 @@ async fn accounts_are_made_once_and_found_in_every_spelling() {
     assert_eq!(json_call(&simulator, "GET", "/admin/accounts/551199999999", Value::Null).await, (200, made.clone()));
     assert_eq!(json_call(&simulator, "GET", "/admin/accounts", Value::Null).await, (200, json!([made])));
 
+    // Whether others get to know the number can be said at any time.
+    let mut hidden = made.clone();
+    hidden["numberHidden"] = json!(true);
+    for (body, expected) in [
+        (json!({ "phone": ANA, "numberHidden": true }), &hidden),
+        (json!({ "phone": ANA }), &hidden),
+        (json!({ "phone": ANA, "numberHidden": false }), &made),
+    ] {
+        assert_eq!(json_call(&simulator, "POST", "/admin/accounts", body).await, (200, expected.clone()));
+    }
+
     let alias = json!({ "phone": "4915112345678", "registeredAs": ANA });
     assert_eq!(json_call(&simulator, "POST", "/admin/accounts", alias.clone()).await, (200, made.clone()));
     assert_eq!(json_call(&simulator, "GET", "/admin/accounts/4915112345678", Value::Null).await, (200, made));

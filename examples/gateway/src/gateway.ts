@@ -31,7 +31,7 @@ export const ROUTES: Readonly<Record<string, { readonly method: string; readonly
       to: true, message: true, caption: true, mentions: true, linkPreview: true, replyTo: true, reference: true,
       expiresIn: true, idempotencyKey: true,
       media: { url: true, base64: true, mimetype: true, filename: true },
-      voice: true, sticker: true, document: true,
+      voice: true, sticker: true, document: true, gif: true,
       location: { latitude: true, longitude: true, name: true, address: true },
       contact: { name: true, phone: true },
       reaction: { messageId: true, emoji: true },

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::{
+    ffmpeg::{self, SPEECH},
     harness::{ANA, BRUNO, ROOT, Tenant, World},
     link_previews::Pages,
     media::{OPUS, WEBP, film, hexadecimal, noise, png},
@@ -83,6 +84,7 @@ async fn baileys_gets_the_same_bytes_and_fields_of_every_kind() {
     let (world, mut baileys, _state) = with_baileys(&directory, &[]).await;
     let acme = world.service.tenant("acme");
     let voice = [OPUS, &noise(3_000)].concat();
+    let moving = [&b"RIFF\x16\0\0\0WEBPVP8X\x0a\0\0\0\x02\0\0\0\xff\x01\0\xff\x01\0"[..]].concat();
     for (file, with, field, fields) in [
         (
             png(300, 200),
@@ -97,6 +99,12 @@ async fn baileys_gets_the_same_bytes_and_fields_of_every_kind() {
             json!({"mimetype": "video/mp4", "caption": "watch", "width": 320, "height": 240, "seconds": 7}),
         ),
         (
+            film(40_000),
+            json!({"gif": true}),
+            "videoMessage",
+            json!({"mimetype": "video/mp4", "gifPlayback": true, "seconds": 7}),
+        ),
+        (
             [b"ID3\x04\0\0\0\0\0\0", &noise(5_000)[..]].concat(),
             json!({}),
             "audioMessage",
@@ -104,6 +112,12 @@ async fn baileys_gets_the_same_bytes_and_fields_of_every_kind() {
         ),
         (voice, json!({"voice": true}), "audioMessage", json!({"mimetype": "audio/ogg; codecs=opus", "ptt": true})),
         (WEBP.to_vec(), json!({"sticker": true}), "stickerMessage", json!({"mimetype": "image/webp"})),
+        (
+            moving,
+            json!({"sticker": true}),
+            "stickerMessage",
+            json!({"mimetype": "image/webp", "isAnimated": true, "width": 512}),
+        ),
         (
             b"a,b\n1,2\n".to_vec(),
             json!({"message": "the figures", "filename": "a b.csv"}),
@@ -121,7 +135,22 @@ async fn baileys_gets_the_same_bytes_and_fields_of_every_kind() {
             assert_eq!(&read[name], value, "{field}.{name}: {event}");
         }
         assert_eq!(read["jpegThumbnail"].is_string(), field == "imageMessage", "{event}");
-        assert_eq!(read["ptt"].as_bool().unwrap_or_default(), fields["ptt"] == true, "{event}");
+        for name in ["ptt", "gifPlayback", "isAnimated"] {
+            assert_eq!(read[name].as_bool().unwrap_or_default(), fields[name] == true, "{name}: {event}");
+        }
+    }
+    // A recording, as a phone or a browser makes it, is a voice note that Baileys can open.
+    if !ffmpeg::is_missing() {
+        let recording = ffmpeg::made(&format!("{SPEECH} -c:a aac"), "a.m4a");
+        let body = json!({"voice": true, "media": {"base64": BASE64_STANDARD.encode(&recording)}});
+        let (id, event) = to_baileys(acme, &mut baileys, body).await;
+        let read = &event["content"]["audioMessage"];
+        let expected = (&json!(true), &json!(4), &json!("audio/ogg; codecs=opus"));
+        assert_eq!((&read["ptt"], &read["seconds"], &read["mimetype"]), expected, "{event}");
+        let bars = BASE64_STANDARD.decode(text(read, "waveform")).unwrap();
+        assert_eq!((bars.len(), bars[10], bars[50] > 80), (64, 0, true), "{bars:?}");
+        let (_, note) = world.until_file(BRUNO, &json!(id)).await;
+        assert_eq!((&event["sha256"], note.starts_with(b"OggS")), (&json!(hexadecimal(&note)), true), "{event}");
     }
 
     let place = json!({"latitude": -23.5614, "longitude": -46.6559, "name": "MASP", "address": "Av. Paulista, 1578"});
@@ -191,7 +220,12 @@ async fn every_kind_from_baileys_is_told_with_the_same_bytes_and_fields() {
         (
             json!({"video": base64, "caption": "watch", "jpegThumbnail": "AQI=", "seconds": 2}),
             "video",
-            json!({"mimetype": "video/mp4", "seconds": 2}),
+            json!({"mimetype": "video/mp4", "seconds": 2, "gif": null}),
+        ),
+        (
+            json!({"video": base64, "gifPlayback": true, "jpegThumbnail": "AQI=", "seconds": 2}),
+            "video",
+            json!({"mimetype": "video/mp4", "seconds": 2, "gif": true}),
         ),
         (
             json!({"image": base64, "mimetype": "image/jpeg", "caption": "once", "jpegThumbnail": "AQI=", "viewOnce": true}),
@@ -206,14 +240,19 @@ async fn every_kind_from_baileys_is_told_with_the_same_bytes_and_fields() {
         (
             json!({"audio": base64, "mimetype": "audio/ogg; codecs=opus", "ptt": true, "seconds": 3, "waveform": "AQI="}),
             "voice",
-            json!({"mimetype": "audio/ogg; codecs=opus", "seconds": 3}),
+            json!({"mimetype": "audio/ogg; codecs=opus", "seconds": 3, "waveform": [1, 2]}),
         ),
         (
             json!({"document": base64, "mimetype": "application/pdf", "fileName": "a.pdf", "caption": "read"}),
             "document",
             json!({"mimetype": "application/pdf", "filename": "a.pdf"}),
         ),
-        (json!({"sticker": base64}), "sticker", json!({"mimetype": "image/webp"})),
+        (json!({"sticker": base64}), "sticker", json!({"mimetype": "image/webp", "animated": null})),
+        (
+            json!({"sticker": base64, "isAnimated": true}),
+            "sticker",
+            json!({"mimetype": "image/webp", "animated": true}),
+        ),
     ] {
         let caption = content.get("caption").cloned();
         let one = told(&baileys.post(ANA, content, None).await).await;

@@ -130,6 +130,18 @@ impl World {
         self.shown_on(phone).await.iter().map(|message| message["text"].as_str().unwrap().to_owned()).collect()
     }
 
+    /// The LID of an account: digits.
+    pub async fn lid(&self, phone: &str) -> String {
+        let account = self.admin(Method::GET, &format!("/admin/accounts/{phone}"), "").await;
+        account["lid"].as_str().expect("a LID").to_owned()
+    }
+
+    /// Makes an account, or changes whether others get to know its LID only.
+    pub async fn account(&self, phone: &str, name: &str, hidden: bool) {
+        let account = json!({"phone": phone, "name": name, "numberHidden": hidden}).to_string();
+        self.admin(Method::POST, "/admin/accounts", account).await;
+    }
+
     /// The companions of an account.
     pub async fn devices(&self, phone: &str) -> Vec<Value> {
         let account = self.admin(Method::GET, &format!("/admin/accounts/{phone}"), "").await;

@@ -1,6 +1,7 @@
 //! The service as its users have it, against the offline WhatsApp: the real binary over HTTP, real files, real signals.
 
 mod abuse;
+mod addresses;
 mod baileys;
 mod bodies;
 #[path = "../client/mod.rs"]
@@ -10,6 +11,7 @@ mod codes;
 mod command_line;
 mod connections;
 mod contract;
+mod conversion;
 mod crash;
 mod deletion;
 mod disappearing;
@@ -17,6 +19,7 @@ mod disk;
 mod encryption;
 mod events;
 mod examples;
+mod ffmpeg;
 mod fleet;
 mod harness;
 mod incoming;
@@ -25,6 +28,8 @@ mod link_previews;
 mod lists;
 mod log;
 mod media;
+mod media_names;
+mod media_types;
 mod metrics;
 mod migration;
 mod network;
@@ -48,4 +53,5 @@ mod states;
 mod strangers;
 mod trust;
 mod unread;
+mod voice;
 mod webhooks;

@@ -71,22 +71,22 @@ pub fn hexadecimal(bytes: &[u8]) -> String {
 
 /// A form (RFC 7578), part after part.
 #[derive(Default)]
-struct Form(Vec<u8>);
+pub struct Form(Vec<u8>);
 
 impl Form {
     const BOUNDARY: &str = "a-boundary-of-the-test";
 
-    fn part(mut self, about: &str, bytes: &[u8]) -> Self {
+    pub fn part(mut self, about: &str, bytes: &[u8]) -> Self {
         let head = format!("--{}\r\nContent-Disposition: form-data; {about}\r\n\r\n", Self::BOUNDARY);
         self.0.extend([head.as_bytes(), bytes, b"\r\n"].concat());
         self
     }
 
-    fn text(self, name: &str, value: &str) -> Self {
+    pub fn text(self, name: &str, value: &str) -> Self {
         self.part(&format!("name=\"{name}\""), value.as_bytes())
     }
 
-    fn file(self, filename: &str, bytes: &[u8]) -> Self {
+    pub fn file(self, filename: &str, bytes: &[u8]) -> Self {
         self.part(&format!("name=\"media\"; filename=\"{filename}\""), bytes)
     }
 
@@ -95,7 +95,7 @@ impl Form {
         self.0
     }
 
-    fn send_as(self, request: RequestBuilder) -> RequestBuilder {
+    pub fn send_as(self, request: RequestBuilder) -> RequestBuilder {
         Self::bytes(request, self.ended())
     }
 
@@ -149,7 +149,7 @@ pub async fn send_form(service: &Service, fields: &[(&str, &str)], name: &str, b
 
 impl World {
     /// Waits until a phone shows the message of this id, and returns it with the bytes of its file.
-    async fn until_file(&self, phone: &str, id: &Value) -> (Value, Vec<u8>) {
+    pub async fn until_file(&self, phone: &str, id: &Value) -> (Value, Vec<u8>) {
         let shown = eventually("the message with its file", || async {
             self.shown_on(phone).await.into_iter().find(|message| message["id"] == *id)
         })
@@ -160,17 +160,17 @@ impl World {
         (shown, response.bytes().await.unwrap().to_vec())
     }
 
-    async fn uploads(&self) -> u64 {
+    pub async fn uploads(&self) -> u64 {
         self.count(ANA, "uploads").await
     }
 }
 
 /// How many files stand in the service's folder for media.
-fn files(service: &Service) -> usize {
+pub fn files(service: &Service) -> usize {
     std::fs::read_dir(service.data.path().join("media")).unwrap().count()
 }
 
-async fn paired(env: &[(&str, &str)]) -> World {
+pub async fn paired(env: &[(&str, &str)]) -> World {
     let world = World::with(Default::default(), env).await;
     world.pair("acme", ANA).await;
     world
@@ -753,7 +753,7 @@ async fn nothing_of_media_is_told_by_the_disk_the_log_or_the_answers() {
 }
 
 /// The most memory that the service's process has held, in bytes.
-fn peak(service: &Service) -> u64 {
+pub fn peak(service: &Service) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{}/status", service.pid())).unwrap();
     let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
     line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024

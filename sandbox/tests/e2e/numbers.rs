@@ -19,8 +19,10 @@ async fn check(tenant: Tenant<'_>, numbers: &[&str]) -> (u16, Value) {
 #[tokio::test]
 async fn numbers_are_checked_in_every_form_and_remembered() {
     let world = World::start().await;
+    let mut lids = vec![world.lid(BRUNO).await];
     for phone in ["5511966665555", "551177776666"] {
         world.admin(Method::POST, "/admin/accounts", json!({"phone": phone, "name": "Carla"}).to_string()).await;
+        lids.push(world.lid(phone).await);
     }
     world.pair("acme", ANA).await;
     let acme = world.service.tenant("acme");
@@ -30,11 +32,11 @@ async fn numbers_are_checked_in_every_form_and_remembered() {
     assert_eq!(
         answer["numbers"],
         json!([
-            {"input": "+55 (11) 88888-8888", "registered": true, "number": BRUNO},
+            {"input": "+55 (11) 88888-8888", "registered": true, "number": BRUNO, "lid": lids[0]},
             {"input": "4915112345678", "registered": false},
-            {"input": "551166665555", "registered": true, "number": "5511966665555"},
-            {"input": "5511977776666", "registered": true, "number": "551177776666"},
-            {"input": BRUNO, "registered": true, "number": BRUNO},
+            {"input": "551166665555", "registered": true, "number": "5511966665555", "lid": lids[1]},
+            {"input": "5511977776666", "registered": true, "number": "551177776666", "lid": lids[2]},
+            {"input": BRUNO, "registered": true, "number": BRUNO, "lid": lids[0]},
             {"input": "4915112345678", "registered": false},
         ])
     );
@@ -87,7 +89,10 @@ async fn what_can_not_be_checked_is_said() {
     for (numbers, mention) in [
         (json!([]), "1 to 50"),
         (json!(vec![BRUNO; 51]), "1 to 50"),
-        (json!([BRUNO, "12", ANA, "x"]), "numbers[1], numbers[3]"),
+        (
+            json!([BRUNO, "12", ANA, "x"]),
+            "`numbers[1]` needs 8 to 15 digits, with the country code; it has 2; `numbers[3]` has `x` in",
+        ),
     ] {
         let (status, answer) = acme.call(Method::POST, "/numbers/check", Some(json!({"numbers": numbers}))).await;
         assert_eq!((status.as_u16(), &answer["code"]), (400, &json!("invalid_numbers")), "{answer}");
@@ -118,7 +123,8 @@ async fn the_other_side_sees_who_is_typing() {
     for (n, state) in ["typing", "recording", "paused"].into_iter().enumerate() {
         let shown = json!({"to": "+55 11 88888-8888", "state": state});
         let (status, answer) = acme.call(Method::POST, "/presence", Some(shown)).await;
-        assert_eq!((status.as_u16(), &answer), (200, &json!({"to": BRUNO, "state": state})));
+        let expected = json!({"to": BRUNO, "toLid": world.lid(BRUNO).await, "state": state});
+        assert_eq!((status.as_u16(), &answer), (200, &expected));
         eventually("a state of the chat", || async { (seen.lock().unwrap().len() > n).then_some(()) }).await;
     }
     let seen = seen.lock().unwrap().clone();

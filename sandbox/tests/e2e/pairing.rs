@@ -77,9 +77,21 @@ async fn a_session_that_shows_a_qr_code_can_still_be_linked_by_code() {
     assert_eq!(acme.open().await["state"], "pairing_qr");
     let (_, body) = acme.call(Method::POST, "/session", Some(json!({"phone": ANA}))).await;
     assert!(body["pairingCode"].is_string(), "{body}");
-    for wrong in ["123", "011999999999"] {
-        let (status, wrong) = acme.call(Method::POST, "/session", Some(json!({"phone": wrong}))).await;
-        assert_eq!((status.as_u16(), &wrong["code"]), (400, &json!("invalid_phone")));
+    // The same phone, however it is written.
+    for same in ["+55 (11) 99999-9999", "0055 11 99999-9999", "tel:+5511999999999", "5511999999999@c.us"] {
+        let (_, again) = acme.call(Method::POST, "/session", Some(json!({"phone": same}))).await;
+        assert_eq!(again["pairingCode"], body["pairingCode"], "{same}: {again}");
+    }
+    for (wrong, mention) in [
+        ("123", "`phone` needs 8 to 15 digits, with the country code; it has 3"),
+        ("011999999999", "`phone` needs the country code, without a 0 or 00 in front of it"),
+        ("+55 (0)11 99999-9999", "`phone` needs the country code, without a 0 or 00 in front of it"),
+        ("5511999999999 ext. 12", "`phone` has an extension"),
+        ("713715344025739@lid", "`phone` needs a phone number"),
+    ] {
+        let (status, refused) = acme.call(Method::POST, "/session", Some(json!({"phone": wrong}))).await;
+        assert_eq!((status.as_u16(), &refused["code"]), (400, &json!("invalid_phone")), "{wrong}");
+        assert!(refused["message"].as_str().unwrap().starts_with(mention), "{refused}");
     }
 }
 

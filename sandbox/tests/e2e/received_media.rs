@@ -97,21 +97,25 @@ async fn a_file_of_every_kind_is_the_one_that_was_sent() {
             json!({"width": 64, "height": 48}),
         ),
         (
-            json!({"kind": "video", "mimetype": "video/mp4", "seconds": 7, "width": 640, "height": 480}),
+            json!({"kind": "video", "mimetype": "video/mp4", "seconds": 7, "width": 640, "height": 480, "gif": true}),
             "video",
-            json!({"seconds": 7, "width": 640, "height": 480}),
+            json!({"seconds": 7, "width": 640, "height": 480, "gif": true}),
         ),
         (json!({"kind": "audio", "mimetype": "audio/mpeg", "seconds": 3}), "audio", json!({"seconds": 3})),
-        (json!({"kind": "voice", "mimetype": "audio/ogg; codecs=opus", "seconds": 2}), "voice", json!({"seconds": 2})),
+        (
+            json!({"kind": "voice", "mimetype": "audio/ogg; codecs=opus", "seconds": 2, "waveform": [0, 50, 100]}),
+            "voice",
+            json!({"seconds": 2, "waveform": [0, 50, 100]}),
+        ),
         (
             json!({"kind": "document", "mimetype": "application/pdf", "filename": "relatório \"7\".pdf"}),
             "document",
             json!({"filename": "relatório \"7\".pdf"}),
         ),
         (
-            json!({"kind": "sticker", "mimetype": "image/webp", "width": 512, "height": 512}),
+            json!({"kind": "sticker", "mimetype": "image/webp", "width": 512, "height": 512, "animated": true}),
             "sticker",
-            json!({"width": 512, "height": 512}),
+            json!({"width": 512, "height": 512, "animated": true}),
         ),
     ]
     .into_iter()

@@ -11,7 +11,7 @@ use utoipa::ToSchema;
 use super::{App, base64::Base64, problem::Problem};
 use crate::{
     encoding::hexadecimal,
-    media::{Claim, FetchFailure, NotTaken, Taken},
+    media::{Claim, FetchFailure, Kind, NotTaken, Taken, names},
     store::{Content, ContentKind, Media},
     tenant::TenantId,
 };
@@ -70,16 +70,19 @@ impl Wanted {
         let source = match &self.source {
             Source::Url(url) => json!({ "url": url }),
             Source::Base64(text) => json!({"base64": hexadecimal(&text.digest())}),
-            Source::Here(taken) => json!({"sha256": hexadecimal(&taken.parcel.sha256)}),
+            Source::Here(taken) => json!({"sha256": hexadecimal(&taken.given)}),
         };
-        let Claim { mimetype, voice, sticker, document, .. } = &self.claim;
+        let Claim { mimetype, voice, sticker, document, gif, .. } = &self.claim;
         let mut identity = json!({
             "media": [source, mimetype, self.filename, voice, sticker, document], "caption": self.caption,
             "replyTo": self.reply_to,
         });
-        // Calls without any are in databases.
+        // The fingerprints of the time before these are in databases.
         if !self.mentions.is_empty() {
             identity["mentions"] = json!(self.mentions);
+        }
+        if *gif {
+            identity["gif"] = true.into();
         }
         identity
     }
@@ -111,20 +114,37 @@ impl Wanted {
             return Err(Problem::bad_request("invalid_content", why));
         }
         let parcel = taken.parcel.clone();
+        let (filename, mimetype) = named(filename.or_else(|| taken.name.clone()), &taken);
         let media = Media {
             kind: taken.kind,
-            mimetype: taken.mimetype.clone(),
+            mimetype,
             filename,
             size: parcel.size,
             sha256: hexadecimal(&parcel.sha256),
             width: parcel.width,
             height: parcel.height,
             seconds: parcel.seconds,
+            gif: claim.gif,
             caption,
             parcel,
         };
         Ok((Content { reply_to, mentions, ..Content::alone(ContentKind::Media(media.into())) }, taken))
     }
+}
+
+/// What media is called, and its type: of a document, either may tell the other.
+fn named(filename: Option<String>, taken: &Taken) -> (Option<String>, String) {
+    let mut mimetype = taken.mimetype.clone();
+    if taken.kind != Kind::Document {
+        return (filename, mimetype);
+    }
+    if !taken.said
+        && let Some(better) = filename.as_ref().and_then(|name| names::better_type(name, &mimetype))
+    {
+        mimetype = better.into();
+    }
+    let filename = filename.unwrap_or_else(|| "document".into());
+    (Some(names::with_extension(filename, &mimetype)), mimetype)
 }
 
 /// What came of the URLs of a call.
@@ -158,6 +178,8 @@ impl Fetched {
 async fn fetch(app: &App, tenant: &TenantId, url: &str, claim: Claim, deadline: Instant) -> Result<Taken, NotTaken> {
     let shelf = app.manager.media();
     let fetched = shelf.fetch(tenant, url, deadline).await?;
-    let claim = Claim { hint: fetched.hint.clone(), ..claim };
-    shelf.take(tenant, &claim, fetched.bytes()).await
+    let (claim, name) = (Claim { hint: fetched.hint.clone(), ..claim }, fetched.name.clone());
+    let mut taken = shelf.take(tenant, &claim, fetched.bytes()).await?;
+    taken.name = name;
+    Ok(taken)
 }

@@ -7,8 +7,8 @@ use super::{
     problem::Problem,
 };
 use crate::{
+    address::{Address, Person},
     media::{Claim, Taken},
-    sessions::Recipient,
     store::{Contact, Content, ContentKind, Edit, Location, Reaction, Revoke},
 };
 
@@ -42,6 +42,8 @@ pub struct Parts {
     pub sticker: Option<bool>,
     /// Whether it is a document, whatever else it could be.
     pub document: Option<bool>,
+    /// Whether it is a video that plays in a loop.
+    pub gif: Option<bool>,
     /// A place.
     pub location: Option<Location>,
     /// Somebody's name and number.
@@ -54,7 +56,7 @@ pub struct Parts {
     pub revoke: Option<Revoke>,
     /// The id of the message that it answers.
     pub reply_to: Option<String>,
-    /// The numbers of those who are mentioned in the text.
+    /// Those who are mentioned in the text.
     pub mentions: Option<Vec<String>>,
     /// Whether the first link in the text is shown with what is behind it.
     pub link_preview: Option<bool>,
@@ -86,7 +88,7 @@ impl Parts {
         if self.link_preview == Some(true) && (message.is_none() || media.is_some()) {
             return Err(invalid("`linkPreview` goes with a `message` that stands alone: it shows a link in it"));
         }
-        let flags = [("voice", self.voice), ("sticker", self.sticker), ("document", self.document)];
+        let flags = [("voice", self.voice), ("sticker", self.sticker), ("document", self.document), ("gif", self.gif)];
         if media.is_none()
             && let Some((flag, _)) = flags.iter().find(|(_, set)| *set == Some(true))
         {
@@ -139,10 +141,10 @@ impl Parts {
                 if let Some(id) = &reply_to {
                     check_id("replyTo", id)?;
                 }
-                let [voice, sticker, document] = flags.map(|(_, set)| set.unwrap_or_default());
+                let [voice, sticker, document, gif] = flags.map(|(_, set)| set.unwrap_or_default());
                 let Attachment { url, base64, mimetype, filename } = media;
                 let hint = base64.as_ref().and_then(Base64::media_type);
-                let claim = Claim { mimetype, hint, voice, sticker, document };
+                let claim = Claim { mimetype, hint, voice, sticker, document, gif };
                 let said = Beside { filename, caption, reply_to, mentions };
                 return wanted(url, base64, bytes, claim, said);
             }
@@ -180,7 +182,7 @@ fn wanted(
         (None, None, None) => return Err(invalid("`media` needs `media.url` or `media.base64`")),
         _ => return Err(invalid("`media.url` and `media.base64` don't go together: the bytes are in one place")),
     };
-    if [claim.voice, claim.sticker, claim.document].into_iter().filter(|set| *set).count() > 1 {
+    if [claim.voice, claim.sticker, claim.document, claim.gif].into_iter().filter(|set| *set).count() > 1 {
         return Err(crate::media::NotTaken::Clash.into());
     }
     if let Some(name) = &filename {
@@ -196,16 +198,16 @@ fn wanted(
     Ok(Said::Media(Wanted { source, claim, filename, caption, reply_to, mentions }.into()))
 }
 
-/// The digits of those who are mentioned, as they stand in the text behind an `@`.
+/// Those who are mentioned: their digits stand in the text behind an `@`.
 fn mentioned(numbers: Vec<String>) -> Result<Vec<String>, Problem> {
     if numbers.len() > MAX_MENTIONS {
         return Err(invalid(format!("`mentions` names {MAX_MENTIONS} people at most")));
     }
-    let digits = numbers.iter().map(|number| match Recipient::parse(number) {
-        Ok(number) => Ok(number.digits().to_owned()),
-        Err(_) => Err(invalid("`mentions` holds numbers of 8 to 15 digits, with the country code")),
+    let people = numbers.iter().map(|one| match Person::parse(one) {
+        Ok(person) => Ok(person.address()),
+        Err(error) => Err(invalid(format!("in `mentions`, `{one}` {error}"))),
     });
-    digits.collect()
+    people.collect()
 }
 
 fn check(kind: &ContentKind) -> Result<(), Problem> {
@@ -225,13 +227,8 @@ fn check(kind: &ContentKind) -> Result<(), Problem> {
         }
         ContentKind::Contact(Contact { name, phone }) => {
             check_text("contact.name", name, MAX_NAME)?;
-            match Recipient::parse(phone) {
-                Ok(_) => Ok(()),
-                Err(error) => {
-                    let has = error.digits;
-                    Err(invalid(format!("`contact.phone` needs 8 to 15 digits, with the country code; it has {has}")))
-                }
-            }
+            let number = Address::parse(phone).and_then(Address::number);
+            number.map(drop).map_err(|error| invalid(error.of("contact.phone")))
         }
         ContentKind::Reaction(Reaction { message_id, emoji }) => {
             check_id("reaction.messageId", message_id)?;

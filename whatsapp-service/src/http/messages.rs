@@ -21,7 +21,7 @@ use super::{
     request_log::Noted,
 };
 use crate::{
-    sessions::Recipient,
+    address::Person,
     store::{Filter, KINDS, Message, MessageStatus, Position, Room},
 };
 
@@ -38,7 +38,7 @@ pub struct Page {
     /// Only those of this kind.
     #[param(pattern = "^(text|image|video|audio|voice|document|sticker|location|contact|reaction|edit|revoke)$")]
     kind: Option<String>,
-    /// Only those to this recipient: a number, or the address of a chat.
+    /// Only those to this person: a number, or an address of WhatsApp's.
     to: Option<String>,
     /// Only those that their caller calls so.
     reference: Option<String>,
@@ -93,7 +93,11 @@ pub async fn list(
     let filter = Filter {
         status: status.transpose()?,
         kind: page.kind,
-        recipient: page.to.as_deref().map(address).transpose()?,
+        recipient: page
+            .to
+            .as_deref()
+            .map(|to| Person::parse(to).map_err(|error| invalid(format!("to: {error}"))))
+            .transpose()?,
         reference: page.reference,
         since: page.since.map(|text| time("since", &text)).transpose()?,
         until: page.until.map(|text| time("until", &text)).transpose()?,
@@ -115,22 +119,6 @@ pub async fn list(
 fn time(name: &str, text: &str) -> Result<DateTime<Utc>, Problem> {
     let parsed = DateTime::parse_from_rfc3339(text).map(|at| at.with_timezone(&Utc));
     parsed.map_err(|_| invalid(format!("{name}: must be a time like 2026-01-31T10:30:00Z")))
-}
-
-/// A recipient as messages are kept under it: the digits of a number, or WhatsApp's address of somebody whose number is
-/// hidden.
-fn address(text: &str) -> Result<String, Problem> {
-    let text = text.trim();
-    if let Some(digits) = text.strip_suffix("@lid") {
-        return match !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit()) {
-            true => Ok(text.into()),
-            false => Err(invalid("to: an address that ends in @lid begins with digits alone")),
-        };
-    }
-    let number = text.strip_suffix("@s.whatsapp.net").unwrap_or(text);
-    let parsed =
-        Recipient::parse(number).map_err(|error| invalid(error.to_string().replace("`to` needs", "to: needs")))?;
-    Ok(parsed.digits().into())
 }
 
 /// `GET /messages/{id}`: the whole fate of one message.

@@ -9,7 +9,10 @@ use std::{
 use axum::{
     body::{BodyDataStream, Bytes},
     extract::{FromRequest, FromRequestParts, Request},
-    http::{HeaderMap, header::CONTENT_TYPE},
+    http::{
+        HeaderMap,
+        header::{CONTENT_DISPOSITION, CONTENT_TYPE},
+    },
 };
 use futures_util::{StreamExt, stream};
 use multer::{Field, Multipart};
@@ -27,7 +30,7 @@ use super::{
     unknown::{Unknown, is_strict, understood},
 };
 use crate::{
-    media::{Claim, NotTaken, Taken},
+    media::{Claim, NotTaken, Taken, names},
     store::Idempotency,
     tenant::TenantId,
 };
@@ -44,7 +47,7 @@ const PIECE: usize = 16 * 1024;
 /// What a line must carry at least, in bytes per second.
 const SLOWEST: u64 = 64 * 1024;
 /// What decides what the file is, and so must come before it.
-const BEFORE: [&str; 4] = ["mimetype", "voice", "sticker", "document"];
+const BEFORE: [&str; 5] = ["mimetype", "voice", "sticker", "document", "gif"];
 
 /// `POST /send`'s body as a form. What says what the file is comes before it; the other fields may come in any order.
 #[derive(ToSchema)]
@@ -70,6 +73,8 @@ pub struct Form {
     sticker: Option<bool>,
     /// As in JSON, as `true` or `false`; before the file.
     document: Option<bool>,
+    /// As in JSON, as `true` or `false`; before the file.
+    gif: Option<bool>,
     /// As in JSON.
     reply_to: Option<String>,
     /// As in JSON, with commas between them.
@@ -162,7 +167,8 @@ async fn read(
             let claim = claim(&fields, &field)?;
             let key = fields.get("idempotencyKey").and_then(Value::as_str).map(str::to_owned);
             check_caller(app, tenant, send::key(headers, key)?).await?;
-            let filename = field.file_name().map(plain_name);
+            let disposition = field.headers().get(CONTENT_DISPOSITION);
+            let filename = disposition.and_then(|value| names::from_disposition(value.as_bytes()));
             let bytes = stream::unfold(Some(field), |field| async {
                 let mut field = field?;
                 match field.chunk().await {
@@ -176,7 +182,7 @@ async fn read(
                 NotTaken::BrokenOff => incoming.broken_off(),
                 not_taken => not_taken.into(),
             })?;
-            taken = Some((bytes, filename.filter(|name| !name.is_empty())));
+            taken = Some((bytes, filename));
         } else {
             let text = text(field).await.map_err(|error| match error {
                 Some(error) => incoming.problem(&error),
@@ -221,6 +227,7 @@ fn claim(fields: &Map<String, Value>, file: &Field<'_>) -> Result<Claim, Problem
         voice: set("voice"),
         sticker: set("sticker"),
         document: set("document"),
+        gif: set("gif"),
     })
 }
 
@@ -231,7 +238,7 @@ pub(super) fn value(name: &str, text: String) -> Result<Value, Problem> {
             Ok(text.into())
         }
         "mentions" => Ok(text.split(',').map(str::trim).filter(|number| !number.is_empty()).collect()),
-        "voice" | "sticker" | "document" => match text.as_str() {
+        "voice" | "sticker" | "document" | "gif" => match text.as_str() {
             "true" => Ok(true.into()),
             "false" => Ok(false.into()),
             _ => Err(wrong(format!("`{name}` is true or false"))),
@@ -250,13 +257,8 @@ async fn text(mut field: Field<'_>) -> Result<String, Option<multer::Error>> {
         }
         text.extend_from_slice(&bytes);
     }
-    String::from_utf8(text).map_err(|_| None)
-}
-
-/// The last part of a name: some send the whole path.
-fn plain_name(name: &str) -> String {
-    let name = name.rsplit(['/', '\\']).next().unwrap_or_default();
-    name.chars().filter(|character| !character.is_control()).take(255).collect()
+    // Forms end lines as mail does, whatever was written: Node's do, and browsers'.
+    String::from_utf8(text).map(|text| text.replace("\r\n", "\n")).map_err(|_| None)
 }
 
 /// A form's bytes on their way to the parser, and why they ended before their end.

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::{App, body::Body, caller::Tenant, problem::Problem};
-use crate::sessions::Recipient;
+use crate::address::{Names, Person};
 
 /// How many numbers one call may ask for.
 const MAX_NUMBERS: usize = 50;
@@ -16,7 +16,7 @@ const MAX_NUMBERS: usize = 50;
 #[derive(Deserialize, ToSchema)]
 #[schema(as = NumbersRequest)]
 pub struct Numbers {
-    /// Numbers with the country code; only the digits count, 8 to 15 of them.
+    /// Numbers and LIDs, as in a message's `to`.
     #[schema(min_items = 1, max_items = 50)]
     numbers: Vec<String>,
 }
@@ -32,16 +32,19 @@ pub struct Answer {
 #[derive(Serialize, ToSchema)]
 #[schema(as = CheckedNumber)]
 pub struct Checked {
-    /// The number as it was given.
+    /// The number or LID as it was given.
     input: String,
-    /// Whether it is on WhatsApp.
+    /// Whether somebody is on WhatsApp under it.
     registered: bool,
-    /// The number that WhatsApp knows it by.
+    /// The number that WhatsApp knows them by, where it is known.
     #[serde(skip_serializing_if = "Option::is_none")]
     number: Option<String>,
+    /// Their LID, where it is known: WhatsApp's other name for them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    lid: Option<String>,
 }
 
-/// `POST /numbers/check`: which of these numbers are on WhatsApp, and by which number it knows them.
+/// `POST /numbers/check`: which of these numbers and LIDs are on WhatsApp, and by which names it knows them.
 #[utoipa::path(
     post, path = "/numbers/check", tag = "Messages",
     request_body = Numbers,
@@ -56,15 +59,23 @@ pub async fn check(
     if !(1..=MAX_NUMBERS).contains(&numbers.len()) {
         return Err(invalid(format!("numbers: needs 1 to {MAX_NUMBERS} of them")));
     }
-    let parsed: Vec<_> = numbers.iter().map(|number| Recipient::parse(number)).collect();
-    let bad: Vec<_> = (0..parsed.len()).filter(|&at| parsed[at].is_err()).map(|at| format!("numbers[{at}]")).collect();
-    if !bad.is_empty() {
-        return Err(invalid(format!("{}: a number needs 8 to 15 digits, with the country code", bad.join(", "))));
+    let (mut people, mut bad) = (Vec::with_capacity(numbers.len()), Vec::new());
+    for (at, number) in numbers.iter().enumerate() {
+        match Person::parse(number) {
+            Ok(person) => people.push(person),
+            Err(error) => bad.push(error.of(&format!("numbers[{at}]"))),
+        }
     }
-    let parsed: Vec<_> = parsed.into_iter().flatten().collect();
+    if !bad.is_empty() {
+        return Err(invalid(bad.join("; ")));
+    }
     let session = app.manager.get(&tenant).ok_or_else(|| Problem::session_not_found(StatusCode::CONFLICT))?;
-    let found = session.check_numbers(&parsed).await?;
-    let checked = numbers.into_iter().zip(found);
-    let checked = checked.map(|(input, number)| Checked { input, registered: number.is_some(), number });
+    let found = session.check_numbers(&people).await?;
+    let checked = numbers.into_iter().zip(found).map(|(input, names)| {
+        let registered = names.is_some();
+        let Names { number, lid } = names.unwrap_or_default();
+        let (number, lid) = (number.map(|number| number.digits().into()), lid.map(|lid| lid.digits().into()));
+        Checked { input, registered, number, lid }
+    });
     Ok(Json(Answer { numbers: checked.collect() }))
 }

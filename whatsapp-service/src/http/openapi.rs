@@ -143,7 +143,7 @@ pub const ERRORS: [Error; 74] = {
         Error(416, "Range not satisfiable", Some("range_not_satisfiable"), These(&["GET /messages/{id}/media"])),
         Error(502, "Media unavailable", Some("media_unavailable"), These(&["GET /messages/{id}/media"])),
         Error(502, "Media damaged", Some("media_damaged"), These(&["GET /messages/{id}/media"])),
-        Error(503, "Media busy", Some("media_busy"), These(&["GET /messages/{id}/media"])),
+        Error(503, "Media busy", Some("media_busy"), These(&["POST /send", "GET /messages/{id}/media"])),
         Error(400, "Bad request", Some("invalid_last_event_id"), These(&["GET /events/stream"])),
         Error(429, "Too many streams", Some("too_many_streams"), These(&["GET /events/stream"])),
         Error(503, "Too many streams", Some("too_many_streams"), These(&["GET /events/stream"])),
@@ -316,9 +316,21 @@ fn document(generated: utoipa::openapi::OpenApi) -> Value {
     entry["description"] = json!("An entry of `POST /send/bulk`: as `POST /send`'s body.");
     schemas["BulkMessage"] = entry;
     schemas["BulkRequest"]["properties"]["messages"]["items"] = json!({"$ref": "#/components/schemas/BulkMessage"});
-    let mut number = schemas["SendRequest"]["properties"]["to"].clone();
-    number["description"] = json!("A number with the country code.");
-    schemas["NumbersRequest"]["properties"]["numbers"]["items"] = number;
+    // Nor how people write addresses: these are the usual forms, and whatever else holds a digit may be one.
+    for (schema, field, lids) in [
+        ("SendRequest", "to", true),
+        ("BulkMessage", "to", true),
+        ("PresenceRequest", "to", true),
+        ("Contact", "phone", false),
+        ("OpenRequest", "phone", false),
+    ] {
+        let forms = ["^\\+?[1-9]([ .-]?[0-9]){7,14}$", "^[0-9]{1,20}@lid$", "[0-9]"];
+        let forms = forms.iter().filter(|form| lids || !form.contains("lid"));
+        schemas[schema]["properties"][field]["anyOf"] = forms.map(|form| json!({ "pattern": form })).collect();
+    }
+    let mut address = schemas["SendRequest"]["properties"]["to"].clone();
+    address["description"] = json!("A phone number with the country code, or a LID with `@lid` behind it.");
+    schemas["NumbersRequest"]["properties"]["numbers"]["items"] = address;
     // What was not accepted is told with the caller's own name for it, whatever that is.
     let mut refused = schemas["Problem"].clone();
     refused["description"] = json!("A message that was not accepted.");

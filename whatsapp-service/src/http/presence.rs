@@ -10,15 +10,18 @@ use axum::{
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{App, body::Body, caller::Tenant, problem::Problem};
-use crate::sessions::{Doing, NotDone, Recipient};
+use super::{App, body::Body, caller::Tenant, problem::Problem, send::recipient};
+use crate::{
+    address::Names,
+    sessions::{Doing, NotDone},
+};
 
 /// `POST /presence`'s body.
 #[derive(Deserialize, ToSchema)]
 #[schema(as = PresenceRequest)]
 pub struct Presence {
-    /// The recipient's number with the country code; only its digits count, 8 to 15 of them.
-    #[schema(example = "5511888888888", pattern = "^[^0-9]*([0-9][^0-9]*){8,15}$")]
+    /// The recipient, as in a message's `to`.
+    #[schema(example = "5511888888888")]
     to: String,
     /// What the chat shows.
     state: Doing,
@@ -26,10 +29,14 @@ pub struct Presence {
 
 /// `POST /presence`'s answer.
 #[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
 #[schema(as = PresenceAnswer)]
 pub struct Shown {
-    /// The number that WhatsApp knows the recipient by.
+    /// The number that WhatsApp knows the recipient by, as far as it is known; else whom the caller gave.
     to: String,
+    /// The recipient's LID, where it is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    to_lid: Option<String>,
     state: Doing,
 }
 
@@ -51,10 +58,11 @@ pub async fn post(
     Tenant(tenant): Tenant,
     Body(Presence { to, state }): Body<Presence>,
 ) -> Result<Json<Shown>, Problem> {
-    let recipient = Recipient::parse(&to)?;
+    let recipient = recipient(&to)?;
     let session = app.manager.get(&tenant).ok_or_else(|| Problem::session_not_found(StatusCode::CONFLICT))?;
-    let to = session.show(&recipient, state).await?;
-    Ok(Json(Shown { to, state }))
+    let Names { number, lid } = session.show(&recipient, state).await?;
+    let to = number.map_or_else(|| recipient.address(), |number| number.digits().into());
+    Ok(Json(Shown { to, to_lid: lid.map(|lid| lid.digits().into()), state }))
 }
 
 /// `POST /messages/{id}/read`: tells the sender of an incoming message that it was read.

@@ -20,9 +20,7 @@ use super::{
 };
 use crate::{
     media, metrics,
-    sessions::{
-        AssertionRefused, InvalidRecipient, NotDeleted, NotDone, NotTaken, OpenRefused, PasskeyRefused, Refused, State,
-    },
+    sessions::{AssertionRefused, NotDeleted, NotDone, NotTaken, OpenRefused, PasskeyRefused, Refused, State},
     store::{Message, StoreError},
     tenant::InvalidTenantId,
     webhooks::PutRefused,
@@ -35,6 +33,9 @@ const BODIES_PAUSE: u64 = 2;
 
 /// The same when all connections are busy.
 const CONNECTION_PAUSE: u64 = 1;
+
+/// How long to wait before asking again when too many voice notes are being made, in seconds.
+const MEDIA_PAUSE: u64 = 10;
 
 /// An error answer: a short stable label, an identifier for programs, and a sentence for a person.
 #[derive(Clone, Debug, Serialize, ToSchema)]
@@ -261,12 +262,6 @@ impl From<InvalidTenantId> for Problem {
     }
 }
 
-impl From<InvalidRecipient> for Problem {
-    fn from(error: InvalidRecipient) -> Self {
-        Self::bad_request("invalid_recipient", error.to_string())
-    }
-}
-
 impl From<OpenRefused> for Problem {
     fn from(refused: OpenRefused) -> Self {
         let message = refused.to_string();
@@ -328,6 +323,7 @@ impl From<NotTaken> for Problem {
                 Self::new(StatusCode::CONFLICT, "Idempotency conflict", "idempotency_conflict", message)
                     .retryable(false)
             }
+            NotTaken::LidAsNumber => Self::bad_request("invalid_recipient", message),
             NotTaken::UnknownMessage => {
                 Self::new(StatusCode::NOT_FOUND, "Message not found", "message_not_found", message).retryable(false)
             }
@@ -351,16 +347,17 @@ impl From<NotTaken> for Problem {
 impl From<media::NotTaken> for Problem {
     fn from(not_taken: media::NotTaken) -> Self {
         use media::NotTaken::{
-            BrokenOff, Clash, Disk, Empty, Invalid, NotFetched, Oversized, RoomFull, ShareFull, TooLarge, TooSlow, Type,
+            BrokenOff, Busy, Clash, Disk, Empty, Invalid, NoGif, NoVoice, NotFetched, Oversized, RoomFull, ShareFull,
+            TooLarge, TooLong, TooSlow, Type, VideoForVoice,
         };
         let message = not_taken.to_string();
         match not_taken {
             Invalid(_) | Clash | Empty => Self::bad_request("invalid_content", message),
-            Type(_) => {
+            Type(_) | NoVoice | VideoForVoice | NoGif => {
                 let status = StatusCode::UNSUPPORTED_MEDIA_TYPE;
                 Self::new(status, "Unsupported media type", "media_type", message).retryable(false)
             }
-            TooLarge { .. } | Oversized { .. } => {
+            TooLarge { .. } | Oversized { .. } | TooLong { .. } => {
                 let status = StatusCode::PAYLOAD_TOO_LARGE;
                 Self::new(status, "Payload too large", "media_too_large", message).retryable(false)
             }
@@ -374,6 +371,10 @@ impl From<media::NotTaken> for Problem {
             ShareFull | RoomFull => {
                 let status = StatusCode::SERVICE_UNAVAILABLE;
                 Self::new(status, "Media room full", "media_room_full", message).retryable(true)
+            }
+            Busy => {
+                let status = StatusCode::SERVICE_UNAVAILABLE;
+                Self::new(status, "Media busy", "media_busy", message).retry_after(Some(MEDIA_PAUSE))
             }
             Disk => Self::storage_failed(),
         }
@@ -395,6 +396,7 @@ impl From<NotDone> for Problem {
                 let (status, code) = (StatusCode::UNPROCESSABLE_ENTITY, "recipient_not_on_whatsapp");
                 Self::new(status, "Recipient not on WhatsApp", code, message).retryable(false)
             }
+            NotDone::LidAsNumber(refused) => refused.into(),
             NotDone::UnknownMessage => {
                 Self::new(StatusCode::NOT_FOUND, "Message not found", "message_not_found", message)
             }

@@ -32,9 +32,10 @@ use super::{
     unknown::{Unknown, Warning, preferences, understood},
 };
 use crate::{
+    address::Person,
     clock::timestamp,
     media,
-    sessions::{NotTaken, Recipient, Session, Submission, Taken},
+    sessions::{NotTaken, Session, Submission, Taken},
     store::{
         Accepted, Contact, Content, ContentKind, Edit, Idempotency, Location, Message, MessageStatus, Reaction, Revoke,
     },
@@ -61,8 +62,9 @@ const LAST_WAIT: Duration = Duration::from_secs(8);
 #[serde(rename_all = "camelCase", expecting = "an object")]
 #[schema(as = SendRequest)]
 pub struct Send {
-    /// The recipient's number with the country code; only its digits count, 8 to 15 of them.
-    #[schema(example = "5511888888888", pattern = "^[^0-9]*([0-9][^0-9]*){8,15}$")]
+    /// The recipient: a phone number with the country code, with the punctuation that people use, or an address of
+    /// WhatsApp's that ends in `@s.whatsapp.net`, `@c.us` or `@lid`.
+    #[schema(example = "5511888888888")]
     to: String,
     /// A text, or what stands below the media.
     #[schema(min_length = 1, max_length = 65536)]
@@ -70,15 +72,17 @@ pub struct Send {
     /// Another name for `message`, with `media`.
     #[schema(min_length = 1, max_length = 65536)]
     caption: Option<String>,
-    /// A picture, a film, a sound, a document or a sticker.
+    /// An image, a video, audio, a document or a sticker.
     #[serde(default, deserialize_with = "json::object")]
     media: Option<Attachment>,
-    /// Whether `media` is a voice note: Opus in Ogg.
+    /// Whether `media` is a voice note: whatever audio it is, it is made one.
     voice: Option<bool>,
     /// Whether it is a sticker: WebP.
     sticker: Option<bool>,
     /// Whether it is a document, whatever else it could be.
     document: Option<bool>,
+    /// Whether it is a video that plays in a loop: MP4.
+    gif: Option<bool>,
     /// The bytes of `media`, where they came in with the call.
     #[serde(skip)]
     bytes: Option<media::Taken>,
@@ -148,6 +152,7 @@ pub struct Options {
 
 /// What is said of a message that was accepted.
 #[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
 #[schema(as = SendAnswer)]
 pub struct Answer {
     id: String,
@@ -155,7 +160,11 @@ pub struct Answer {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(format = DateTime)]
     timestamp: Option<String>,
+    /// The number that WhatsApp knows the recipient by, as far as it is known; else whom the caller gave.
     to: String,
+    /// The recipient's LID, where it is known: WhatsApp's other name for them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    to_lid: Option<String>,
     /// Of a repeated call with `wait=0`, it may also be `failed`.
     #[schema(pattern = "^(queued|unknown|failed|sent)$")]
     status: &'static str,
@@ -478,7 +487,7 @@ fn reference(message: &RawValue) -> Option<Value> {
 
 /// What a caller wants sent, checked as far as it is known.
 struct Wish {
-    to: Recipient,
+    to: Person,
     said: Said,
     /// The link that is to be shown with what is behind it.
     link: Option<String>,
@@ -521,8 +530,8 @@ impl Wish {
 /// Checks what a caller wants sent.
 fn wish(body: Send) -> Result<Wish, Problem> {
     let Send { to, reference, expires_in, idempotency_key, .. } = body;
-    let recipient = Recipient::parse(&to)?;
-    let Send { message, caption, media, voice, sticker, document, bytes, .. } = body;
+    let recipient = recipient(&to)?;
+    let Send { message, caption, media, voice, sticker, document, gif, bytes, .. } = body;
     let Send { location, contact, reaction, edit, revoke, reply_to, mentions, link_preview, .. } = body;
     let shows_link = link_preview == Some(true);
     let link = message.as_deref().filter(|_| shows_link).and_then(media::first_link).map(str::to_owned);
@@ -534,6 +543,7 @@ fn wish(body: Send) -> Result<Wish, Problem> {
         voice,
         sticker,
         document,
+        gif,
         location,
         contact,
         reaction,
@@ -563,6 +573,11 @@ fn wish(body: Send) -> Result<Wish, Problem> {
     };
     let expires_in = TimeDelta::seconds(seconds.cast_signed());
     Ok(Wish { to: recipient, said, link, reference, expires_in, idempotency })
+}
+
+/// The person whom a call's `to` names.
+pub(super) fn recipient(to: &str) -> Result<Person, Problem> {
+    Person::parse(to).map_err(|error| Problem::bad_request("invalid_recipient", error.of("to")))
 }
 
 /// A digest of all that a call says, and not of what is found behind its links.
@@ -620,6 +635,7 @@ fn accepted(message: Message) -> Answer {
         id: message.id,
         timestamp: taken_at.map(timestamp),
         to: message.number,
+        to_lid: message.lid,
         // The same answer to the same call, also when the message has come further since.
         status: if is_sent { MessageStatus::Sent } else { message.status }.as_str(),
         reference: message.reference,

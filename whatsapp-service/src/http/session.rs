@@ -16,8 +16,9 @@ use super::{
     status::{Action, Done, StatusBody},
 };
 use crate::{
+    address::Address,
     clock::timestamp,
-    sessions::{OpenRefused, Opened, Proxy, Recipient, Snapshot, State as SessionState, Status, Unlinked},
+    sessions::{OpenRefused, Opened, Proxy, Snapshot, State as SessionState, Status, Unlinked},
     tenant::TenantId,
 };
 
@@ -31,7 +32,8 @@ const CODE_WAIT: Duration = Duration::from_secs(10);
 #[serde(expecting = "an object")]
 #[schema(as = OpenRequest)]
 pub struct Open {
-    /// Ask for a pairing code for this phone, instead of a QR code.
+    /// Ask for a pairing code for this phone, instead of a QR code: its number with the country code, as in a message's
+    /// `to`.
     #[schema(example = "5511999999999")]
     phone: Option<String>,
     /// Reach WhatsApp through this proxy from now on, or, if it is null, directly.
@@ -62,16 +64,9 @@ pub async fn post(
 }
 
 async fn open(app: &App, tenant: &TenantId, body: Open) -> Result<StatusBody, Problem> {
-    let phone = body
-        .phone
-        .as_deref()
-        .map(Recipient::parse)
-        .transpose()
-        .map_err(|error| Problem::bad_request("invalid_phone", error.to_string().replace("`to`", "`phone`")))?;
-    if phone.as_ref().is_some_and(|phone| phone.digits().starts_with('0')) {
-        let why = "`phone` needs the country code, without a 0 or 00 in front of it";
-        return Err(Problem::bad_request("invalid_phone", why));
-    }
+    let phone = body.phone.as_deref().map(|phone| Address::parse(phone).and_then(Address::number)).transpose();
+    let phone = phone.map_err(|error| Problem::bad_request("invalid_phone", error.of("phone")))?;
+    let phone = phone.map(|phone| phone.usual());
     let proxy = body.proxy.map(|proxy| proxy.as_deref().map(str::parse::<Proxy>).transpose()).transpose();
     let invalid = |why: &dyn Display| Problem::bad_request("invalid_proxy", format!("`proxy`: {why}"));
     let proxy = proxy.map_err(|why| invalid(&why))?;

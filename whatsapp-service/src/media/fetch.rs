@@ -5,7 +5,7 @@ use axum::body::Bytes;
 use futures_util::{Stream, stream};
 use reqwest::{
     Response, StatusCode, Url,
-    header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, LOCATION},
+    header::{CONTENT_DISPOSITION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, LOCATION},
 };
 use tokio::time::{Instant, timeout_at};
 
@@ -13,7 +13,7 @@ use self::FetchFailure::{
     Broken, Encoded, NotConnected, NotFound, Redirects, Refused, RefusedAddress, ServerError, Tls, TooSlow,
 };
 use super::{
-    NotTaken,
+    NotTaken, names,
     turns::{Turn, Turns},
 };
 use crate::{
@@ -114,6 +114,8 @@ pub struct Fetcher {
 pub struct Fetched {
     /// What the server calls them.
     pub hint: Option<String>,
+    /// What the server, or the URL, says that they are called.
+    pub name: Option<String>,
     answer: Response,
     deadline: Instant,
     _turn: Turn,
@@ -152,7 +154,10 @@ impl Fetcher {
                         return Err(NotTaken::Oversized { limit: most });
                     }
                     let hint = header(CONTENT_TYPE).map(str::to_owned);
-                    return Ok(Fetched { hint, answer, deadline, _turn: turn });
+                    let said = answer.headers().get(CONTENT_DISPOSITION);
+                    let said = said.and_then(|value| names::from_disposition(value.as_bytes()));
+                    let name = said.or_else(|| named(url, target.as_str()));
+                    return Ok(Fetched { hint, name, answer, deadline, _turn: turn });
                 }
                 StatusCode::MOVED_PERMANENTLY
                 | StatusCode::FOUND
@@ -170,6 +175,13 @@ impl Fetcher {
         }
         Err(Redirects.into())
     }
+}
+
+/// The name in the URL that was given, or in the one that it led to, whichever looks more like one.
+fn named(given: &str, last: &str) -> Option<String> {
+    let names = [given, last].map(names::from_url);
+    let with_extension = names.iter().flatten().find(|name| names::extension(name).is_some());
+    with_extension.or(names.iter().flatten().next()).cloned()
 }
 
 impl Fetched {

@@ -4,16 +4,13 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use whatsapp_rust::wacore::download::MediaType;
 
-use super::NotTaken;
+use super::{
+    NotTaken,
+    mime::{self, UNKNOWN, VOICE},
+};
 
 /// How many bytes are looked at to say what they are.
 pub const HEAD: usize = 8 * 1024;
-
-/// What nothing more is known of.
-const UNKNOWN: &str = "application/octet-stream";
-
-/// The longest MIME type, in characters.
-const MAX_MIMETYPE: usize = 128;
 
 /// How WhatsApp shows media.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -22,9 +19,9 @@ const MAX_MIMETYPE: usize = 128;
 pub enum Kind {
     /// A picture.
     Image,
-    /// A film.
+    /// A video.
     Video,
-    /// A sound file.
+    /// An audio file.
     Audio,
     /// A voice note.
     Voice,
@@ -47,49 +44,136 @@ pub struct Claim {
     pub sticker: bool,
     /// Whether they are a document, whatever else they could be.
     pub document: bool,
+    /// Whether they are a video that plays in a loop.
+    pub gif: bool,
 }
 
-impl Kind {
-    /// What the bytes that begin with `head` are sent as, and their MIME type.
-    pub fn of(head: &[u8], claim: &Claim) -> Result<(Self, String), NotTaken> {
-        let found = sniff(head);
-        let claimed = claim.mimetype.as_deref().map(normal).transpose()?;
-        if let Some(claimed) = &claimed {
-            agree(found, claimed)?;
-        }
-        let wishes = [claim.voice, claim.sticker, claim.document];
+/// What bytes are, as far as their beginning tells.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Guess {
+    /// What they are sent as.
+    pub kind: Kind,
+    /// Their MIME type.
+    pub mimetype: String,
+    /// Whether the caller said that type: then no name knows better.
+    pub said: bool,
+    /// What more is to be looked at when all of them are here.
+    pub look: Look,
+}
+
+/// What decides, where the beginning of the bytes does not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Look {
+    /// Nothing: it is known.
+    Nothing,
+    /// The tracks of an MP4 or 3GP file: it is a video, or only audio.
+    Tracks,
+    /// The names in a ZIP archive: documents and apps are such archives too.
+    Archive,
+    /// The audio is made a voice note, unless it is one as it is: mono Opus in Ogg.
+    Voice {
+        /// Whether it is one.
+        ready: bool,
+    },
+}
+
+impl Guess {
+    /// What the bytes that begin with `head` are sent as.
+    pub fn of(head: &[u8], claim: &Claim) -> Result<Self, NotTaken> {
+        let wishes = [claim.voice, claim.sticker, claim.document, claim.gif];
         if wishes.into_iter().filter(|wish| *wish).count() > 1 {
             return Err(NotTaken::Clash);
         }
+        let found = sniff(head);
+        let claimed = claim.mimetype.as_deref().map(mime::said).transpose()?.flatten();
         if claim.voice {
-            return match found {
-                Some("audio/opus") => Ok((Self::Voice, "audio/ogg; codecs=opus".into())),
-                _ => Err(NotTaken::Type("`voice` needs a voice note: Opus in Ogg (audio/ogg; codecs=opus)".into())),
-            };
+            // Whatever it is called: what is sent is something else anyway.
+            if !found.is_some_and(has_audio) {
+                return Err(NotTaken::NoVoice);
+            }
+            let look = Look::Voice { ready: is_mono_opus(head) };
+            return Ok(Self { kind: Kind::Voice, mimetype: VOICE.into(), said: true, look });
+        }
+        if let Some(claimed) = &claimed
+            && !mime::agree(found, claimed)
+        {
+            let found = found.unwrap_or("something else");
+            return Err(NotTaken::Type(format!("`media.mimetype` says {claimed}, and the bytes are {found}")));
         }
         if claim.sticker {
             return match found {
-                Some("image/webp") => Ok((Self::Sticker, "image/webp".into())),
+                Some(webp @ "image/webp") => {
+                    Ok(Self { kind: Kind::Sticker, mimetype: webp.into(), said: true, look: Look::Nothing })
+                }
                 _ => Err(NotTaken::Type("`sticker` needs a WebP picture (image/webp)".into())),
             };
         }
-        let hint = claim.hint.as_deref().and_then(|hint| normal(hint).ok()).filter(|hint| !is_media(hint));
-        let mimetype = match found.filter(|found| is_media(found)) {
-            Some(found) => found.to_owned(),
-            None => claimed.or(hint).or(found.map(str::to_owned)).unwrap_or_else(|| UNKNOWN.into()),
+        if claim.gif && found != Some("video/mp4") {
+            return Err(NotTaken::NoGif);
+        }
+        // What phones show is called what it is, and nothing else is called so.
+        let claimed = claimed.filter(|claimed| !mime::is_shown(claimed));
+        let mimetype = match found.filter(|found| mime::is_shown(found)) {
+            Some(shown) => shown.to_owned(),
+            None => claimed.clone().unwrap_or_else(|| told(found, claim)),
         };
+        let called_audio = [&claim.mimetype, &claim.hint]
+            .into_iter()
+            .flatten()
+            .any(|called| called.trim_start().to_ascii_lowercase().starts_with("audio/"));
         let kind = match mimetype.as_str() {
-            _ if claim.document => Self::Document,
-            "image/jpeg" | "image/png" | "image/webp" => Self::Image,
-            "video/mp4" | "video/3gpp" => Self::Video,
-            "audio/aac" | "audio/mp4" | "audio/mpeg" | "audio/amr" | "audio/ogg" | "audio/opus" => Self::Audio,
-            _ => Self::Document,
+            _ if claim.document => Kind::Document,
+            "image/jpeg" | "image/png" | "image/webp" => Kind::Image,
+            // Its tracks decide; until they are seen, what it is called does.
+            "video/mp4" | "video/3gpp" if called_audio && !claim.gif => Kind::Audio,
+            "video/mp4" | "video/3gpp" => Kind::Video,
+            "audio/aac" | "audio/mp4" | "audio/mpeg" | "audio/amr" | "audio/ogg" | "audio/opus" => Kind::Audio,
+            _ => Kind::Document,
+        };
+        let look = match mimetype.as_str() {
+            "video/mp4" | "video/3gpp" | "audio/mp4" => Look::Tracks,
+            _ if mime::canonical(&mimetype) == "application/zip" && claimed.is_none() => Look::Archive,
+            _ => Look::Nothing,
         };
         // What WhatsApp calls Opus in Ogg.
-        let mimetype = if mimetype == "audio/opus" { "audio/ogg; codecs=opus".into() } else { mimetype };
-        Ok((kind, mimetype))
+        let mimetype = if mimetype == "audio/opus" { VOICE.into() } else { mimetype };
+        Ok(Self { kind, mimetype, said: claimed.is_some(), look })
     }
+}
 
+impl Guess {
+    /// The same when it is known which tracks there are: with moving pictures it is a video, without them audio.
+    pub fn with_tracks(self, video: bool, audio: bool) -> Self {
+        let kind = match self.kind {
+            Kind::Video | Kind::Audio if video => Kind::Video,
+            Kind::Video | Kind::Audio if audio => Kind::Audio,
+            unchanged => unchanged,
+        };
+        let is_audio = match kind {
+            Kind::Document => audio && !video,
+            kind => kind == Kind::Audio,
+        };
+        let mimetype = match (self.mimetype.as_str(), is_audio) {
+            ("video/3gpp", true) => "audio/3gpp",
+            (mimetype @ "video/3gpp", false) => mimetype,
+            (_, true) => "audio/mp4",
+            (_, false) => "video/mp4",
+        };
+        Self { kind, mimetype: mimetype.into(), ..self }
+    }
+}
+
+/// The type where the caller says none: what the bytes tell, or whoever sends them.
+fn told(found: Option<&str>, claim: &Claim) -> String {
+    let hint = claim.hint.as_deref().and_then(|hint| mime::said(hint).ok().flatten());
+    let hint = hint.filter(|hint| !mime::is_shown(hint) && mime::agree(found, hint));
+    let found = found.map(str::to_owned);
+    let precise = |one: &String| !mime::is_vague(one);
+    let best = found.clone().filter(precise).or(hint.clone().filter(precise)).or(found).or(hint);
+    best.unwrap_or_else(|| UNKNOWN.into())
+}
+
+impl Kind {
     /// What the library calls it: the keys are derived for it, and it is uploaded to a place of its own.
     pub fn media_type(self) -> MediaType {
         match self {
@@ -133,70 +217,26 @@ fn sniff(head: &[u8]) -> Option<&'static str> {
     match infer::get(head)?.mime_type() {
         "audio/m4a" => Some("audio/mp4"),
         "video/x-m4v" => Some("video/mp4"),
-        // Whatever else Ogg may carry, WhatsApp takes it for sound.
+        // The pages that begin its streams come first.
+        "application/ogg" | "audio/ogg" if head.windows(7).take(1024).any(|word| word == b"\x80theora") => {
+            Some("video/ogg")
+        }
+        // Whatever else Ogg may carry, WhatsApp takes it for audio.
         "application/ogg" => Some("audio/ogg"),
         other => Some(other),
     }
 }
 
-/// A MIME type in small letters and without its parameters.
-fn normal(text: &str) -> Result<String, NotTaken> {
-    let bare = text.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
-    let is_token = |part: &str| {
-        !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"!#$&-^_.+".contains(&byte))
-    };
-    match bare.split_once('/') {
-        Some((kind, name)) if is_token(kind) && is_token(name) && bare.len() <= MAX_MIMETYPE => {}
-        _ => return Err(NotTaken::Invalid("`media.mimetype` is not a MIME type, as image/jpeg".into())),
-    }
-    Ok(match bare.as_str() {
-        "image/jpg" | "image/pjpeg" => "image/jpeg".into(),
-        "audio/mp3" | "audio/x-mp3" | "audio/x-mpeg" => "audio/mpeg".into(),
-        "audio/m4a" | "audio/x-m4a" => "audio/mp4".into(),
-        "audio/x-aac" | "audio/aacp" => "audio/aac".into(),
-        "video/3gp" | "video/3gpp2" | "audio/3gpp" => "video/3gpp".into(),
-        "application/ogg" => "audio/ogg".into(),
-        _ => bare,
-    })
+/// Whether what was found may hold audio that a voice note can be made of.
+fn has_audio(found: &str) -> bool {
+    found.starts_with("audio/")
+        || ["video/mp4", "video/3gpp", "video/quicktime", "video/webm", "video/x-matroska"].contains(&found)
 }
 
-fn is_media(mimetype: &str) -> bool {
-    ["image/", "video/", "audio/"].iter().any(|family| mimetype.starts_with(family))
+/// Whether bytes begin as Opus in Ogg of one channel does (RFC 7845): the first page holds nothing but its header.
+fn is_mono_opus(head: &[u8]) -> bool {
+    head.starts_with(b"OggS") && head.get(28..36) == Some(b"OpusHead") && head.get(37) == Some(&1)
 }
-
-/// Whether bytes that were found to be one thing may be called another.
-fn agree(found: Option<&str>, claimed: &str) -> Result<(), NotTaken> {
-    let same = match (found, claimed) {
-        (Some(found), claimed) if found == claimed => true,
-        // One container for both, and what is in it is not looked at.
-        (Some("video/mp4"), "audio/mp4") | (Some("audio/mp4"), "video/mp4") => true,
-        (Some("audio/opus"), "audio/ogg") => true,
-        // What nobody can tell by its first bytes may be called anything that WhatsApp does not play or show.
-        (None, claimed) => !is_media(claimed) || !SHOWN.contains(&claimed),
-        (Some(found), claimed) => !is_media(found) && !SHOWN.contains(&claimed),
-    };
-    match same {
-        true => Ok(()),
-        false => {
-            let found = found.unwrap_or("something else");
-            Err(NotTaken::Type(format!("`media.mimetype` says {claimed}, and the bytes are {found}")))
-        }
-    }
-}
-
-/// What phones show or play, so that its bytes must be what they are called.
-const SHOWN: [&str; 10] = [
-    "image/jpeg",
-    "image/png",
-    "image/webp",
-    "video/mp4",
-    "video/3gpp",
-    "audio/aac",
-    "audio/mp4",
-    "audio/mpeg",
-    "audio/amr",
-    "audio/ogg",
-];
 
 #[cfg(test)]
 mod tests {
@@ -212,10 +252,22 @@ mod tests {
     const AMR: &[u8] = b"#!AMR\n\x3c\x91\x17\x16\xbe\x66";
     const MP3: &[u8] = b"ID3\x04\0\0\0\0\0\x23TSSE";
     const AAC: &[u8] = b"\xff\xf1\x50\x80\x02\x1f\xfc";
+    const WAV: &[u8] = b"RIFF\x24\0\0\0WAVEfmt ";
     const PDF: &[u8] = b"%PDF-1.7\n%";
+    const ZIP: &[u8] = b"PK\x03\x04\x14\0\0\0";
+    const HEIC: &[u8] = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic";
 
     fn said(mimetype: &str) -> Claim {
         Claim { mimetype: Some(mimetype.into()), ..Claim::default() }
+    }
+
+    fn hinted(hint: &str) -> Claim {
+        Claim { hint: Some(hint.into()), ..Claim::default() }
+    }
+
+    fn of(head: &[u8], claim: &Claim) -> (Kind, String) {
+        let Guess { kind, mimetype, .. } = Guess::of(head, claim).unwrap();
+        (kind, mimetype)
     }
 
     #[test]
@@ -233,34 +285,80 @@ mod tests {
             (AAC, Kind::Audio, "audio/aac"),
             (PDF, Kind::Document, "application/pdf"),
             (b"GIF89a\x01\0\x01\0", Kind::Document, "image/gif"),
-            (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", Kind::Document, "image/heif"),
+            (HEIC, Kind::Document, "image/heif"),
             (b"\0\0\0\x14ftypqt  \0\0\0\0qt  ", Kind::Document, "video/quicktime"),
             (b"plain text", Kind::Document, UNKNOWN),
         ] {
-            assert_eq!(Kind::of(head, &Claim::default()).unwrap(), (kind, mimetype.into()), "{mimetype}");
-            assert_eq!(Kind::of(head, &said(mimetype)).unwrap(), (kind, mimetype.into()), "{mimetype}, as said");
+            assert_eq!(of(head, &Claim::default()), (kind, mimetype.into()), "{mimetype}");
+            for claim in [said(mimetype), said(UNKNOWN), hinted("binary/octet-stream")] {
+                assert_eq!(of(head, &claim), (kind, mimetype.into()), "{mimetype}, {claim:?}");
+            }
         }
+        let theora = [&OPUS[..28], b"\x80theora\x03\x02\x01"].concat();
+        assert_eq!(of(&theora, &Claim::default()), (Kind::Document, "video/ogg".into()));
     }
 
     #[test]
     fn what_is_said_counts_where_the_bytes_tell_nothing() {
-        let hinted = |hint: &str| Claim { hint: Some(hint.into()), ..Claim::default() };
-        assert_eq!(Kind::of(b"a,b\n", &said("Text/CSV; charset=utf-8")).unwrap(), (Kind::Document, "text/csv".into()));
-        assert_eq!(Kind::of(b"a,b\n", &hinted("text/csv")).unwrap(), (Kind::Document, "text/csv".into()));
-        assert_eq!(Kind::of(b"a,b\n", &hinted("image/jpeg")).unwrap().1, UNKNOWN, "a hint proves nothing");
-        assert_eq!(Kind::of(PNG, &hinted("text/plain")).unwrap(), (Kind::Image, "image/png".into()));
+        assert_eq!(of(b"a,b\n", &said("Text/CSV; charset=utf-8")), (Kind::Document, "text/csv".into()));
+        assert_eq!(of(b"a,b\n", &hinted("text/csv")), (Kind::Document, "text/csv".into()));
+        assert_eq!(of(b"a,b\n", &hinted("image/jpeg")).1, UNKNOWN, "a hint proves nothing");
+        assert_eq!(of(PNG, &hinted("text/plain")), (Kind::Image, "image/png".into()));
+        assert_eq!(of(ZIP, &hinted("application/epub+zip")).1, "application/epub+zip");
+        assert_eq!(of(PDF, &hinted("text/plain")).1, "application/pdf");
+        assert_eq!(of(b"<?xml version='1.0'?><svg/>", &hinted("image/svg+xml")).1, "image/svg+xml");
         for (head, said_so, is) in [
             (JPEG, "image/jpg", "image/jpeg"),
             (MP3, "audio/mp3", "audio/mpeg"),
             (M4A, "audio/x-m4a", "audio/mp4"),
             (AAC, "audio/aacp", "audio/aac"),
-            (THREE_GP, "audio/3gpp", "video/3gpp"),
             (OPUS, "application/ogg", "audio/ogg; codecs=opus"),
-            // One container for both.
-            (MP4, "audio/mp4", "video/mp4"),
-            (M4A, "video/mp4", "audio/mp4"),
+            // What phones don't play is called as the caller does.
+            (WAV, "audio/wav", "audio/wav"),
+            (WAV, "audio/x-wav", "audio/x-wav"),
+            (HEIC, "image/heic", "image/heic"),
+            (b"\0\0\0\x14ftypqt  \0\0\0\0qt  ", "video/mp4", "video/quicktime"),
         ] {
-            assert_eq!(Kind::of(head, &said(said_so)).unwrap().1, is, "{said_so}");
+            assert_eq!(of(head, &said(said_so)).1, is, "{said_so}");
+        }
+    }
+
+    #[test]
+    fn what_decides_later_is_known() {
+        for (head, claim, kind, look) in [
+            (MP4, Claim::default(), Kind::Video, Look::Tracks),
+            (MP4, said("audio/mp4"), Kind::Audio, Look::Tracks),
+            (MP4, hinted("audio/x-m4a"), Kind::Audio, Look::Tracks),
+            (THREE_GP, said("audio/3gpp"), Kind::Audio, Look::Tracks),
+            (M4A, said("video/mp4"), Kind::Audio, Look::Tracks),
+            (ZIP, Claim::default(), Kind::Document, Look::Archive),
+            (ZIP, said("application/octet-stream"), Kind::Document, Look::Archive),
+            (ZIP, said("application/zip"), Kind::Document, Look::Nothing),
+            (MP3, Claim { voice: true, ..Claim::default() }, Kind::Voice, Look::Voice { ready: false }),
+            (OPUS, Claim { voice: true, ..Claim::default() }, Kind::Voice, Look::Voice { ready: false }),
+        ] {
+            let guess = Guess::of(head, &claim).unwrap();
+            assert_eq!((guess.kind, guess.look), (kind, look), "{claim:?}");
+        }
+        let mono = [&OPUS[..37], b"\x01"].concat();
+        let guess = Guess::of(&mono, &Claim { voice: true, ..Claim::default() }).unwrap();
+        assert_eq!((guess.look, &*guess.mimetype), (Look::Voice { ready: true }, VOICE));
+    }
+
+    #[test]
+    fn tracks_decide() {
+        for (head, claim, video, audio, expected) in [
+            (MP4, Claim::default(), false, true, (Kind::Audio, "audio/mp4")),
+            (MP4, said("audio/mp4"), true, true, (Kind::Video, "video/mp4")),
+            (MP4, Claim::default(), false, false, (Kind::Video, "video/mp4")),
+            (M4A, Claim::default(), true, true, (Kind::Video, "video/mp4")),
+            (THREE_GP, Claim::default(), false, true, (Kind::Audio, "audio/3gpp")),
+            (THREE_GP, Claim::default(), true, true, (Kind::Video, "video/3gpp")),
+            (MP4, Claim { document: true, ..Claim::default() }, false, true, (Kind::Document, "audio/mp4")),
+            (MP4, Claim { document: true, ..Claim::default() }, true, true, (Kind::Document, "video/mp4")),
+        ] {
+            let guess = Guess::of(head, &claim).unwrap().with_tracks(video, audio);
+            assert_eq!((guess.kind, guess.mimetype.as_str()), expected, "{claim:?}");
         }
     }
 
@@ -269,29 +367,39 @@ mod tests {
         for (head, claimed) in [
             (PNG, "image/jpeg"),
             (b"<html>" as &[u8], "image/jpeg"),
+            (b"<!DOCTYPE html><html>", "application/pdf"),
             (PDF, "video/mp4"),
             (MP4, "image/png"),
             (PNG, "application/pdf"),
             (b"MZ\x90\0", "audio/mpeg"),
         ] {
-            assert!(matches!(Kind::of(head, &said(claimed)), Err(NotTaken::Type(_))), "{claimed}");
+            assert!(matches!(Guess::of(head, &said(claimed)), Err(NotTaken::Type(_))), "{claimed}");
         }
-        for claimed in ["", "jpeg", "image/", "a b/c", "image/jpeg\r\nx: y", &format!("a/{}", "b".repeat(200))] {
-            assert!(matches!(Kind::of(JPEG, &said(claimed)), Err(NotTaken::Invalid(_))), "{claimed:?}");
-        }
+        assert!(matches!(Guess::of(JPEG, &said("jpeg")), Err(NotTaken::Invalid(_))));
     }
 
     #[test]
-    fn voice_notes_stickers_and_documents_are_asked_for() {
-        let kind = |head, claim| Kind::of(head, &claim).map(|(kind, _)| kind).ok();
+    fn voice_notes_stickers_documents_and_loops_are_asked_for() {
+        let kind = |head, claim| Guess::of(head, &claim).map(|guess| guess.kind).ok();
         let voice = || Claim { voice: true, ..Claim::default() };
         let sticker = || Claim { sticker: true, ..Claim::default() };
         let document = || Claim { document: true, ..Claim::default() };
-        assert_eq!(kind(OPUS, voice()), Some(Kind::Voice));
-        assert_eq!(kind(MP3, voice()), None);
+        let gif = || Claim { gif: true, ..Claim::default() };
+        for head in [OPUS, MP3, AAC, WAV, MP4, M4A, AMR] {
+            assert_eq!(kind(head, voice()), Some(Kind::Voice));
+        }
+        // As it is often called where it is recorded.
+        assert_eq!(kind(MP4, Claim { voice: true, ..said("audio/ogg; codecs=opus") }), Some(Kind::Voice));
+        for head in [PNG, PDF, b"plain text"] {
+            assert!(matches!(Guess::of(head, &voice()), Err(NotTaken::NoVoice)));
+        }
         assert_eq!(kind(WEBP, sticker()), Some(Kind::Sticker));
         assert_eq!(kind(PNG, sticker()), None);
         assert_eq!(kind(JPEG, document()), Some(Kind::Document));
-        assert_eq!(kind(OPUS, Claim { document: true, ..voice() }), None);
+        assert_eq!(kind(MP4, Claim { gif: true, ..said("audio/mp4") }), Some(Kind::Video));
+        assert!(matches!(Guess::of(b"GIF89a\x01\0\x01\0", &gif()), Err(NotTaken::NoGif)));
+        for claim in [Claim { document: true, ..voice() }, Claim { sticker: true, ..gif() }] {
+            assert!(matches!(Guess::of(OPUS, &claim), Err(NotTaken::Clash)));
+        }
     }
 }

@@ -6,14 +6,19 @@ mod fetch;
 mod jpeg;
 mod kind;
 mod link_preview;
+mod mime;
 mod movie;
+pub mod names;
+mod part;
 mod preview;
 mod room;
 mod sealed;
 mod shelf;
 mod turns;
 mod upload;
+pub mod voice;
 mod webp;
+mod zip;
 
 pub use self::{
     fetch::{FetchFailure, Fetched},
@@ -25,7 +30,9 @@ pub use self::{
     upload::{Line, NotUploaded},
 };
 
+use chrono::Utc;
 use serde::{Deserialize, Serialize};
+use whatsapp_rust::wacore::upload::EncryptedMediaInfo;
 
 use crate::encoding::{base64_text, maybe_base64_text};
 
@@ -69,7 +76,7 @@ pub enum NotTaken {
     #[error("{0}")]
     Invalid(String),
     /// More than one of these is asked for.
-    #[error("`voice`, `sticker` and `document`: only one of them can be true")]
+    #[error("`voice`, `sticker`, `document` and `gif`: only one of them can be true")]
     Clash,
     /// There are no bytes.
     #[error("`media` is empty")]
@@ -77,6 +84,26 @@ pub enum NotTaken {
     /// The bytes are not what they are said to be, or not what the kind needs.
     #[error("{0}")]
     Type(String),
+    /// There is no audio that a voice note can be made of.
+    #[error(
+        "`voice` needs audio that can be read here: Opus, AAC, MP3, WAV, FLAC or Vorbis. See docs/conversion.md for others"
+    )]
+    NoVoice,
+    /// A voice note is to be made of a video.
+    #[error("`voice` needs a recording without pictures, and the bytes are a video")]
+    VideoForVoice,
+    /// A voice note is to be made of something very long.
+    #[error("`voice` makes voice notes of recordings that play for {} minutes at most", seconds / 60)]
+    TooLong {
+        /// How long it may play.
+        seconds: u64,
+    },
+    /// There is no video that can play in a loop.
+    #[error("`gif` needs a video: MP4 with moving pictures. See docs/conversion.md for how a GIF becomes one")]
+    NoGif,
+    /// Others are in the way, and it would take too long.
+    #[error("too many voice notes are being made")]
+    Busy,
     /// More bytes than allowed.
     #[error("`media` is larger than {limit} bytes, which is the most for this kind ({})", .kind.as_str())]
     TooLarge {
@@ -145,12 +172,41 @@ pub struct Parcel {
     /// How long it plays.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seconds: Option<u32>,
+    /// How loud a voice note is from its beginning to its end: 64 values from 0 to 100.
+    #[serde(with = "maybe_base64_text", default, skip_serializing_if = "Option::is_none")]
+    pub waveform: Option<Vec<u8>>,
+    /// Whether a sticker moves.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub animated: bool,
     /// A small JPEG picture of it.
     #[serde(with = "maybe_base64_text", default, skip_serializing_if = "Option::is_none")]
     pub thumbnail: Option<Vec<u8>>,
     /// Where an earlier message with the same bytes has brought them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub upload: Option<Upload>,
+}
+
+impl Parcel {
+    /// A file of which nothing more is known than what it was encrypted with.
+    fn new(file: String, kind: Kind, info: EncryptedMediaInfo) -> Self {
+        Self {
+            file,
+            kind,
+            key: info.media_key.to_vec(),
+            sha256: info.file_sha256.to_vec(),
+            encrypted_sha256: info.file_enc_sha256.to_vec(),
+            size: info.file_length,
+            at: Utc::now().timestamp(),
+            sidecar: info.streaming_sidecar,
+            width: None,
+            height: None,
+            seconds: None,
+            waveform: None,
+            animated: false,
+            thumbnail: None,
+            upload: None,
+        }
+    }
 }
 
 /// Where bytes were uploaded to.

@@ -1,61 +1,279 @@
-//! What the head of an MP4 or 3GP file says: how long it plays, and how large its picture is (ISO/IEC 14496-12).
+//! What the head of an MP4 or 3GP file says: which tracks it has, how long it plays, how large its picture is, and where
+//! its cover is (ISO/IEC 14496-12; the cover as iTunes writes it).
+//!
+//! The file is walked through once, from its beginning to its end, and a few bytes of each box are read: a box that says
+//! nothing of interest costs a jump. So whatever a file says of itself, it is read at most once.
 
 use std::io::{self, Read, Seek, SeekFrom};
 
-/// How many boxes are looked at before the search is given up.
-const MAX_BOXES: usize = 4_096;
+/// How deep boxes are looked into. What is of interest lies five boxes deep.
+const DEPTH: usize = 8;
+/// How many tracks are told apart.
+const MAX_TRACKS: usize = 64;
 
-/// What is known of a film.
+/// What is known of a file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Film {
-    /// In pixels.
+pub struct Movie {
+    /// In pixels, as it is to be shown.
     pub width: Option<u32>,
-    /// In pixels.
+    /// In pixels, as it is to be shown.
     pub height: Option<u32>,
     /// How long it plays.
     pub seconds: Option<u32>,
+    /// Whether it has a track of moving pictures.
+    pub has_video: bool,
+    /// Whether it has a track of audio.
+    pub has_audio: bool,
+    /// Where a JPEG or PNG picture of it stands, and how many bytes it has.
+    pub cover: Option<(u64, u64)>,
 }
 
-/// Reads what a file says of itself. Only a few bytes of each box are read, wherever they are.
-pub fn read(file: &mut (impl Read + Seek)) -> io::Result<Film> {
-    let end = file.seek(SeekFrom::End(0))?;
-    let (mut film, mut left) = (Film::default(), MAX_BOXES);
-    look(file, 0, end, &mut film, &mut left)?;
-    Ok(film)
+/// What is said of one track.
+#[derive(Default)]
+struct Track {
+    id: u32,
+    /// Its kind: `vide`, `soun` and others.
+    handler: [u8; 4],
+    /// How it is encoded.
+    codec: [u8; 4],
+    size: (u32, u32),
+    /// Ticks per second.
+    timescale: u32,
+    /// How long a sample of a fragment lasts, unless the fragment says it.
+    sample: u32,
+    /// From when until when its fragments play, in ticks.
+    fragments: Option<(u64, u64)>,
 }
 
-fn look(file: &mut (impl Read + Seek), mut at: u64, end: u64, film: &mut Film, left: &mut usize) -> io::Result<()> {
-    while at + 8 <= end {
-        *left = left.checked_sub(1).ok_or_else(too_much)?;
-        file.seek(SeekFrom::Start(at))?;
-        let (size, name) = (number(file)?, bytes::<4>(file)?);
-        let (size, head) = match size {
-            0 => (end - at, 8),
-            1 => (u64::from(number(file)?) << 32 | u64::from(number(file)?), 16),
-            size => (size.into(), 8),
-        };
-        let next = at.checked_add(size).filter(|next| *next <= end && size >= head).ok_or_else(too_much)?;
-        match &name {
-            b"moov" | b"trak" => look(file, at + head, next, film, left)?,
+#[derive(Default)]
+struct Walk {
+    tracks: Vec<Track>,
+    /// Of the whole: ticks per second, and how many ticks it plays.
+    timescale: u32,
+    length: Option<u64>,
+    /// The same, where it comes in fragments.
+    fragmented: Option<u64>,
+    cover: Option<(u64, u64)>,
+    /// The track that the present fragment belongs to, and how long its samples last.
+    current: Option<(usize, u32)>,
+}
+
+/// Reads what a file says of itself, as far as it can be read.
+pub fn read(file: &mut (impl Read + Seek)) -> Movie {
+    let mut walk = Walk::default();
+    if let Ok(end) = file.seek(SeekFrom::End(0)) {
+        // What breaks off may have said enough by then.
+        let _ = walk.boxes(file, 0, end, DEPTH);
+    }
+    walk.movie()
+}
+
+impl Walk {
+    fn boxes(&mut self, file: &mut (impl Read + Seek), mut at: u64, end: u64, depth: usize) -> io::Result<()> {
+        while at + 8 <= end {
+            file.seek(SeekFrom::Start(at))?;
+            let (size, name) = (number(file)?, bytes::<4>(file)?);
+            let (size, head) = match size {
+                0 => (end - at, 8),
+                1 => (long(file)?, 16),
+                size => (size.into(), 8),
+            };
+            let next = at.checked_add(size).filter(|next| *next <= end && size >= head).ok_or_else(broken)?;
+            self.look(file, &name, at + head, next, depth)?;
+            at = next;
+        }
+        Ok(())
+    }
+
+    fn look(
+        &mut self,
+        file: &mut (impl Read + Seek),
+        name: &[u8; 4],
+        at: u64,
+        end: u64,
+        depth: usize,
+    ) -> io::Result<()> {
+        match name {
+            b"trak" if self.tracks.len() < MAX_TRACKS => self.tracks.push(Track::default()),
+            b"trak" => return Ok(()),
+            b"traf" => self.current = None,
+            _ => {}
+        }
+        match name {
+            b"moov" | b"trak" | b"mdia" | b"minf" | b"stbl" | b"mvex" | b"moof" | b"traf" | b"udta" | b"ilst"
+            | b"covr" => self.boxes(file, at, end, depth.checked_sub(1).ok_or_else(broken)?),
+            // It has a version and flags, as the boxes below have.
+            b"meta" => self.boxes(file, at + 4, end, depth.checked_sub(1).ok_or_else(broken)?),
             b"mvhd" => {
-                let long = bytes::<4>(file)?[0] == 1;
-                file.seek(SeekFrom::Current(if long { 16 } else { 8 }))?;
-                let scale = number(file)?;
-                let length = if long { u64::from(number(file)?) << 32 } else { 0 } | u64::from(number(file)?);
-                let seconds = length.checked_div(scale.into()).and_then(|seconds| u32::try_from(seconds).ok());
-                film.seconds = seconds.filter(|_| length != u64::from(u32::MAX)).map(|seconds| seconds.max(1));
+                let is_long = times(file)?;
+                self.timescale = number(file)?;
+                self.length = length(file, is_long)?;
+                Ok(())
             }
-            b"tkhd" => {
-                // Width and height are the last fields, with 16 bits behind the point.
-                file.seek(SeekFrom::Start(next.saturating_sub(8)))?;
-                let (width, height) = (number(file)? >> 16, number(file)? >> 16);
-                if width > 0 && height > 0 && film.width.is_none() {
-                    (film.width, film.height) = (Some(width), Some(height));
+            b"mehd" => {
+                let is_long = bytes::<4>(file)?[0] == 1;
+                self.fragmented = length(file, is_long)?;
+                Ok(())
+            }
+            b"trex" => {
+                skip(file, 4)?;
+                let id = number(file)?;
+                skip(file, 4)?;
+                let sample = number(file)?;
+                self.tracks.iter_mut().filter(|track| track.id == id).for_each(|track| track.sample = sample);
+                Ok(())
+            }
+            b"tfhd" => self.fragment(file),
+            b"tfdt" => {
+                let is_long = bytes::<4>(file)?[0] == 1;
+                let base = if is_long { long(file)? } else { number(file)?.into() };
+                if let Some(track) = self.current.and_then(|(index, _)| self.tracks.get_mut(index)) {
+                    let (from, until) = track.fragments.unwrap_or((base, base));
+                    track.fragments = Some((from.min(base), until.max(base)));
                 }
+                Ok(())
+            }
+            b"trun" => self.run(file, end),
+            b"data" => {
+                // The type of the value, and its locale: 13 is JPEG, 14 is PNG.
+                let kind = number(file)?;
+                if matches!(kind, 13 | 14) && end > at + 8 && self.cover.is_none() {
+                    self.cover = Some((at + 8, end - at - 8));
+                }
+                Ok(())
+            }
+            _ => match self.tracks.last_mut() {
+                Some(track) => track.look(file, name, end),
+                None => Ok(()),
+            },
+        }
+    }
+
+    /// The head of what a fragment has of a track.
+    fn fragment(&mut self, file: &mut (impl Read + Seek)) -> io::Result<()> {
+        let (flags, id) = (number(file)?, number(file)?);
+        let index = self.tracks.iter().position(|track| track.id == id);
+        // The place of its data, and the description of its samples.
+        skip(file, if flags & 1 > 0 { 8 } else { 0 } + if flags & 2 > 0 { 4 } else { 0 })?;
+        let own = if flags & 8 > 0 { Some(number(file)?) } else { None };
+        self.current = index.map(|index| (index, own.unwrap_or(self.tracks[index].sample)));
+        Ok(())
+    }
+
+    /// Samples of a fragment, one after the other.
+    fn run(&mut self, file: &mut (impl Read + Seek), end: u64) -> io::Result<()> {
+        let (flags, count) = (number(file)?, number(file)?);
+        let Some((index, sample)) = self.current else { return Ok(()) };
+        let mut ticks = u64::from(count) * u64::from(sample);
+        if flags & 0x100 > 0 {
+            skip(file, [1, 4].iter().filter(|flag| flags & *flag > 0).count() as i64 * 4)?;
+            // What stands beside the length of each sample.
+            let beside = [0x200, 0x400, 0x800].iter().filter(|flag| flags & *flag > 0).count() as u64 * 4;
+            let fit = end.saturating_sub(file.stream_position()?) / (4 + beside);
+            ticks = 0;
+            for _ in 0..fit.min(count.into()) {
+                ticks += u64::from(number(file)?);
+                skip(file, beside as i64)?;
+            }
+        }
+        if let Some(track) = self.tracks.get_mut(index) {
+            let (from, until) = track.fragments.unwrap_or_default();
+            track.fragments = Some((from, until.saturating_add(ticks)));
+        }
+        Ok(())
+    }
+
+    fn movie(self) -> Movie {
+        let video = self.tracks.iter().find(|track| track.is_video());
+        let size = video.map(|track| track.size).filter(|(width, height)| *width > 0 && *height > 0);
+        let fragments = self.tracks.iter().filter_map(|track| {
+            let (from, until) = track.fragments?;
+            seconds(until.saturating_sub(from), track.timescale)
+        });
+        let whole = self.length.filter(|length| *length > 0).or(self.fragmented);
+        let whole = whole.and_then(|length| seconds(length, self.timescale));
+        Movie {
+            width: size.map(|(width, _)| width),
+            height: size.map(|(_, height)| height),
+            seconds: fragments.max().max(whole),
+            has_video: video.is_some(),
+            has_audio: self.tracks.iter().any(|track| &track.handler == b"soun"),
+            cover: self.cover,
+        }
+    }
+}
+
+impl Track {
+    fn look(&mut self, file: &mut (impl Read + Seek), name: &[u8; 4], end: u64) -> io::Result<()> {
+        match name {
+            b"tkhd" => {
+                times(file)?;
+                self.id = number(file)?;
+                // The last fields: how the picture is turned, and its width and height with 16 bits behind the point.
+                file.seek(SeekFrom::Start(end.saturating_sub(44)))?;
+                let mut matrix = [0; 9];
+                for cell in &mut matrix {
+                    *cell = number(file)?;
+                }
+                let pixels = |side: u32| side.saturating_add(1 << 15) >> 16;
+                let (width, height) = (pixels(number(file)?), pixels(number(file)?));
+                // By a quarter: what was across goes down.
+                let sideways = matrix[0] == 0 && matrix[4] == 0 && matrix[1] != 0 && matrix[3] != 0;
+                self.size = if sideways { (height, width) } else { (width, height) };
+            }
+            b"mdhd" => {
+                times(file)?;
+                self.timescale = number(file)?;
+            }
+            // There are others, of descriptions of the file, which stand elsewhere.
+            b"hdlr" if self.handler == [0; 4] => {
+                skip(file, 8)?;
+                self.handler = bytes(file)?;
+            }
+            b"stsd" => {
+                skip(file, 12)?;
+                self.codec = bytes(file)?;
             }
             _ => {}
         }
-        at = next;
+        Ok(())
+    }
+
+    /// Whether it holds moving pictures: a cover, or the pictures of chapters, are stills.
+    fn is_video(&self) -> bool {
+        let is_still = [b"jpeg", b"mjpa", b"mjpb", b"png ", b"text"].contains(&&self.codec);
+        // What does not say what it is has a picture if it has a size.
+        let is_seen = &self.handler == b"vide" || (self.handler == [0; 4] && self.size != (0, 0));
+        is_seen && !is_still
+    }
+}
+
+/// Whole seconds: to the nearest, and one at least of what plays at all.
+fn seconds(ticks: u64, timescale: u32) -> Option<u32> {
+    let scale = u128::from(timescale);
+    let nearest = (2 * u128::from(ticks) + scale.saturating_sub(1)).checked_div(2 * scale)?;
+    u32::try_from(nearest).ok().map(|seconds| seconds.max(1)).filter(|_| ticks > 0)
+}
+
+/// Passes over a version and two times, and says whether they have 64 bits.
+fn times(file: &mut (impl Read + Seek)) -> io::Result<bool> {
+    let is_long = bytes::<4>(file)?[0] == 1;
+    skip(file, if is_long { 16 } else { 8 })?;
+    Ok(is_long)
+}
+
+/// A number of ticks; nothing where it is not known.
+fn length(file: &mut impl Read, is_long: bool) -> io::Result<Option<u64>> {
+    Ok(if is_long {
+        Some(long(file)?).filter(|length| *length != u64::MAX)
+    } else {
+        Some(number(file)?).filter(|length| *length != u32::MAX).map(Into::into)
+    })
+}
+
+fn skip(file: &mut impl Seek, bytes: i64) -> io::Result<()> {
+    if bytes > 0 {
+        file.seek(SeekFrom::Current(bytes))?;
     }
     Ok(())
 }
@@ -70,7 +288,11 @@ fn number(file: &mut impl Read) -> io::Result<u32> {
     bytes(file).map(u32::from_be_bytes)
 }
 
-fn too_much() -> io::Error {
+fn long(file: &mut impl Read) -> io::Result<u64> {
+    bytes(file).map(u64::from_be_bytes)
+}
+
+fn broken() -> io::Error {
     io::ErrorKind::InvalidData.into()
 }
 
@@ -86,24 +308,153 @@ pub mod tests {
         [&(content.len() as u32 + 8).to_be_bytes(), &name[..], content].concat()
     }
 
-    /// A film without a picture or a sound, of 320 by 240 pixels and 7.5 seconds.
+    fn numbers(numbers: &[u32]) -> Vec<u8> {
+        numbers.iter().flat_map(|number| number.to_be_bytes()).collect()
+    }
+
+    /// A video without a picture or audio, of 320 by 240 pixels and 7.5 seconds.
     pub fn film() -> Vec<u8> {
-        let numbers = |numbers: &[u32]| numbers.iter().flat_map(|number| number.to_be_bytes()).collect::<Vec<_>>();
-        let mvhd = [numbers(&[0, 0, 0, 1000, 7500]), vec![0; 80]].concat();
-        let tkhd = [vec![0; 76], numbers(&[320 << 16, 240 << 16])].concat();
-        let moov = [named(b"mvhd", &mvhd), named(b"trak", &named(b"tkhd", &tkhd))].concat();
+        let moov = [mvhd(7500), named(b"trak", &tkhd(1, &[0; 9], 320, 240))].concat();
         [named(b"ftyp", b"isom\0\0\x02\0isomiso2"), named(b"mdat", &[9; 5000]), named(b"moov", &moov)].concat()
     }
 
+    fn mvhd(length: u32) -> Vec<u8> {
+        named(b"mvhd", &[numbers(&[0, 0, 0, 1000, length]), vec![0; 80]].concat())
+    }
+
+    fn tkhd(id: u32, matrix: &[u32; 9], width: u32, height: u32) -> Vec<u8> {
+        let head = numbers(&[0, 0, 0, id, 0, 0, 0, 0, 0, 0]);
+        named(b"tkhd", &[head, numbers(matrix), numbers(&[width << 16, height << 16])].concat())
+    }
+
+    fn track(id: u32, handler: &[u8; 4], codec: &[u8; 4]) -> Vec<u8> {
+        let mdhd = named(b"mdhd", &numbers(&[0, 0, 0, 1000, 0, 0]));
+        let hdlr = named(b"hdlr", &[&numbers(&[0, 0])[..], handler, &[0; 13]].concat());
+        let stsd = named(b"stsd", &[numbers(&[0, 1, 16]), codec.to_vec()].concat());
+        let stbl = named(b"minf", &named(b"stbl", &stsd));
+        let mdia = named(b"mdia", &[mdhd, hdlr, stbl].concat());
+        named(b"trak", &[tkhd(id, &[0; 9], 64, 48), mdia].concat())
+    }
+
+    fn moov(parts: &[Vec<u8>]) -> Movie {
+        read(&mut Cursor::new(named(b"moov", &parts.concat())))
+    }
+
     #[test]
-    fn a_film_says_how_long_and_how_large_it_is() {
-        let expected = Film { width: Some(320), height: Some(240), seconds: Some(7) };
-        assert_eq!(read(&mut Cursor::new(film())).unwrap(), expected);
+    fn a_video_says_how_long_and_how_large_it_is() {
+        let expected =
+            Movie { width: Some(320), height: Some(240), seconds: Some(7), has_video: true, ..Movie::default() };
+        assert_eq!(read(&mut Cursor::new(film())), expected);
         // The same with times of 64 bits.
         let numbers = [1 << 24, 0, 1, 0, 2, 1000, 1, 7500].map(u32::to_be_bytes).concat();
-        let moov = named(b"moov", &named(b"mvhd", &[numbers, vec![0; 80]].concat()));
-        let seconds = u32::try_from(((1_u64 << 32) + 7500) / 1000).unwrap();
-        assert_eq!(read(&mut Cursor::new(moov)).unwrap(), Film { seconds: Some(seconds), ..Film::default() });
+        let whole = moov(&[named(b"mvhd", &[numbers, vec![0; 80]].concat())]);
+        assert_eq!(whole.seconds, Some(((1_u64 << 32) + 7500).div_ceil(1000) as u32));
+    }
+
+    #[test]
+    fn seconds_are_the_nearest_and_one_at_least() {
+        for (length, expected) in [(1, 1), (400, 1), (2980, 3), (3023, 3), (7500, 7), (7501, 8)] {
+            assert_eq!(moov(&[mvhd(length)]).seconds, Some(expected), "{length}");
+        }
+        for unknown in [0, u32::MAX] {
+            assert_eq!(moov(&[mvhd(unknown)]).seconds, None);
+        }
+        assert_eq!(seconds(5, 0), None);
+    }
+
+    #[test]
+    fn tracks_tell_what_is_in_it() {
+        let (video, audio) = (track(1, b"vide", b"avc1"), track(2, b"soun", b"mp4a"));
+        let cover = track(3, b"vide", b"jpeg");
+        let told = |movie: Movie| (movie.has_video, movie.has_audio, movie.width);
+        assert_eq!(told(moov(&[audio.clone(), video])), (true, true, Some(64)));
+        assert_eq!(told(moov(&[audio.clone(), cover])), (false, true, None), "a still is no video");
+        assert_eq!(told(moov(&[audio])), (false, true, None));
+        assert_eq!(told(moov(&[mvhd(5)])), (false, false, None));
+    }
+
+    #[test]
+    fn a_turned_video_is_as_it_is_shown() {
+        let one = 1_u32 << 16;
+        for (matrix, size) in [
+            ([one, 0, 0, 0, one, 0, 0, 0, 1 << 30], (320, 240)),
+            ([0, one, 0, one.wrapping_neg(), 0, 0, 0, 0, 1 << 30], (240, 320)),
+            ([0, one.wrapping_neg(), 0, one, 0, 0, 0, 0, 1 << 30], (240, 320)),
+            ([one.wrapping_neg(), 0, 0, 0, one.wrapping_neg(), 0, 0, 0, 1 << 30], (320, 240)),
+        ] {
+            let movie = moov(&[named(b"trak", &tkhd(1, &matrix, 320, 240))]);
+            assert_eq!(movie.width.zip(movie.height), Some(size), "{matrix:?}");
+        }
+        // Sides with a part of a pixel, as where pixels are no squares.
+        let sides = [numbers(&[0; 19]), numbers(&[(160 << 16) - 9, (120 << 16) + 9])].concat();
+        let movie = moov(&[named(b"trak", &named(b"tkhd", &sides))]);
+        assert_eq!(movie.width.zip(movie.height), Some((160, 120)));
+    }
+
+    #[test]
+    fn fragments_are_added_up() {
+        let trex = named(b"mvex", &named(b"trex", &numbers(&[0, 1, 1, 500, 0, 0])));
+        let head = named(b"moov", &[mvhd(0), track(1, b"vide", b"avc1"), trex].concat());
+        let fragment = |parts: &[Vec<u8>]| named(b"moof", &named(b"traf", &parts.concat()));
+        let tfhd = |flags, more: &[u32]| named(b"tfhd", &numbers(&[&[flags, 1], more].concat()));
+        let tfdt = |base| named(b"tfdt", &numbers(&[0, base]));
+        for (fragments, expected) in [
+            // Four samples as all of the track are, and then four of another length.
+            (
+                [
+                    fragment(&[tfhd(0, &[]), named(b"trun", &numbers(&[0, 4]))]),
+                    fragment(&[tfhd(8, &[250]), named(b"trun", &numbers(&[0, 4]))]),
+                ],
+                3,
+            ),
+            // Each sample with its own, beside its size, behind the place of the data.
+            (
+                [
+                    fragment(&[
+                        tfhd(3, &[0, 0, 1]),
+                        tfdt(0),
+                        named(b"trun", &numbers(&[0x301, 2, 9, 900, 7, 1100, 7])),
+                    ]),
+                    fragment(&[tfhd(0, &[]), tfdt(2000), named(b"trun", &numbers(&[0x100, 1, 3000]))]),
+                ],
+                5,
+            ),
+            // Cut from something that began long ago.
+            (
+                [
+                    fragment(&[tfhd(0, &[]), tfdt(3_600_000), named(b"trun", &numbers(&[0, 2]))]),
+                    fragment(&[tfhd(0, &[]), tfdt(3_601_000), named(b"trun", &numbers(&[0, 6]))]),
+                ],
+                4,
+            ),
+        ] {
+            let whole = [&head[..], &fragments.concat(), &named(b"mdat", &[0; 99])].concat();
+            assert_eq!(read(&mut Cursor::new(&whole)).seconds, Some(expected));
+            // It breaks off in the last of its data.
+            let cut = &whole[..whole.len() - 50];
+            assert_eq!(read(&mut Cursor::new(cut)).seconds, Some(expected));
+        }
+        let samples = named(b"trun", &numbers(&[0x100, u32::MAX, 1000]));
+        let lying = [head, fragment(&[tfhd(0, &[]), samples])].concat();
+        assert_eq!(read(&mut Cursor::new(lying)).seconds, Some(1), "as many as there are");
+    }
+
+    #[test]
+    fn a_cover_is_found() {
+        let data = named(b"data", &[&numbers(&[13, 0])[..], b"\xff\xd8\xff"].concat());
+        let meta = [&[0; 4][..], &named(b"ilst", &named(b"covr", &data))].concat();
+        let whole = named(b"moov", &named(b"udta", &named(b"meta", &meta)));
+        let (at, length) = read(&mut Cursor::new(&whole)).cover.unwrap();
+        assert_eq!(&whole[at as usize..][..length as usize], b"\xff\xd8\xff");
+    }
+
+    #[test]
+    fn boxes_in_boxes_end() {
+        let deep = (0..100_000)
+            .fold(Vec::new(), |inner, _| if inner.len() < 400_000 { named(b"moov", &inner) } else { inner });
+        assert_eq!(read(&mut Cursor::new(deep)), Movie::default());
+        let many = track(1, b"vide", b"avc1").repeat(10_000);
+        assert!(read(&mut Cursor::new(many)).has_video);
     }
 
     proptest! {
@@ -113,7 +464,9 @@ pub mod tests {
             let at = at.min(film.len());
             film.splice(at..at, noise.clone());
             let _ = read(&mut Cursor::new(film));
-            let _ = read(&mut Cursor::new(named(b"moov", &noise)));
+            for name in [b"moov", b"moof", b"traf", b"trak"] {
+                let _ = read(&mut Cursor::new(named(name, &noise)));
+            }
         }
     }
 }

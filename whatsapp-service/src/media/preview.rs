@@ -87,16 +87,18 @@ fn describe(mut parcel: Parcel, kind: Kind, mimetype: &str, file: File, memory: 
         Kind::Image | Kind::Sticker => {
             let picture = Picture::of(&mut plain, mimetype, memory).unwrap_or_default();
             (parcel.width, parcel.height) = picture.size.unzip();
-            parcel.thumbnail = picture.small;
+            (parcel.thumbnail, parcel.animated) = (picture.small, picture.is_animated && kind == Kind::Sticker);
         }
         Kind::Video => {
-            let film = movie::read(&mut plain).unwrap_or_default();
-            (parcel.width, parcel.height, parcel.seconds) = (film.width, film.height, film.seconds);
+            let movie = movie::read(&mut plain);
+            (parcel.width, parcel.height, parcel.seconds) = (movie.width, movie.height, movie.seconds);
+            // Its cover is a picture like any other; of the video itself nothing is decoded.
+            parcel.thumbnail = movie.cover.and_then(|cover| Picture::of_cover(&mut plain, cover, memory).ok()?.small);
         }
         Kind::Audio | Kind::Voice => {
             parcel.seconds = match mimetype {
                 // Two ways to the same: this one reads what has no sound of a known kind in it too.
-                "audio/mp4" => movie::read(&mut plain).ok().and_then(|film| film.seconds),
+                "audio/mp4" | "audio/3gpp" => movie::read(&mut plain).seconds,
                 _ => seconds(&mut plain).ok().flatten(),
             };
         }
@@ -119,6 +121,7 @@ fn seconds(plain: &mut Bounded<impl Read + Seek>) -> io::Result<Option<u32>> {
 struct Picture {
     size: Option<(u32, u32)>,
     small: Option<Vec<u8>>,
+    is_animated: bool,
 }
 
 impl Picture {
@@ -132,7 +135,10 @@ impl Picture {
         match mimetype {
             "image/jpeg" => Self::of_jpeg(packed, memory, side),
             "image/png" => Self::of_png(packed, memory, side),
-            "image/webp" => Ok(Self { size: webp::size(packed)?, small: None }),
+            "image/webp" => {
+                let webp = webp::read(packed)?;
+                Ok(Self { size: webp.size, small: None, is_animated: webp.is_animated })
+            }
             _ => Ok(Self::default()),
         }
     }
@@ -146,14 +152,14 @@ impl Picture {
         // The decoder makes a copy of the file, and unpacks that when this one is gone.
         let needed = head.memory.map(|unpacked| length + unpacked.max(length));
         if needed.is_none_or(|needed| needed > memory) {
-            return Ok(Self { size, small: None });
+            return Ok(Self { size, ..Self::default() });
         }
         packed.seek(SeekFrom::Start(start))?;
         let mut bytes = Vec::with_capacity(length as usize);
         bytes.extend(head.tables);
         packed.take(rest).read_to_end(&mut bytes)?;
         let small = JpegDecoder::new(Cursor::new(bytes)).and_then(|decoder| small(decoder, head.turned, side)).ok();
-        Ok(Self { size, small })
+        Ok(Self { size, small, is_animated: false })
     }
 
     fn of_png(packed: &mut (impl Read + Seek), memory: u64, side: u32) -> ImageResult<Self> {
@@ -163,7 +169,47 @@ impl Picture {
         let turned = decoder.orientation().unwrap_or(Orientation::NoTransforms);
         let size = Some(upright(decoder.dimensions(), turned));
         let needed = decoder.total_bytes().saturating_add(BESIDE);
-        Ok(Self { size, small: if needed > memory { None } else { small(decoder, turned, side).ok() } })
+        let small = if needed > memory { None } else { small(decoder, turned, side).ok() };
+        Ok(Self { size, small, is_animated: false })
+    }
+
+    /// A JPEG or PNG that stands in another file.
+    fn of_cover(file: &mut (impl Read + Seek), (from, length): (u64, u64), memory: u64) -> ImageResult<Self> {
+        let mut cover = Within { file, from, length, at: 0 };
+        let mut first = [0; 4];
+        cover.read_exact(&mut first)?;
+        cover.rewind()?;
+        Self::of(&mut cover, if &first == b"\x89PNG" { "image/png" } else { "image/jpeg" }, memory)
+    }
+}
+
+/// A part of a file, as if it were one.
+struct Within<R> {
+    file: R,
+    from: u64,
+    length: u64,
+    at: u64,
+}
+
+impl<R: Read + Seek> Read for Within<R> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let left = usize::try_from(self.length.saturating_sub(self.at)).unwrap_or(usize::MAX).min(into.len());
+        self.file.seek(SeekFrom::Start(self.from + self.at))?;
+        let count = self.file.read(&mut into[..left])?;
+        self.at += count as u64;
+        Ok(count)
+    }
+}
+
+impl<R: Read + Seek> Seek for Within<R> {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        let at = match to {
+            SeekFrom::Start(at) => Some(at),
+            SeekFrom::End(by) => self.length.checked_add_signed(by),
+            SeekFrom::Current(by) => self.at.checked_add_signed(by),
+        };
+        self.at = at.filter(|at| *at <= self.length).ok_or(io::ErrorKind::InvalidInput)?;
+        Ok(self.at)
     }
 }
 
@@ -263,7 +309,7 @@ mod tests {
 
     #[test]
     fn a_picture_that_needs_much_memory_has_only_a_size() {
-        let only_size = Picture { size: Some((2000, 1000)), small: None };
+        let only_size = Picture { size: Some((2000, 1000)), ..Picture::default() };
         for memory in [0, 6_000_000 + BESIDE - 1] {
             assert_eq!(picture(&png(2000, 1000), "image/png", memory), only_size);
         }
@@ -283,7 +329,7 @@ mod tests {
         }
         let long = [&bytes[..], &[0; 1_000_000]].concat();
         let picture = picture(&long, "image/jpeg", 6_900_000);
-        assert_eq!(picture, Picture { size: Some((2000, 1000)), small: None }, "a million bytes more");
+        assert_eq!(picture, Picture { size: Some((2000, 1000)), ..Picture::default() }, "a million bytes more");
     }
 
     #[test]
@@ -311,7 +357,7 @@ mod tests {
         for bytes in [exif, inner] {
             let mut reader = Counted::new(bytes);
             let picture = Picture::of(&mut reader, "image/webp", MUCH).unwrap();
-            assert_eq!(picture, Picture { size: Some((1, 1)), small: None });
+            assert_eq!(picture, Picture { size: Some((1, 1)), ..Picture::default() });
             assert_eq!(reader.done, 30);
         }
     }
@@ -380,21 +426,7 @@ mod tests {
         let mut writing = Writing::new(file.try_clone().unwrap(), kind.media_type()).unwrap();
         writing.write(bytes).unwrap();
         let info = writing.finish().unwrap();
-        let parcel = Parcel {
-            file: String::new(),
-            kind,
-            key: info.media_key.to_vec(),
-            sha256: Vec::new(),
-            encrypted_sha256: Vec::new(),
-            size: info.file_length,
-            at: 0,
-            sidecar: None,
-            width: None,
-            height: None,
-            seconds: None,
-            thumbnail: None,
-            upload: None,
-        };
+        let parcel = Parcel::new(String::new(), kind, info);
         (parcel, file)
     }
 

@@ -16,8 +16,10 @@ use whatsapp_rust::wacore::{
 };
 
 const BLOCK: u64 = 16;
-/// How much is decrypted at a time.
+/// How much is decrypted at a time, where one reads on.
 const WINDOW: u64 = 64 * 1024;
+/// And where one begins to read: most that jump read a few bytes only.
+const GLIMPSE: u64 = 4 * 1024;
 
 /// A file that is being written.
 pub struct Writing {
@@ -74,7 +76,8 @@ impl Plain {
     fn fill(&mut self) -> io::Result<()> {
         let from = self.at / BLOCK * BLOCK;
         let padded = (self.size / BLOCK + 1) * BLOCK;
-        let length = WINDOW.min(padded - from) as usize;
+        let reads_on = self.at == self.window_at + self.window.len() as u64;
+        let length = if reads_on { WINDOW } else { GLIMPSE }.min(padded - from) as usize;
         self.window.resize(length, 0);
         read_blocks(&self.file, &self.cipher, self.iv, from, &mut self.window)?;
         self.window_at = from;

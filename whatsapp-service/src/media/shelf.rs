@@ -5,8 +5,8 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    fs, io,
-    os::unix::fs::OpenOptionsExt,
+    fs,
+    io::{self, Read},
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -21,13 +21,17 @@ use whatsapp_rust::wacore::download::MediaType;
 
 use super::{
     Claim, Kind, Limits, NotTaken, Parcel, Upload,
+    bounded::Bounded,
     fetch::{Fetched, Fetcher},
-    kind::HEAD,
+    kind::{Guess, HEAD, Look},
+    movie,
+    part::{PART, Part, blocking},
     preview::Previews,
     room::Room,
-    sealed::Writing,
     turns::Turns,
     upload::{self, Line, NotUploaded},
+    voice::{Note, Recording, Voices},
+    zip,
 };
 use crate::{
     clock,
@@ -51,8 +55,6 @@ const UPLOADS: usize = 32;
 const UPLOADS_EACH: usize = 4;
 /// How long a message waits for one of these places.
 const TURN: Duration = Duration::from_secs(60);
-/// How a file is called that is not complete.
-const PART: &str = "part";
 /// After how long without a change such a file is nobody's: bytes that come more slowly are given up much earlier.
 const ABANDONED: Duration = Duration::from_secs(3600);
 /// The share of the room that one tenant may have.
@@ -64,6 +66,7 @@ pub struct Shelf {
     limits: Limits,
     room: Arc<Room>,
     pub(super) previews: Previews,
+    voices: Voices,
     fetcher: Fetcher,
     /// For pages that links in texts lead to: apart from media, so that neither waits for the other.
     pub(super) links: Fetcher,
@@ -81,7 +84,7 @@ struct Known {
     clock: u64,
 }
 
-/// Whose bytes, what they are encrypted as, and their SHA-256.
+/// Whose bytes, what they are encrypted as, and their SHA-256 as they came.
 #[derive(Clone, PartialEq, Eq, Hash)]
 struct Content(TenantId, &'static str, Vec<u8>);
 
@@ -114,17 +117,24 @@ pub struct Taken {
     pub kind: Kind,
     /// Its MIME type.
     pub mimetype: String,
+    /// Whether the caller said that type.
+    pub said: bool,
+    /// SHA-256 of the bytes as they came: a voice note is made of them.
+    pub given: Vec<u8>,
+    /// What whoever sent the bytes calls them.
+    pub name: Option<String>,
     held: Held,
 }
 
 impl Taken {
     /// The same for another message.
     pub fn again(&self) -> Self {
-        let Self { parcel, kind, mimetype, held } = self;
-        let name = held.name.clone();
-        held.shelf.touch(&name, |entry| entry.holders += 1);
-        let held = Held { shelf: held.shelf.clone(), name };
-        Self { parcel: parcel.clone(), kind: *kind, mimetype: mimetype.clone(), held }
+        let name = self.held.name.clone();
+        self.held.shelf.touch(&name, |entry| entry.holders += 1);
+        let held = Held { shelf: self.held.shelf.clone(), name };
+        let Self { parcel, kind, mimetype, said, given, name, .. } = self;
+        let (mimetype, given, name) = (mimetype.clone(), given.clone(), name.clone());
+        Self { parcel: parcel.clone(), kind: *kind, mimetype, said: *said, given, name, held }
     }
 }
 
@@ -142,23 +152,6 @@ struct Held {
 impl Drop for Held {
     fn drop(&mut self) {
         self.shelf.touch(&self.name, |entry| entry.holders = entry.holders.saturating_sub(1));
-    }
-}
-
-/// A file that is being written. It goes unless it is kept.
-struct Part {
-    path: PathBuf,
-    name: String,
-    room: Arc<Room>,
-    kept: bool,
-}
-
-impl Drop for Part {
-    fn drop(&mut self) {
-        // What is not there under this name may have got its own just now. It counts until it is swept.
-        if !self.kept && fs::remove_file(&self.path).is_ok() {
-            self.room.gone(&self.name);
-        }
     }
 }
 
@@ -189,6 +182,7 @@ impl Shelf {
             limits,
             room: room.into(),
             previews: Previews::new(config.media_preview_memory),
+            voices: Voices::new(),
             fetcher: Fetcher::new(Egress::new(config.allow_private_targets)),
             links: Fetcher::new(Egress::new(config.allow_private_targets)),
             uploads: Turns::new(UPLOADS, UPLOADS_EACH),
@@ -217,93 +211,175 @@ impl Shelf {
         self.fetcher.fetch(tenant, url, self.limits.highest(), deadline).await
     }
 
-    /// Takes bytes in, as they come. When this returns, they are on the disk.
+    /// Takes bytes in, as they come. When this returns, they are on the disk, as they are sent.
     pub async fn take(
         self: &Arc<Self>,
         tenant: &TenantId,
         claim: &Claim,
         bytes: impl Stream<Item = Result<Bytes, NotTaken>> + Send,
     ) -> Result<Taken, NotTaken> {
+        let (part, parcel, guess) = self.receive(tenant, claim, bytes).await?;
+        let given = parcel.sha256.clone();
+        let guess = self.look(&part, &parcel, guess, claim).await?;
+        let content = Content(tenant.clone(), share_of(guess.kind), given.clone());
+        let (parcel, held) = match self.known_bytes(&content) {
+            Some(known) => known,
+            None => self.complete(tenant, part, parcel, content, &guess).await?,
+        };
+        let Guess { kind, mimetype, said, .. } = guess;
+        Ok(Taken { parcel, kind, mimetype, said, given, name: None, held })
+    }
+
+    /// Writes bytes to a file, as they come, encrypted for what they seem to be.
+    async fn receive(
+        &self,
+        tenant: &TenantId,
+        claim: &Claim,
+        bytes: impl Stream<Item = Result<Bytes, NotTaken>> + Send,
+    ) -> Result<(Part, Parcel, Guess), NotTaken> {
         let mut bytes = std::pin::pin!(bytes.fuse());
         let (mut pending, mut rest) = (Vec::with_capacity(PIECE), Bytes::new());
         fill(&mut pending, &mut rest, &mut bytes).await?;
         if pending.is_empty() {
             return Err(NotTaken::Empty);
         }
-        let (kind, mimetype) = Kind::of(&pending[..pending.len().min(HEAD)], claim)?;
-        let limit = self.limits.of(kind);
-        let name = format!("{:032x}", rand::random::<u128>());
-        let path = self.folder.join(&name).with_extension(PART);
-        let mut part = Part { path: path.clone(), name: name.clone(), room: self.room.clone(), kept: false };
-        let created = blocking(move || {
-            let file = fs::File::options().read(true).write(true).create_new(true).mode(0o600).open(path)?;
-            Writing::new(file, kind.media_type())
-        });
-        let mut writing = created.await?;
+        let guess = Guess::of(&pending[..pending.len().min(HEAD)], claim)?;
+        let kind = guess.kind;
+        let limit = match guess.look {
+            // It may turn out the other.
+            Look::Tracks if kind != Kind::Document => self.limits.video.max(self.limits.audio),
+            _ => self.limits.of(kind),
+        };
+        let mut part = Part::create(&self.folder, &self.room, tenant, kind).await?;
         let mut size = 0;
         loop {
             size += pending.len() as u64;
             if size > limit {
                 return Err(NotTaken::TooLarge { kind, limit });
             }
-            let piece = std::mem::take(&mut pending);
-            self.room.grow(&name, tenant, piece.len() as u64).inspect_err(|full| {
-                if matches!(full, NotTaken::RoomFull) {
-                    tracing::warn!("there is no room for more media: see MEDIA_ROOM");
-                }
-            })?;
-            (writing, pending) = blocking(move || {
-                writing.write(&piece)?;
-                let mut piece = piece;
-                piece.clear();
-                Ok((writing, piece))
-            })
-            .await?;
+            pending = part.write(std::mem::take(&mut pending)).await?;
             fill(&mut pending, &mut rest, &mut bytes).await?;
             if pending.is_empty() {
                 break;
             }
         }
-        let path = part.path.clone();
-        let (info, length) = blocking(move || Ok((writing.finish()?, fs::metadata(path)?.len()))).await?;
-        self.room.set(&name, Some(tenant), length);
-        let content = Content(tenant.clone(), keys_of(kind), info.file_sha256.to_vec());
-        if let Some(taken) = self.known_bytes(&content, kind, &mimetype) {
-            return Ok(taken);
+        let parcel = part.finish().await?;
+        Ok((part, parcel, guess))
+    }
+
+    /// Looks at the places in a file that decide what it is, where its beginning does not.
+    async fn look(&self, part: &Part, parcel: &Parcel, guess: Guess, claim: &Claim) -> Result<Guess, NotTaken> {
+        let size = parcel.size;
+        let mut plain = Bounded::new(part.plain(parcel)?, size);
+        match guess.look {
+            Look::Tracks => {
+                let movie = blocking(move || Ok(movie::read(&mut plain))).await?;
+                let guess = guess.with_tracks(movie.has_video, movie.has_audio);
+                if claim.gif && guess.kind != Kind::Video {
+                    return Err(NotTaken::NoGif);
+                }
+                self.within_limit(guess.kind, size)?;
+                Ok(guess)
+            }
+            Look::Archive => {
+                let more = blocking(move || Ok(zip::mimetype(&mut plain))).await?;
+                Ok(Guess { mimetype: more.unwrap_or(guess.mimetype), ..guess })
+            }
+            Look::Nothing | Look::Voice { .. } => Ok(guess),
         }
-        let mut parcel = Parcel {
-            file: name.clone(),
-            kind,
-            key: info.media_key.to_vec(),
-            sha256: info.file_sha256.to_vec(),
-            encrypted_sha256: info.file_enc_sha256.to_vec(),
-            size: info.file_length,
-            at: clock::wall().timestamp(),
-            sidecar: info.streaming_sidecar,
-            width: None,
-            height: None,
-            seconds: None,
-            thumbnail: None,
-            upload: None,
+    }
+
+    fn within_limit(&self, kind: Kind, size: u64) -> Result<(), NotTaken> {
+        let limit = self.limits.of(kind);
+        if size > limit { Err(NotTaken::TooLarge { kind, limit }) } else { Ok(()) }
+    }
+
+    /// Makes of a file what is sent, describes it, and gives it its own name.
+    async fn complete(
+        self: &Arc<Self>,
+        tenant: &TenantId,
+        mut part: Part,
+        mut parcel: Parcel,
+        content: Content,
+        guess: &Guess,
+    ) -> Result<(Parcel, Held), NotTaken> {
+        let note = match guess.look {
+            Look::Voice { ready } => {
+                let (made, note) = self.voice(tenant, &part, &parcel, ready).await?;
+                if let Some(made) = made {
+                    (part, parcel) = made;
+                }
+                note
+            }
+            _ => {
+                if part.kind().media_type() != guess.kind.media_type() {
+                    (part, parcel) = self.encrypted_anew(tenant, &part, &parcel, guess.kind).await?;
+                }
+                None
+            }
         };
-        if let Ok(file) = fs::File::open(&part.path) {
-            parcel = self.previews.describe(parcel, kind, &mimetype, file).await;
+        parcel.kind = guess.kind;
+        match note {
+            Some(note) => (parcel.seconds, parcel.waveform) = (Some(note.seconds), Some(note.waveform)),
+            None => {
+                if let Ok(file) = part.open() {
+                    parcel = self.previews.describe(parcel, guess.kind, &guess.mimetype, file).await;
+                }
+            }
         }
         let held = self.hold(&parcel, content);
-        let (from, to, folder) = (part.path.clone(), self.folder.join(&name), self.folder.clone());
-        blocking(move || {
-            fs::rename(from, to)?;
-            // A name that is not on the disk would be a message without its media.
-            fs::File::open(folder)?.sync_all()
-        })
-        .await?;
-        part.kept = true;
-        self.touch(&name, |entry| entry.on_disk = true);
-        Ok(Taken { parcel, kind, mimetype, held })
+        part.keep().await?;
+        self.touch(&parcel.file, |entry| entry.on_disk = true);
+        Ok((parcel, held))
+    }
+
+    /// Makes a voice note of a recording. One that is `ready` is sent as it is, also if nothing can be said of it.
+    async fn voice(
+        &self,
+        tenant: &TenantId,
+        part: &Part,
+        parcel: &Parcel,
+        ready: bool,
+    ) -> Result<(Option<(Part, Parcel)>, Option<Note>), NotTaken> {
+        let recording = Recording { part, key: &parcel.key, size: parcel.size };
+        if ready {
+            return Ok((None, self.voices.listen(tenant, recording).await.ok()));
+        }
+        let mut made = Part::create(&self.folder, &self.room, tenant, Kind::Voice).await?;
+        let note = self.voices.make(tenant, recording, &mut made).await?;
+        let parcel = made.finish().await?;
+        self.within_limit(Kind::Voice, parcel.size)?;
+        Ok((Some((made, parcel)), Some(note)))
+    }
+
+    /// The same bytes, encrypted for another kind: it was not what it seemed to be.
+    async fn encrypted_anew(
+        &self,
+        tenant: &TenantId,
+        part: &Part,
+        parcel: &Parcel,
+        kind: Kind,
+    ) -> Result<(Part, Parcel), NotTaken> {
+        let mut plain = part.plain(parcel)?;
+        let mut anew = Part::create(&self.folder, &self.room, tenant, kind).await?;
+        let mut piece = Vec::with_capacity(PIECE);
+        loop {
+            (plain, piece) = blocking(move || {
+                plain.by_ref().take(PIECE as u64).read_to_end(&mut piece)?;
+                Ok((plain, piece))
+            })
+            .await?;
+            if piece.is_empty() {
+                break;
+            }
+            piece = anew.write(piece).await?;
+        }
+        let parcel = anew.finish().await?;
+        Ok((anew, parcel))
     }
 
     /// The same bytes, if they were taken in before and are still of use.
-    fn known_bytes(self: &Arc<Self>, content: &Content, kind: Kind, mimetype: &str) -> Option<Taken> {
+    fn known_bytes(self: &Arc<Self>, content: &Content) -> Option<(Parcel, Held)> {
         let mut known = self.lock();
         let name = known.names.get(content)?.clone();
         let entry = known.files.get_mut(&name)?;
@@ -314,10 +390,8 @@ impl Shelf {
         entry.holders += 1;
         let parcel = Parcel { upload, ..entry.parcel.clone() };
         drop(known);
-        let held = Held { shelf: self.clone(), name };
-        Some(Taken { parcel, kind, mimetype: mimetype.into(), held })
+        Some((parcel, Held { shelf: self.clone(), name }))
     }
-
     fn hold(self: &Arc<Self>, parcel: &Parcel, content: Content) -> Held {
         // Nobody else is given the file before it is all there: the caller may leave at any moment.
         self.remember(parcel, content, 1, false);
@@ -394,7 +468,7 @@ impl Shelf {
         if let Some(entry) = self.lock().files.get(&parcel.file) {
             return entry.upload.clone();
         }
-        self.remember(parcel, Content(tenant.clone(), keys_of(parcel.kind), parcel.sha256.clone()), 0, true);
+        self.remember(parcel, Content(tenant.clone(), share_of(parcel.kind), parcel.sha256.clone()), 0, true);
         self.lock().files.get(&parcel.file).map(|entry| entry.upload.clone()).unwrap_or_default()
     }
 
@@ -503,9 +577,11 @@ async fn fill(
     Ok(())
 }
 
-/// What media is encrypted and uploaded as: kinds that agree in both share their files.
-fn keys_of(kind: Kind) -> &'static str {
+/// What media is encrypted and uploaded as: kinds that agree in both share their files. A voice note has its own, as it is
+/// made of the bytes.
+fn share_of(kind: Kind) -> &'static str {
     match kind.media_type() {
+        _ if kind == Kind::Voice => "voice",
         MediaType::Sticker => MediaType::Image.mms_type(),
         media_type => media_type.mms_type(),
     }
@@ -535,18 +611,6 @@ fn names(folder: &Path, room: &Room, is_steady: bool) -> io::Result<Vec<String>>
 fn is_abandoned(entry: &fs::DirEntry) -> bool {
     let changed = entry.metadata().and_then(|about| about.modified());
     changed.is_ok_and(|changed| changed.elapsed().is_ok_and(|age| age > ABANDONED))
-}
-
-/// Runs what waits for the disk. Why it did not work is for the log alone.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> Result<T, NotTaken> {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(Ok(done)) => Ok(done),
-        Ok(Err(error)) => {
-            tracing::error!(kind = %error.kind(), "media could not be written to the disk");
-            Err(NotTaken::Disk)
-        }
-        Err(_) => Err(NotTaken::Disk),
-    }
 }
 
 #[cfg(test)]
@@ -727,23 +791,6 @@ mod tests {
         let shelf = shelf(&folder, &["--media-room", "80000000"]);
         let largest = stream::iter((0..64).map(|_| Ok(Bytes::from(vec![7; 1 << 20]))));
         shelf.take(&"acme".parse().unwrap(), &Claim::default(), largest).await.unwrap();
-    }
-
-    #[tokio::test]
-    async fn a_caller_that_leaves_at_the_last_moment_leaves_the_sums_right() {
-        let folder = TempDir::new().unwrap();
-        let shelf = shelf(&folder, &[]);
-        let _other = take(&shelf, "acme", &[1; 50_000]).await.unwrap();
-        let used = shelf.room.used("acme");
-        // As when the file has its own name already, and nobody is left to say so.
-        let name = "a".repeat(32);
-        let path = shelf.folder.join(&name);
-        shelf.room.grow(&name, &"acme".parse().unwrap(), 50_000).unwrap();
-        fs::write(&path, vec![0; 50_026]).unwrap();
-        drop(Part { path: path.with_extension(PART), name, room: shelf.room.clone(), kept: false });
-        assert_eq!(shelf.room.used("acme").0, used.0 + 50_000, "what is on the disk counts");
-        clear(&shelf, &[]).await;
-        assert_eq!((files(&folder), shelf.room.used("acme")), (1, used));
     }
 
     #[tokio::test]

@@ -13,8 +13,9 @@ use whatsapp_rust::{
     },
 };
 
-use super::{context::context_mut, recipient::Recipient};
+use super::{context::context_mut, numbers::jid};
 use crate::{
+    address::{Address, Names, Person},
     media::{Kind, Parcel, Upload},
     store::{
         Contact, Content, ContentKind, Edit, LinkPreview, Location, Logged, Media, Reaction, Referred, Revoke, Timer,
@@ -51,7 +52,12 @@ pub fn message(content: &Content, way: &Way<'_>) -> wa::Message {
     if (way.timer.is_some() || !content.mentions.is_empty())
         && let Some(context) = context_mut(&mut message)
     {
-        context.mentioned_jid = content.mentions.iter().map(|number| Jid::pn(number).to_string()).collect();
+        context.mentioned_jid = content
+            .mentions
+            .iter()
+            .filter_map(|one| Person::kept(one))
+            .map(|one| jid(&one, &Names::default()).to_string())
+            .collect();
         context.expiration = way.timer.map(|timer| timer.seconds);
         context.ephemeral_setting_timestamp = way.timer.map(|timer| timer.set_at).filter(|at| *at != 0);
     }
@@ -109,8 +115,8 @@ fn alone(kind: &ContentKind, way: &Way<'_>) -> wa::Message {
 
 /// Media that was uploaded, or, where it is only quoted, what is known of it.
 fn media(media: &Media) -> wa::Message {
-    let Parcel { key, sha256, encrypted_sha256, size, at, sidecar, width, height, seconds, thumbnail, upload, .. } =
-        media.parcel.clone();
+    let Parcel { key, sha256, encrypted_sha256, size, at, sidecar, .. } = media.parcel.clone();
+    let Parcel { width, height, seconds, waveform, animated, thumbnail, upload, .. } = media.parcel.clone();
     let (url, direct_path) = upload.map(|Upload { url, direct_path, .. }| (url, direct_path)).unzip();
     let (mimetype, caption) = (Some(media.mimetype.clone()), media.caption.clone());
     let (file_sha256, file_enc_sha256) = (Some(sha256), Some(encrypted_sha256));
@@ -151,6 +157,7 @@ fn media(media: &Media) -> wa::Message {
                 seconds,
                 jpeg_thumbnail: thumbnail,
                 streaming_sidecar: sidecar,
+                gif_playback: media.gif.then_some(true),
                 ..Default::default()
             }
             .into(),
@@ -169,6 +176,7 @@ fn media(media: &Media) -> wa::Message {
                 seconds,
                 ptt: Some(media.kind == Kind::Voice),
                 streaming_sidecar: sidecar,
+                waveform,
                 ..Default::default()
             }
             .into(),
@@ -186,6 +194,7 @@ fn media(media: &Media) -> wa::Message {
                 media_key_timestamp,
                 width,
                 height,
+                is_animated: animated.then_some(true),
                 ..Default::default()
             }
             .into(),
@@ -250,7 +259,11 @@ fn vcard(name: &str, phone: &str) -> String {
         escaped.push(character);
         escaped
     });
-    let digits = Recipient::parse(phone).map(|number| number.digits().to_owned()).unwrap_or_default();
+    let digits = match Address::parse(phone).and_then(Address::number) {
+        Ok(number) => number.usual().digits().to_owned(),
+        // It was accepted before numbers were checked.
+        Err(_) => phone.chars().filter(char::is_ascii_digit).collect(),
+    };
     format!(
         "BEGIN:VCARD\nVERSION:3.0\nN:;{name};;;\nFN:{name}\nTEL;type=CELL;type=VOICE;waid={digits}:+{digits}\nEND:VCARD"
     )
@@ -335,6 +348,8 @@ mod tests {
             width: Some(6),
             height: Some(7),
             seconds: Some(8),
+            waveform: (kind == Kind::Voice).then(|| vec![10; 64]),
+            animated: kind == Kind::Sticker,
             thumbnail: Some(vec![9]),
             upload: Some(upload.clone()),
         };
@@ -348,6 +363,7 @@ mod tests {
                 width: None,
                 height: None,
                 seconds: None,
+                gif: kind == Kind::Video,
                 caption: Some("below".into()),
                 parcel: parcel(kind),
             };
@@ -376,12 +392,12 @@ mod tests {
         check!(image_message: ImageMessage, Image { caption: "below".into(), width: 6, height: 7, jpeg_thumbnail: vec![9] });
         check!(video_message: VideoMessage, Video {
             caption: "below".into(), width: 6, height: 7, seconds: 8, jpeg_thumbnail: vec![9],
-            streaming_sidecar: vec![5; 10]
+            streaming_sidecar: vec![5; 10], gif_playback: true
         });
         check!(audio_message: AudioMessage,
             Audio { seconds: 8, ptt: false, streaming_sidecar: vec![5; 10] },
-            Voice { seconds: 8, ptt: true, streaming_sidecar: vec![5; 10] });
-        check!(sticker_message: StickerMessage, Sticker { width: 6, height: 7 });
+            Voice { seconds: 8, ptt: true, streaming_sidecar: vec![5; 10], waveform: vec![10; 64] });
+        check!(sticker_message: StickerMessage, Sticker { width: 6, height: 7, is_animated: true });
         check!(document_message: DocumentMessage, Document {
             caption: "below".into(), title: "name".into(), file_name: "name".into()
         });

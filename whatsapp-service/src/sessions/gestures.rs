@@ -7,8 +7,15 @@ use tokio::time::timeout;
 use utoipa::ToSchema;
 use whatsapp_rust::{ChatStateType, Client, Jid, wacore_binary::JidExt};
 
-use super::{numbers::NotLookedUp, outbox::Refused, recipient::Recipient, session::Session};
-use crate::store::{Logged, Referred};
+use super::{
+    numbers::{self, NotLookedUp},
+    outbox::{NotTaken, Refused},
+    session::Session,
+};
+use crate::{
+    address::{Names, Person},
+    store::{Logged, Referred},
+};
 
 /// How long WhatsApp may take.
 const LIMIT: Duration = Duration::from_secs(20);
@@ -37,9 +44,12 @@ pub enum NotDone {
         /// When it may be tried again.
         wait: Duration,
     },
-    /// Nobody is registered under this number.
-    #[error("this number is not on WhatsApp")]
+    /// Nobody is registered under this address.
+    #[error("nobody is on WhatsApp under this address")]
     NotOnWhatsApp,
+    /// The number is somebody's LID.
+    #[error(transparent)]
+    LidAsNumber(NotTaken),
     /// No message of this id has come in.
     #[error("the event log has no incoming message of this id")]
     UnknownMessage,
@@ -58,17 +68,19 @@ impl From<NotLookedUp> for NotDone {
 }
 
 impl Session {
-    /// The number that WhatsApp knows each of these by; `None` for those that it does not know.
-    pub async fn check_numbers(&self, numbers: &[Recipient]) -> Result<Vec<Option<String>>, NotDone> {
+    /// The names that WhatsApp knows each of these by; `None` for those that it does not know.
+    pub async fn check_numbers(&self, people: &[Person]) -> Result<Vec<Option<Names>>, NotDone> {
         let client = self.client_now()?;
-        let found = timeout(LIMIT, self.numbers.look_up(&client, numbers)).await.map_err(|_| NotDone::NoAnswer)??;
-        Ok(numbers.iter().zip(found).map(|(asked, jid)| jid.map(|jid| number_of(&jid, asked))).collect())
+        Ok(timeout(LIMIT, self.numbers.look_up(&client, people)).await.map_err(|_| NotDone::NoAnswer)??)
     }
 
-    /// Shows somebody that a text or a voice message is on its way, or no longer. Returns the number that WhatsApp knows
+    /// Shows somebody that a text or a voice message is on its way, or no longer. Returns the names that WhatsApp knows
     /// them by.
-    pub async fn show(&self, to: &Recipient, doing: Doing) -> Result<String, NotDone> {
+    pub async fn show(&self, to: &Person, doing: Doing) -> Result<Names, NotDone> {
         let client = self.client_now()?;
+        if self.is_lid(to).await.map_err(Refused::from)? {
+            return Err(NotDone::LidAsNumber(NotTaken::LidAsNumber));
+        }
         let state = match doing {
             Doing::Typing => ChatStateType::Composing,
             Doing::Recording => ChatStateType::Recording,
@@ -76,9 +88,10 @@ impl Session {
         };
         let shown = async {
             // Whether a number is on WhatsApp can be asked by this too: it is counted like any other question.
-            let jid = self.numbers.look_up_one(&client, to).await?.ok_or(NotDone::NotOnWhatsApp)?;
+            let names = self.numbers.look_up_one(&client, to).await?.ok_or(NotDone::NotOnWhatsApp)?;
+            let jid = numbers::jid(to, &names);
             client.chatstate().send(&jid, state).await.map_err(|_| NotDone::NoAnswer)?;
-            Ok::<_, NotDone>(number_of(&jid, to))
+            Ok::<_, NotDone>(names)
         };
         timeout(LIMIT, shown).await.map_err(|_| NotDone::NoAnswer)?
     }
@@ -102,9 +115,4 @@ impl Session {
     fn client_now(&self) -> Result<Arc<Client>, Refused> {
         self.ready_client().ok_or_else(|| Refused::not_ready(self.snapshot(), self.now()))
     }
-}
-
-/// The number of an address that was found for `asked`.
-fn number_of(jid: &Jid, asked: &Recipient) -> String {
-    if jid.is_pn() { jid.user.to_string() } else { asked.digits().into() }
 }

@@ -22,9 +22,9 @@ mod numbers;
 mod outbound;
 mod outbox;
 mod passkey;
+mod people;
 mod proxy;
 mod recall;
-mod recipient;
 mod references;
 mod restoring;
 mod retries;
@@ -64,7 +64,6 @@ pub use self::{
     outbox::{NotTaken, Refused, Submission, Taken},
     passkey::AssertionRefused,
     proxy::{InvalidProxy, NotAllowed as ProxyNotAllowed, Proxy},
-    recipient::{InvalidRecipient, Recipient},
     restoring::Progress,
     session::{OpenRefused, Opened, PasskeyRefused, Session, SessionStateChange},
     state::{Expiring, Passkey, Reason, Snapshot, State, Status},
@@ -73,6 +72,7 @@ pub use self::{
 use self::{link::Surroundings, restoring::Restoring, upkeep::Retention, version::VersionSource};
 use crate::{
     Trust,
+    address::{Number, Person},
     clock::Clock,
     config::Config,
     media::Shelf,
@@ -205,16 +205,16 @@ impl Manager {
             if let Some(file) = &message.media {
                 self.media().belongs(file, &message.tenant);
             }
-            match (self.get(&message.tenant), Recipient::parse(&message.recipient)) {
-                (Some(session), Ok(recipient)) => resumed.push((session, recipient, message.row)),
+            match (self.get(&message.tenant), Person::kept(&message.recipient)) {
+                (Some(session), Some(recipient)) => resumed.push((session, recipient, message.names, message.row)),
                 _ => drop(orphaned.insert(message.tenant)),
             }
         }
         for tenant in orphaned {
             self.store().give_up_all(&tenant, outbox::deleted()).await?;
         }
-        for (session, recipient, row) in resumed {
-            session.resume(&recipient, row);
+        for (session, recipient, names, row) in resumed {
+            session.resume(&recipient, &names, row);
         }
         Ok(())
     }
@@ -277,7 +277,7 @@ impl Manager {
     pub async fn open(
         self: &Arc<Self>,
         tenant: &TenantId,
-        phone: Option<Recipient>,
+        phone: Option<Number>,
         proxy: Option<Option<Proxy>>,
     ) -> Result<(Arc<Session>, Opened), OpenRefused> {
         let (manager, tenant) = (self.clone(), tenant.clone());
@@ -289,7 +289,7 @@ impl Manager {
     async fn open_now(
         &self,
         tenant: &TenantId,
-        phone: Option<Recipient>,
+        phone: Option<Number>,
         proxy: Option<Option<Proxy>>,
     ) -> Result<(Arc<Session>, Opened), OpenRefused> {
         loop {

@@ -1,26 +1,34 @@
 //! One attempt to send one message, and what came of it.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use chrono::{DateTime, Utc};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 use whatsapp_rust::{Client, Jid, NodeFilter, cache::Freshness, send::SendOptions, wacore_binary::Node};
 
 use super::{
     content::{self, Way},
     events::Ack,
-    recipient::Recipient,
-    session::Session,
+    numbers,
+    session::{Session, lock},
 };
-use crate::store::{Content, Message, Referred};
+use crate::{
+    address::{Names, Person},
+    store::{Content, Message, Referred},
+};
 
-/// A message that the server acknowledged.
+/// How many people are looked up at most before a message leaves that could be for one of them.
+const STRANGERS: usize = 16;
+/// How long that may take.
+const STRANGERS_LIMIT: Duration = Duration::from_secs(5);
+
+/// Whom a message is for, as WhatsApp has them.
 #[derive(Clone, Debug)]
-pub struct Sent {
-    /// When the server took it, by its own clock.
-    pub timestamp: DateTime<Utc>,
-    /// The number that WhatsApp knows the recipient by.
-    pub to: String,
+pub struct Found {
+    /// The address to send to.
+    pub jid: Jid,
+    /// The names that are known.
+    pub names: Names,
 }
 
 /// Why an attempt did not end with the server's acknowledgement.
@@ -32,54 +40,95 @@ pub enum Unsent {
     NotSent,
     /// It did not leave, because the session is linked with another account than the one that it was meant for.
     OtherAccount,
-    /// Nobody is registered under this number.
+    /// Nobody is registered under this address.
     NotOnWhatsApp,
     /// It left, but encrypted for none of the recipient's devices.
-    ReachedNobody { to: String },
+    ReachedNobody,
     /// The server refused it with this code.
-    Rejected { to: String, code: String },
+    Rejected(String),
     /// It may or may not have left, and the server has not said a word.
     Unknown,
 }
 
 impl Session {
-    /// Sends what a message says under its id, from its account if one is named, and waits for the server to acknowledge
-    /// it: at most for `limit`, and no longer than the connection lasts. `fresh` asks the server for the recipient's
-    /// devices anew.
-    pub(super) async fn attempt(
-        &self,
-        Message { id, account, accepted_at, .. }: &Message,
-        to: &Recipient,
-        said: &Content,
-        fresh: bool,
-        limit: Duration,
-    ) -> Result<Sent, Unsent> {
-        let deadline = Instant::now() + limit;
+    /// Finds out whom a message is for, until `deadline` at most, and no longer than the connection lasts. By then the lane
+    /// knows all their names, and the message shows them.
+    pub(super) async fn find(&self, message: &Message, deadline: Instant) -> Result<Found, Unsent> {
+        let (client, _) = self.sender_of(message)?;
+        let to = Person::kept(&message.recipient).ok_or(Unsent::NotOnWhatsApp)?;
+        let found = tokio::select! {
+            found = timeout_at(deadline, self.look_for(&client, &to, message.row)) => found,
+            () = self.connection_lost() => return Err(Unsent::NotReady),
+        };
+        let found = found.unwrap_or(Err(Unsent::NotSent))?;
+        self.join(&to, &found.names);
+        if !message.shows(&found.names) {
+            // Before any receipt can be, as writes keep their order.
+            drop(self.around.store.names(&self.tenant, &message.id, found.names.clone()));
+        }
+        Ok(found)
+    }
+
+    async fn look_for(&self, client: &Client, to: &Person, row: i64) -> Result<Found, Unsent> {
+        let names = self.numbers.resolve(client, to).await.map_err(|_| Unsent::NotSent)?;
+        let mut names = names.ok_or(Unsent::NotOnWhatsApp)?;
+        let jid = numbers::jid(to, &names);
+        // An account without devices would be sent nothing, and the server would acknowledge that.
+        let devices = client.signal().get_user_devices(std::slice::from_ref(&jid)).await;
+        if devices.map_err(|_| Unsent::NotSent)?.is_empty() {
+            return Err(Unsent::NotOnWhatsApp);
+        }
+        if names.number.is_none() {
+            // One of the numbers that messages before this one go to may be theirs.
+            let _ = timeout(STRANGERS_LIMIT, self.look_at_strangers(client, row)).await;
+            names = numbers::with_learned(client, names).await;
+        }
+        Ok(Found { jid, names })
+    }
+
+    /// Asks for the names of those to whom earlier messages go by numbers of which nothing else is known yet. Who is asked
+    /// for already is not asked for twice.
+    async fn look_at_strangers(&self, client: &Client, row: i64) {
+        let strangers = lock(&self.lane).strangers_before(row, STRANGERS);
+        for stranger in &strangers {
+            if let Ok(Some(names)) = self.numbers.resolve(client, stranger).await {
+                self.join(stranger, &names);
+            }
+        }
+    }
+
+    /// The client to send a message with, and its account.
+    fn sender_of(&self, Message { account, .. }: &Message) -> Result<(Arc<Client>, Jid), Unsent> {
         let client = self.ready_client().ok_or(Unsent::NotReady)?;
         let own = client.pn().filter(|own| account.as_deref().is_none_or(|account| own.user == account));
-        let own = own.ok_or(Unsent::OtherAccount)?;
+        Ok((client, own.ok_or(Unsent::OtherAccount)?))
+    }
+
+    /// Sends what a message says under its id, from its account if one is named, and waits for the server to acknowledge
+    /// it: until `deadline` at most, and no longer than the connection lasts. `fresh` asks the server for the recipient's
+    /// devices anew. Returns when the server took it, by its own clock.
+    pub(super) async fn attempt(
+        &self,
+        message: &Message,
+        Found { jid, names }: &Found,
+        said: &Content,
+        fresh: bool,
+        deadline: Instant,
+    ) -> Result<DateTime<Utc>, Unsent> {
+        let (client, own) = self.sender_of(message)?;
+        let (id, accepted_at) = (&message.id, message.accepted_at);
         let lost = self.connection_lost();
         tokio::pin!(lost);
-        let found = tokio::select! {
-            found = timeout_at(deadline, self.find(&client, to)) => found,
-            () = &mut lost => return Err(Unsent::NotReady),
-        };
-        let jid = found.unwrap_or(Err(Unsent::NotSent))?;
-        let number = || if jid.is_pn() { jid.user.to_string() } else { to.digits().into() };
-        if number() != to.digits() {
-            // Before any receipt can be, as writes keep their order.
-            drop(self.around.store.number(&self.tenant, id, &number()));
-        }
-        let referred = self.referred(said, to).await.map_err(|_| Unsent::NotSent)?;
+        let referred = self.referred(said, names).await.map_err(|_| Unsent::NotSent)?;
         // Their name for us is of the same sort as ours for them.
         let own = client.lid().filter(|_| jid.is_lid()).unwrap_or(own);
         let said_before = match (&said.reply_to, &referred) {
-            (Some(id), Some(Referred::Own(_))) => self.said_before(&client, &jid, id).await,
+            (Some(id), Some(Referred::Own(_))) => self.said_before(names, id).await,
             _ => None,
         };
-        let timer = self.timer(&client, &jid).await.map_err(|_| Unsent::NotSent)?;
-        let (accepted_at, referred) = (*accepted_at, referred.as_ref());
-        let way = Way { chat: &jid, own: &own, accepted_at, referred, said_before, timer };
+        let timer = self.timer(&client, jid).await.map_err(|_| Unsent::NotSent)?;
+        let referred = referred.as_ref();
+        let way = Way { chat: jid, own: &own, accepted_at, referred, said_before, timer };
         let message = content::message(said, &way);
         // Both are asked for before the message goes, because the answers may come at once.
         let ack = self.mailbox.expect_ack(id);
@@ -98,29 +147,14 @@ impl Session {
         // Only now, when nothing can make the stanza any more, its absence means that there was none.
         let stanza = written.try_recv();
         match outcome {
-            Some(Ok(Some(Ack { error: Some(code), .. }))) => Err(Unsent::Rejected { to: number(), code }),
+            Some(Ok(Some(Ack { error: Some(code), .. }))) => Err(Unsent::Rejected(code)),
             // The server acknowledges such a one too.
-            _ if matches!(&stanza, Ok(Some(stanza)) if !is_for(stanza, &client, &jid)) => {
-                Err(Unsent::ReachedNobody { to: number() })
-            }
-            Some(Ok(Some(Ack { timestamp, .. }))) => {
-                Ok(Sent { timestamp: timestamp.unwrap_or_else(|| self.now()), to: number() })
-            }
+            _ if matches!(&stanza, Ok(Some(stanza)) if !is_for(stanza, &client, jid)) => Err(Unsent::ReachedNobody),
+            Some(Ok(Some(Ack { timestamp, .. }))) => Ok(timestamp.unwrap_or_else(|| self.now())),
             // From here on all depends on whether the stanza was made: only then can it have reached the wire. When a
             // connection ends, the library forgets who waits to see a stanza, and may make it all the same.
             Some(Err(())) | None if matches!(stanza, Ok(None)) => Err(Unsent::NotSent),
             _ => Err(Unsent::Unknown),
-        }
-    }
-
-    async fn find(&self, client: &Client, to: &Recipient) -> Result<Jid, Unsent> {
-        let found = self.numbers.resolve(client, to).await.map_err(|_| Unsent::NotSent)?;
-        let jid = found.ok_or(Unsent::NotOnWhatsApp)?;
-        // An account without devices would be sent nothing, and the server would acknowledge that.
-        let devices = client.signal().get_user_devices(std::slice::from_ref(&jid)).await;
-        match devices.map_err(|_| Unsent::NotSent)?.as_slice() {
-            [] => Err(Unsent::NotOnWhatsApp),
-            _ => Ok(jid),
         }
     }
 }

@@ -10,11 +10,11 @@ use super::{
     events::Ack,
     lane::{After, Next},
     link::Surroundings,
-    outbound::{Sent, Unsent},
-    recipient::Recipient,
+    outbound::Unsent,
     session::{Session, lock},
     state::{Snapshot, State},
 };
+use crate::address::{Names, Person};
 use crate::media::{Line, NotUploaded};
 use crate::metrics::{self, Attempted};
 use crate::store::{
@@ -45,7 +45,7 @@ mod nack {
 /// A message that somebody wants to be sent.
 pub struct Submission {
     /// To whom.
-    pub to: Recipient,
+    pub to: Person,
     /// What it says.
     pub content: Content,
     /// The caller's own name for it.
@@ -106,6 +106,12 @@ pub enum NotTaken {
     /// The key was used for something else.
     #[error("this Idempotency-Key was used with another body")]
     Conflict,
+    /// The number is somebody's LID.
+    #[error(
+        "these digits are a LID, and no phone number: an address with a LID is written with `@lid` behind it, as `chat` of \
+         an event has it"
+    )]
+    LidAsNumber,
     /// What it is about is not there.
     #[error("this tenant has sent no message of this id, or it was forgotten since")]
     UnknownMessage,
@@ -139,9 +145,9 @@ impl Session {
         self.accepts()?;
         let (mut answers, mut good) = (Vec::with_capacity(submissions.len()), Vec::new());
         for mut submission in submissions {
-            answers.push(match self.check_reference(&mut submission).await? {
-                Ok(()) => {
-                    good.push(submission);
+            answers.push(match self.check(&mut submission).await? {
+                Ok(names) => {
+                    good.push((submission, names));
                     None
                 }
                 Err(refused) => Some(Err(refused)),
@@ -151,30 +157,39 @@ impl Session {
         Ok(answers.into_iter().filter_map(|answer| answer.or_else(|| accepted.next())).collect())
     }
 
+    /// Whether a message may be sent, and what is known of whom it is for.
+    async fn check(&self, submission: &mut Submission) -> Result<Result<Names, NotTaken>, StoreError> {
+        if self.is_lid(&submission.to).await? {
+            return Ok(Err(NotTaken::LidAsNumber));
+        }
+        let names = self.names_of(&submission.to).await?;
+        Ok(self.check_reference(submission, &names).await?.map(|()| names))
+    }
+
     async fn accept(
         self: &Arc<Self>,
-        submissions: Vec<Submission>,
+        submissions: Vec<(Submission, Names)>,
         wait: bool,
     ) -> Result<Vec<Result<Taken, NotTaken>>, Refused> {
         let (mut reserved, room) = Reserved::room(self, submissions.len());
         // A single message with nothing before it is written down as already on its way: one commit instead of two. One
         // with media is not: that is uploaded first.
         let direct = match &submissions[..] {
-            [Submission { to, content, .. }] if content.file().is_none() && room > 0 && self.may_send() => {
+            [(Submission { to, content, .. }, _)] if content.file().is_none() && room > 0 && self.may_send() => {
                 reserved.place(to)
             }
             _ => false,
         };
-        let recipients: Vec<_> = submissions.iter().map(|submission| submission.to.clone()).collect();
+        let recipients: Vec<_> = submissions.iter().map(|(one, names)| (one.to.clone(), names.clone())).collect();
         let (account, now) = (self.snapshot().phone, self.now());
-        let drafts = submissions.into_iter().map(|submission| draft(submission, account.clone(), direct, now));
+        let drafts = submissions.into_iter().map(|(one, names)| draft(one, names, account.clone(), direct, now));
         let accepted = self.around.store.accept(&self.tenant, drafts.collect(), room).await;
         if direct && matches!(accepted.as_deref(), Ok([Accepted::New(_)])) {
             reserved.taken();
         }
         drop(reserved);
         let mut answers = Vec::with_capacity(recipients.len());
-        for (to, accepted) in recipients.into_iter().zip(accepted.inspect_err(|_| self.pump())?) {
+        for ((to, names), accepted) in recipients.into_iter().zip(accepted.inspect_err(|_| self.pump())?) {
             answers.push(match accepted {
                 // The session was deleted meanwhile: nobody would send it.
                 Accepted::New(message) if self.gone.load(Ordering::Acquire) => {
@@ -188,9 +203,10 @@ impl Session {
                     let waiting = wait.then(|| self.around.store.wait_for(&self.tenant, &message.id));
                     if direct {
                         lock(&self.lane).fill(&to, message.row);
+                        self.join(&to, &names);
                         self.set_off(to, message.row, Some(*message.clone()));
                     } else {
-                        lock(&self.lane).push(&to, message.row);
+                        self.resume(&to, &names, message.row);
                     }
                     Ok(Taken { message: *message, waiting })
                 }
@@ -218,9 +234,10 @@ impl Session {
         }
     }
 
-    /// Puts what an earlier process left back in its place.
-    pub(super) fn resume(&self, recipient: &Recipient, row: i64) {
+    /// Puts a message in its place, behind all that go to the same person.
+    pub(super) fn resume(&self, recipient: &Person, names: &Names, row: i64) {
         lock(&self.lane).push(recipient, row);
+        self.join(recipient, names);
     }
 
     /// Cancels a message that is not on its way yet: `None` if there is none of this id, `Err` with the message as it
@@ -228,7 +245,7 @@ impl Session {
     pub async fn cancel(self: &Arc<Self>, id: &str) -> Result<Option<Result<Message, Message>>, StoreError> {
         let cancelled = self.around.store.cancel(&self.tenant, id).await?;
         if let Some(Ok(message)) = &cancelled
-            && let Ok(recipient) = Recipient::parse(&message.recipient)
+            && let Some(recipient) = Person::kept(&message.recipient)
         {
             self.given_up(&recipient, message.row);
         }
@@ -236,7 +253,7 @@ impl Session {
     }
 
     /// A message was given up by somebody else.
-    pub(super) fn given_up(self: &Arc<Self>, recipient: &Recipient, row: i64) {
+    pub(super) fn given_up(self: &Arc<Self>, recipient: &Person, row: i64) {
         lock(&self.lane).remove(recipient, row);
         self.pump();
     }
@@ -276,7 +293,7 @@ impl Session {
     }
 
     /// Starts an attempt; the lane knows that it is on its way.
-    fn set_off(self: &Arc<Self>, recipient: Recipient, row: i64, message: Option<Message>) {
+    fn set_off(self: &Arc<Self>, recipient: Person, row: i64, message: Option<Message>) {
         let mut departure = Departure { session: self.clone(), recipient, row, after: soon() };
         self.around.sends.spawn(async move {
             departure.after = departure.run(message).await;
@@ -292,7 +309,7 @@ impl Session {
         if message.status >= MessageStatus::Sent || ack.error.is_some() {
             return;
         }
-        match store.sent(tenant, id, ack.timestamp.unwrap_or_else(|| self.now()), None).await {
+        match store.sent(tenant, id, ack.timestamp.unwrap_or_else(|| self.now())).await {
             Ok(settled) => self.sent.fetch_add(settled.into(), Ordering::Relaxed),
             // It is sent again, and acknowledged again.
             Err(error) => return tracing::warn!(%tenant, %error, "a late acknowledgement could not be written down"),
@@ -317,7 +334,7 @@ impl Session {
     }
 
     fn no_longer_waits(self: &Arc<Self>, recipient: &str) {
-        if let Ok(recipient) = Recipient::parse(recipient) {
+        if let Some(recipient) = Person::kept(recipient) {
             lock(&self.lane).hurry(&recipient);
             self.pump();
         }
@@ -376,7 +393,7 @@ impl Session {
 struct Reserved<'a> {
     session: &'a Session,
     wanted: usize,
-    place: Option<Recipient>,
+    place: Option<Person>,
 }
 
 impl<'a> Reserved<'a> {
@@ -387,7 +404,7 @@ impl<'a> Reserved<'a> {
     }
 
     /// Takes a place for the message to this person, and says whether there was one.
-    fn place(&mut self, to: &Recipient) -> bool {
+    fn place(&mut self, to: &Person) -> bool {
         let reserved = lock(&self.session.lane).reserve(to, Instant::now());
         self.place = reserved.then(|| to.clone());
         reserved
@@ -412,7 +429,8 @@ impl Drop for Reserved<'_> {
 /// A message on its way. However the attempt ends, the lane learns of it.
 struct Departure {
     session: Arc<Session>,
-    recipient: Recipient,
+    /// A name that its queue goes by.
+    recipient: Person,
     row: i64,
     after: After,
 }
@@ -455,22 +473,29 @@ impl Departure {
             Err(_) => return soon(),
         };
         let content = message.content.as_ref().and_then(|content| serde_json::from_str::<Content>(content.get()).ok());
-        let has_file = content.as_ref().is_some_and(|content| content.file().is_some());
-        let begun = Instant::now();
-        let content = match content {
-            Some(content) => self.uploaded(content).await,
-            None => Err(NotUploaded::Lost),
+        let Some(content) = content else { return self.unreadable(&message).await };
+        let has_file = content.file().is_some();
+        // A receipt for an earlier copy can settle it at any time, before its acknowledgement too.
+        let mut settled = store.wait_for(tenant, &message.id);
+        let mut begun = Instant::now();
+        let finding = session.find(&message, begun + session.around.attempt_limit);
+        let found = tokio::select! {
+            biased;
+            found = finding => found,
+            Ok(_) = &mut settled => return After::Done,
         };
-        let content = match content {
+        let found = match found {
+            Ok(found) => found,
+            Err(unsent) => return self.record(&message, Err(unsent), begun.elapsed()).await,
+        };
+        let content = match self.uploaded(content).await {
             Ok(content) => content,
             Err(NotUploaded::Later) => return self.record(&message, Err(Unsent::NotSent), begun.elapsed()).await,
-            Err(NotUploaded::Lost) => {
-                let why = Failure::new("content_unreadable", "What it says can't be read any more.", false);
-                return self.fail(&message, why, None).await;
-            }
+            Err(NotUploaded::Lost) => return self.unreadable(&message).await,
         };
         // Meanwhile it may have been cancelled or given up, or a receipt may have come for an earlier copy.
         if has_file {
+            begun = Instant::now();
             match store.departs(self.row).await {
                 Ok(Claimed::Now(())) => {}
                 Ok(Claimed::Later) => return After::Again(Instant::now() + CLOCK_PAUSE),
@@ -478,25 +503,36 @@ impl Departure {
                 Err(_) => return soon(),
             }
         }
-        // A receipt can settle it before its acknowledgement comes.
-        let settled = store.wait_for(tenant, &message.id);
-        let attempt = |fresh| session.attempt(&message, &self.recipient, &content, fresh, session.around.attempt_limit);
+        // What was found out of it or of others may have shown that it overtakes one to the same person.
+        if !lock(&session.lane).is_first(&self.recipient, self.row) {
+            let pending = session.persist(|| store.put_back(tenant, self.row, false)).await;
+            return if pending == Some(false) { After::Done } else { After::Again(Instant::now()) };
+        }
+        let attempt = |fresh, since| {
+            let deadline = since + session.around.attempt_limit;
+            session.attempt(&message, &found, &content, fresh, deadline)
+        };
         let attempts = async {
-            match attempt(false).await {
-                Err(Unsent::Rejected { code, .. }) if nack::STALE.contains(&code.as_str()) => attempt(true).await,
+            match attempt(false, begun).await {
+                Err(Unsent::Rejected(code)) if nack::STALE.contains(&code.as_str()) => {
+                    attempt(true, Instant::now()).await
+                }
                 outcome => outcome,
             }
         };
-        let begun = Instant::now();
         let outcome = tokio::select! {
             biased;
             outcome = attempts => outcome,
-            Ok(_) = settled => {
+            Ok(_) = &mut settled => {
                 metrics::attempted(Attempted::Acknowledged, begun.elapsed());
                 return After::Done;
             }
         };
         self.record(&message, outcome, begun.elapsed()).await
+    }
+
+    async fn unreadable(&self, message: &Message) -> After {
+        self.fail(message, Failure::new("content_unreadable", "What it says can't be read any more.", false)).await
     }
 
     /// What a message says, with its media where WhatsApp's clients can fetch it. That may take longer than an attempt,
@@ -515,12 +551,12 @@ impl Departure {
         Ok(content)
     }
 
-    async fn record(&self, message: &Message, outcome: Result<Sent, Unsent>, took: Duration) -> After {
+    async fn record(&self, message: &Message, outcome: Result<DateTime<Utc>, Unsent>, took: Duration) -> After {
         let (session, store, tenant) = (&self.session, &self.session.around.store, &self.session.tenant);
         metrics::attempted(outcome_of(&outcome), took);
-        let (failure, number) = match outcome {
-            Ok(Sent { timestamp, to }) => {
-                let settled = session.persist(|| store.sent(tenant, &message.id, timestamp, Some(to.clone()))).await;
+        let failure = match outcome {
+            Ok(timestamp) => {
+                let settled = session.persist(|| store.sent(tenant, &message.id, timestamp)).await;
                 session.sent.fetch_add(settled.unwrap_or_default().into(), Ordering::Relaxed);
                 session.keep_quota_fresh();
                 return After::Done;
@@ -535,31 +571,34 @@ impl Departure {
             }
             Err(Unsent::OtherAccount) => {
                 let why = "The tenant is linked with another account than the one that it was to be sent from.";
-                (Failure::new("account_changed", why, false), None)
+                Failure::new("account_changed", why, false)
             }
             Err(Unsent::NotOnWhatsApp) => {
-                let why = "This number is not on WhatsApp.";
-                (Failure::new("recipient_not_on_whatsapp", why, false), None)
+                let why = match Person::kept(&message.recipient) {
+                    Some(Person::Lid(_)) => "Nobody on WhatsApp has this LID.",
+                    _ => "This number is not on WhatsApp.",
+                };
+                Failure::new("recipient_not_on_whatsapp", why, false)
             }
-            Err(Unsent::ReachedNobody { to }) => {
+            Err(Unsent::ReachedNobody) => {
                 let why = "The message could not be encrypted for any device of the recipient.";
-                (Failure::new(Failure::UNREACHABLE, why, false), Some(to))
+                Failure::new(Failure::UNREACHABLE, why, false)
             }
-            Err(Unsent::Rejected { to, code }) => {
+            Err(Unsent::Rejected(code)) => {
                 metrics::refused(&code);
-                (session.refused(code).await, Some(to))
+                session.refused(code).await
             }
         };
-        self.fail(message, failure, number).await
+        self.fail(message, failure).await
     }
 
-    async fn fail(&self, message: &Message, failure: Failure, number: Option<String>) -> After {
+    async fn fail(&self, message: &Message, failure: Failure) -> After {
         let (session, store, tenant) = (&self.session, &self.session.around.store, &self.session.tenant);
         if message.status == MessageStatus::Unknown {
             // An earlier copy may have arrived, whatever became of this one.
             session.persist(|| store.give_up(tenant, self.row, failure.clone())).await;
         } else {
-            session.persist(|| store.failed(tenant, &message.id, failure.clone(), number.clone())).await;
+            session.persist(|| store.failed(tenant, &message.id, failure.clone())).await;
         }
         After::Done
     }
@@ -583,10 +622,11 @@ pub(super) fn deleted() -> Failure {
     Failure::new("session_deleted", "The session was deleted before the message was sent.", false)
 }
 
-fn draft(submission: Submission, account: Option<String>, tried: bool, now: DateTime<Utc>) -> Draft {
+fn draft(submission: Submission, names: Names, account: Option<String>, tried: bool, now: DateTime<Utc>) -> Draft {
     Draft {
         id: RequestUtils::message_id_at(None, now.timestamp().unsigned_abs()),
-        recipient: submission.to.digits().into(),
+        recipient: submission.to,
+        names,
         account,
         content: submission.content,
         reference: submission.reference,
@@ -597,13 +637,13 @@ fn draft(submission: Submission, account: Option<String>, tried: bool, now: Date
 }
 
 /// The same for the metrics.
-fn outcome_of(outcome: &Result<Sent, Unsent>) -> Attempted {
+fn outcome_of(outcome: &Result<DateTime<Utc>, Unsent>) -> Attempted {
     match outcome {
         Ok(_) => Attempted::Acknowledged,
-        Err(Unsent::Rejected { .. }) => Attempted::Refused,
+        Err(Unsent::Rejected(_)) => Attempted::Refused,
         Err(Unsent::NotReady | Unsent::NotSent) => Attempted::NotSent,
         Err(Unsent::Unknown) => Attempted::Unknown,
-        Err(Unsent::OtherAccount | Unsent::NotOnWhatsApp | Unsent::ReachedNobody { .. }) => Attempted::Impossible,
+        Err(Unsent::OtherAccount | Unsent::NotOnWhatsApp | Unsent::ReachedNobody) => Attempted::Impossible,
     }
 }
 
@@ -633,7 +673,7 @@ mod tests {
         let manager =
             Manager::new(&config, Seal::NONE, &trust, Dialler::new(None, &trust, Policy::new(false)).unwrap()).unwrap();
         let session = manager.get_or_create(&"acme".parse().unwrap());
-        let to = Recipient::parse("5511888888888").unwrap();
+        let to = Person::parse("5511888888888").unwrap();
         for _ in 0..2 {
             let (session, to) = (session.clone(), to.clone());
             let panicked = tokio::spawn(async move {

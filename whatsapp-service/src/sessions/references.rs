@@ -2,16 +2,16 @@
 
 use chrono::{DateTime, TimeDelta, Utc};
 use whatsapp_rust::{
-    Client, Jid,
     wacore::messages::unwrap_device_sent,
     waproto::{codec, whatsapp as wa},
 };
 
 use super::{
+    numbers,
     outbox::{NotTaken, Submission},
-    recipient::Recipient,
     session::Session,
 };
+use crate::address::{Address, Lid, Names, Number, Person};
 use crate::store::{Content, ContentKind, Logged, Message, MessageStatus, Referred, StoreError};
 
 /// How long after a message was sent WhatsApp lets people change it.
@@ -29,15 +29,16 @@ impl Session {
     pub(super) async fn check_reference(
         &self,
         submission: &mut Submission,
+        names: &Names,
     ) -> Result<Result<(), NotTaken>, StoreError> {
         let Some(id) = submission.content.refers_to() else { return Ok(Ok(())) };
         let found = self.around.store.referred(&self.tenant, id).await?;
         let account = self.snapshot().phone;
-        Ok(check(submission, &found, account.as_deref(), self.now()))
+        Ok(check(submission, names, &found, account.as_deref(), self.now()))
     }
 
     /// The message that this one refers to, as far as it is known.
-    pub(super) async fn referred(&self, content: &Content, to: &Recipient) -> Result<Option<Referred>, StoreError> {
+    pub(super) async fn referred(&self, content: &Content, to: &Names) -> Result<Option<Referred>, StoreError> {
         let Some(id) = content.refers_to() else { return Ok(None) };
         let found = self.around.store.referred(&self.tenant, id).await?;
         Ok(found.into_iter().find(|referred| match referred {
@@ -47,11 +48,9 @@ impl Session {
     }
 
     /// What an own message said, word for word, while the library keeps it for devices that ask again.
-    pub(super) async fn said_before(&self, client: &Client, chat: &Jid, id: &str) -> Option<wa::Message> {
+    pub(super) async fn said_before(&self, chat: &Names, id: &str) -> Option<wa::Message> {
         // The library files it under one of the chat's two names.
-        let other = client.get_lid_pn_entry(chat).await.ok().flatten();
-        let lid = other.map(|entry| Jid::lid(&*entry.lid).to_string());
-        let chats = std::iter::once(chat.to_string()).chain(lid).collect();
+        let chats = chat.people().map(|person| numbers::jid(&person, &Names::default()).to_string()).collect();
         let kept = self.around.store.as_sent(&self.tenant, chats, id).await.ok()??;
         codec::message_decode(&kept).ok().map(unwrap_device_sent)
     }
@@ -59,6 +58,7 @@ impl Session {
 
 fn check(
     submission: &mut Submission,
+    to: &Names,
     found: &[Referred],
     account: Option<&str>,
     now: DateTime<Utc>,
@@ -77,7 +77,7 @@ fn check(
         return match submission.content.kind {
             // What was written on the phone has no fate here: whether and when it was sent is not known.
             ContentKind::Edit(_) | ContentKind::Revoke(_) => Err(NotTaken::UnknownMessage),
-            _ if logged().next().is_some() && !logged().any(|logged| may_be_in_chat_with(logged, &submission.to)) => {
+            _ if logged().next().is_some() && !logged().any(|logged| may_be_in_chat_with(logged, to)) => {
                 Err(NotTaken::OtherRecipient)
             }
             _ => Ok(()),
@@ -87,7 +87,7 @@ fn check(
         // The chats of the account that is linked now don't have it.
         return Err(NotTaken::UnknownMessage);
     }
-    if !is_to(message, &submission.to) {
+    if !is_to(message, to) {
         return Err(NotTaken::OtherRecipient);
     }
     // These change another message, and nothing can be done about them; what they changed is what the caller means.
@@ -116,25 +116,27 @@ fn check(
     Ok(())
 }
 
-/// The recipient as it was written then: messages keep their order for each way to write a number.
-fn lane_of(message: &Message, to: &Recipient) -> Recipient {
-    Recipient::parse(&message.recipient).unwrap_or_else(|_| to.clone())
+/// The recipient as it was written then: what is about a message goes after it, whoever knows by now that two addresses are
+/// one person's.
+fn lane_of(message: &Message, to: &Person) -> Person {
+    Person::kept(&message.recipient).unwrap_or_else(|| to.clone())
 }
 
-fn is_to(message: &Message, to: &Recipient) -> bool {
-    to.may_be(&message.recipient) || to.may_be(&message.number)
+fn is_to(message: &Message, to: &Names) -> bool {
+    message.people().any(|person| to.are(&person))
 }
 
-/// Where only WhatsApp's other name of a person is known, nobody here can tell.
-fn may_be_in_chat_with(logged: &Logged, to: &Recipient) -> bool {
-    match logged.chat.parse::<Jid>() {
-        Ok(chat) if chat.is_pn() => to.may_be(&chat.user),
-        Ok(chat) if chat.is_lid() => match &logged.from {
-            Some(from) if !logged.from_me => to.may_be(from),
-            _ => true,
-        },
-        _ => false,
-    }
+/// Where only one of a person's two names is known, and that is the other one, nobody here can tell.
+fn may_be_in_chat_with(logged: &Logged, to: &Names) -> bool {
+    let Ok(Address::Person(chat)) = Address::parse(&logged.chat) else { return false };
+    let others = |logged: &Logged| Names {
+        number: logged.from.as_deref().and_then(Number::of_whatsapp),
+        lid: logged.from_lid.as_deref().and_then(Lid::new),
+    };
+    let chat = Names::of(chat, if logged.from_me { Names::default() } else { others(logged) });
+    let shared = chat.people().any(|name| to.are(&name));
+    let comparable = chat.number.is_some() && to.number.is_some() || chat.lid.is_some() && to.lid.is_some();
+    shared || !comparable
 }
 
 #[cfg(test)]
@@ -150,7 +152,7 @@ mod tests {
 
     fn submission(kind: ContentKind, to: &str) -> Submission {
         let content = Content::alone(kind);
-        let to = Recipient::parse(to).unwrap();
+        let to = Person::parse(to).unwrap();
         Submission { to, content, reference: None, expires_in: TimeDelta::days(1), idempotency: None }
     }
 
@@ -175,6 +177,7 @@ mod tests {
             kind: kind.into(),
             recipient: BRUNO.into(),
             number: "551188888888".into(),
+            lid: Some("713715344025739".into()),
             reference: None,
             status,
             pending: false,
@@ -195,10 +198,15 @@ mod tests {
         }
     }
 
+    fn names(to: &Person) -> Names {
+        Names::of(to.clone(), Names::default())
+    }
+
     fn checked(kind: ContentKind, to: &str, message: Message) -> Result<Submission, NotTaken> {
         let mut submission = submission(kind, to);
+        let names = names(&submission.to);
         let found = [Referred::Own(message.into())];
-        check(&mut submission, &found, Some("5511999999999"), now())?;
+        check(&mut submission, &names, &found, Some("5511999999999"), now())?;
         Ok(submission)
     }
 
@@ -239,11 +247,13 @@ mod tests {
     #[test]
     fn what_is_about_a_message_follows_it_in_the_same_lane() {
         // The number as WhatsApp knows it, and as the caller wrote it then.
-        let taken = checked(reaction(), "551188888888", own(MessageStatus::Queued, TimeDelta::zero(), "text")).unwrap();
-        assert_eq!((taken.to.digits(), taken.expires_in), (BRUNO, TimeDelta::days(1)));
-        for kind in [edit(), revoke()] {
-            let taken = checked(kind, "551188888888", own(MessageStatus::Sent, TimeDelta::zero(), "text")).unwrap();
-            assert_eq!(taken.to.digits(), BRUNO);
+        for to in ["551188888888", "713715344025739@lid"] {
+            let taken = checked(reaction(), to, own(MessageStatus::Queued, TimeDelta::zero(), "text")).unwrap();
+            assert_eq!((taken.to.address().as_str(), taken.expires_in), (BRUNO, TimeDelta::days(1)));
+            for kind in [edit(), revoke()] {
+                let taken = checked(kind, to, own(MessageStatus::Sent, TimeDelta::zero(), "text")).unwrap();
+                assert_eq!(taken.to.address(), BRUNO);
+            }
         }
         let failed = own(MessageStatus::Failed, TimeDelta::zero(), "text");
         assert_eq!(checked(reaction(), BRUNO, failed).err(), Some(NotTaken::MessageNotSent));
@@ -253,25 +263,35 @@ mod tests {
     fn nothing_refers_to_a_message_of_another_chat_or_another_account() {
         let sent = || own(MessageStatus::Sent, TimeDelta::zero(), "text");
         for kind in [edit(), revoke(), reaction()] {
-            assert_eq!(checked(kind.clone(), "5511777777777", sent()).err(), Some(NotTaken::OtherRecipient));
+            for other in ["5511777777777", "100@lid"] {
+                assert_eq!(checked(kind.clone(), other, sent()).err(), Some(NotTaken::OtherRecipient));
+            }
             let before = Message { account: Some("5511666666666".into()), ..sent() };
             assert_eq!(checked(kind, BRUNO, before).err(), Some(NotTaken::UnknownMessage));
         }
         let logged = |chat: &str, from: Option<&str>| {
             Referred::Logged(Box::new(Logged { chat: chat.into(), from: from.map(Into::into), ..Logged::default() }))
         };
-        for (found, taken) in [
-            (vec![], Ok(())),
-            (vec![logged("5511888888888@s.whatsapp.net", None)], Ok(())),
-            (vec![logged("5511777777777@s.whatsapp.net", None)], Err(NotTaken::OtherRecipient)),
-            (vec![logged("100@lid", Some(BRUNO))], Ok(())),
-            (vec![logged("100@lid", Some("5511777777777"))], Err(NotTaken::OtherRecipient)),
-            (vec![logged("100@lid", None)], Ok(())),
-            (vec![logged("1203630@g.us", Some(BRUNO))], Err(NotTaken::OtherRecipient)),
+        let number = names(&Person::parse(BRUNO).unwrap());
+        let lid = names(&Person::parse("100@lid").unwrap());
+        let both = Names { lid: lid.lid.clone(), ..number.clone() };
+        let refused = Err(NotTaken::OtherRecipient);
+        for (found, to_number, to_lid, to_both) in [
+            (vec![], Ok(()), Ok(()), Ok(())),
+            (vec![logged("5511888888888@s.whatsapp.net", None)], Ok(()), Ok(()), Ok(())),
+            (vec![logged("5511777777777@s.whatsapp.net", None)], refused, Ok(()), refused),
+            (vec![logged("100@lid", Some(BRUNO))], Ok(()), Ok(()), Ok(())),
+            (vec![logged("100@lid", Some("5511777777777"))], refused, Ok(()), Ok(())),
+            (vec![logged("200@lid", Some("5511777777777"))], refused, refused, refused),
+            (vec![logged("100@lid", None)], Ok(()), Ok(()), Ok(())),
+            (vec![logged("200@lid", None)], Ok(()), refused, refused),
+            (vec![logged("1203630@g.us", Some(BRUNO))], refused, refused, refused),
         ] {
-            assert_eq!(check(&mut submission(reaction(), BRUNO), &found, None, now()), taken);
+            for (names, taken) in [(&number, to_number), (&lid, to_lid), (&both, to_both)] {
+                assert_eq!(check(&mut submission(reaction(), BRUNO), names, &found, None, now()), taken);
+            }
             for kind in [edit(), revoke()] {
-                let refused = check(&mut submission(kind, BRUNO), &found, None, now());
+                let refused = check(&mut submission(kind, BRUNO), &number, &found, None, now());
                 assert_eq!(refused, Err(NotTaken::UnknownMessage), "it is in no outbox");
             }
         }

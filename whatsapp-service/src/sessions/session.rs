@@ -36,13 +36,13 @@ use super::{
     numbers::Numbers,
     passkey::{AssertionRefused, RemoteAuthenticator},
     proxy::Proxy,
-    recipient::Recipient,
     restoring::Awaited,
     retries::{self, Answering},
     state::{Reason, Said, Signal, Snapshot, State, Status},
     store_owner::StoreOwner,
 };
 use crate::{
+    address::Number,
     clock::timestamp,
     metrics,
     store::{Hold, Record, StoreError},
@@ -84,7 +84,7 @@ pub struct Session {
     /// Whether it waits for its turn to dial.
     queued: AtomicBool,
     /// The phone that is to be linked by a code, and whether the code has been asked for.
-    code_for: Mutex<Option<(Recipient, bool)>>,
+    code_for: Mutex<Option<(Number, bool)>>,
     pub(super) mailbox: Arc<Mailbox>,
     pub(super) numbers: Numbers,
     pub(super) sent: AtomicU64,
@@ -315,7 +315,7 @@ impl Session {
     }
 
     /// Sees to it that the session runs: starts it if it does not, and asks for a pairing code if `phone` wants one.
-    pub async fn open(self: &Arc<Self>, phone: Option<Recipient>) -> Result<Opened, OpenRefused> {
+    pub async fn open(self: &Arc<Self>, phone: Option<Number>) -> Result<Opened, OpenRefused> {
         self.start(phone, Begin { by_person: true, ..Begin::default() }).await
     }
 
@@ -332,7 +332,7 @@ impl Session {
         if self.gone.load(Ordering::Acquire) { Err(OpenRefused::Deleting) } else { Ok(()) }
     }
 
-    async fn start(self: &Arc<Self>, phone: Option<Recipient>, mut begin: Begin) -> Result<Opened, OpenRefused> {
+    async fn start(self: &Arc<Self>, phone: Option<Number>, mut begin: Begin) -> Result<Opened, OpenRefused> {
         let mut lifecycle = self.lifecycle.lock().await;
         match self.can_be_opened(&lifecycle) {
             // Only then it can be unlinked.
@@ -838,7 +838,7 @@ impl Session {
 
     /// Sees to it that a code for this phone is shown, or will be.
     /// Has a pairing code asked for; says whether that is news.
-    fn want_code(&self, phone: Recipient, state: State) -> Result<bool, OpenRefused> {
+    fn want_code(&self, phone: Number, state: State) -> Result<bool, OpenRefused> {
         let mut code_for = lock(&self.code_for);
         match &*code_for {
             Some((other, _)) if *other != phone => return Err(OpenRefused::CodeForAnotherPhone),
@@ -940,7 +940,7 @@ pub(super) async fn stop(lifecycle: &mut Lifecycle) {
 }
 
 /// The outcome arrives as an event, also the failure.
-fn request_code(client: Arc<Client>, phone: Recipient) {
+fn request_code(client: Arc<Client>, phone: Number) {
     tokio::spawn(async move {
         let options = PairCodeOptions { phone_number: phone.digits().into(), ..PairCodeOptions::default() };
         let _ = client.pair_with_code(options).await;

@@ -12,8 +12,8 @@ use std::{
 use chrono::TimeDelta;
 use tokio::time::{MissedTickBehavior, interval};
 
-use super::{Manager, recipient::Recipient};
-use crate::{store::StoreError, supervise::supervised};
+use super::Manager;
+use crate::{address::Person, store::StoreError, supervise::supervised};
 
 /// How often deadlines are looked at.
 const DEADLINES: Duration = Duration::from_secs(1);
@@ -55,8 +55,7 @@ impl Manager {
                 return Ok(());
             }
             for message in expired {
-                if let (Some(session), Ok(recipient)) =
-                    (self.get(&message.tenant), Recipient::parse(&message.recipient))
+                if let (Some(session), Some(recipient)) = (self.get(&message.tenant), Person::kept(&message.recipient))
                 {
                     session.given_up(&recipient, message.row);
                 }
@@ -125,6 +124,7 @@ mod tests {
     use super::*;
     use crate::{
         Trust,
+        address::Names,
         cli::Cli,
         egress::Policy,
         sessions::Dialler,
@@ -135,7 +135,8 @@ mod tests {
     fn draft(id: &str, manager: &Manager) -> Draft {
         Draft {
             id: id.into(),
-            recipient: "5511888888888".into(),
+            recipient: Person::parse("5511888888888").unwrap(),
+            names: Names::default(),
             account: None,
             content: Content::text(id.to_owned()),
             reference: None,

@@ -128,6 +128,14 @@ impl<'c> Cells<'c> {
         self.connection.prepare_cached(sql)?.exists(params![self.store, kind as i64, prefix, after(prefix)])
     }
 
+    /// Whether there is a value whose name begins and ends like this.
+    pub fn has_any_like(&self, kind: Kind, prefix: &str, suffix: &str) -> rusqlite::Result<bool> {
+        let sql = "SELECT 1 FROM state WHERE store = ?1 AND kind = ?2 AND name >= ?3 AND name < ?4 \
+                   AND substr(name, -length(?5)) = ?5";
+        let (prefix, suffix) = (prefix.as_bytes(), suffix.as_bytes());
+        self.connection.prepare_cached(sql)?.exists(params![self.store, kind as i64, prefix, after(prefix), suffix])
+    }
+
     /// The last name of a kind.
     pub fn last_name(&self, kind: Kind) -> rusqlite::Result<Option<Vec<u8>>> {
         let sql = "SELECT name FROM state WHERE store = ? AND kind = ? ORDER BY name DESC LIMIT 1";

@@ -19,7 +19,7 @@ pub struct Content {
     /// The id of the message that it answers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reply_to: Option<String>,
-    /// The numbers of those who are mentioned in it.
+    /// Those who are mentioned in it, as `Person::address` has them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schema(required = false)]
     pub mentions: Vec<String>,
@@ -73,6 +73,9 @@ pub struct Media {
     /// How long it plays.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub seconds: Option<u32>,
+    /// Whether it is a video that plays in a loop.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub gif: bool,
     /// The text below it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub caption: Option<String>,
@@ -123,8 +126,7 @@ pub struct Contact {
     /// What they are called.
     #[schema(min_length = 1, max_length = 256)]
     pub name: String,
-    /// Their number with the country code; only its digits count, 8 to 15 of them.
-    #[schema(pattern = "^[^0-9]*([0-9][^0-9]*){8,15}$")]
+    /// Their number with the country code, as in a message's `to`.
     pub phone: String,
 }
 

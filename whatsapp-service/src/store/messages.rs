@@ -1,6 +1,6 @@
 //! Messages that are to be sent, and what became of them.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet, hash_map::Entry};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use rusqlite::{Connection, Row, params, params_from_iter, types::Value};
@@ -15,7 +15,11 @@ use super::{
     seal::{CONTENT, FINGERPRINT, Seal},
     tx::{Tx, maybe_time, millis, tenant_name, time},
 };
-use crate::{clock, sessions::Recipient, tenant::TenantId};
+use crate::{
+    address::{Lid, Names, Number, Person},
+    clock,
+    tenant::TenantId,
+};
 
 /// How far a message has come. It only ever moves on, in this order: a proof that it arrived counts for more than a
 /// refusal, as the one may be about its first copy and the other about a repetition.
@@ -131,12 +135,15 @@ pub struct Message {
         pattern = "^(text|image|video|audio|voice|document|sticker|location|contact|reaction|edit|revoke|media)$"
     )]
     pub kind: String,
-    /// The digits that the caller gave.
+    /// Whom the caller gave, as [`Person::address`] has it. It is what the message is sealed with, and sent to.
     #[serde(skip)]
     pub recipient: String,
-    /// The number that WhatsApp knows the recipient by, once that is known; before it, what the caller gave.
+    /// The number that WhatsApp knows the recipient by, once that is known; before it, whom the caller gave.
     #[serde(rename = "to")]
     pub number: String,
+    /// The recipient's LID, where it is known: WhatsApp's other name for them.
+    #[serde(rename = "toLid", skip_serializing_if = "Option::is_none")]
+    pub lid: Option<String>,
     /// The caller's own name for it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reference: Option<String>,
@@ -191,6 +198,33 @@ pub struct Message {
 }
 
 impl Message {
+    /// The recipient by each of the names that it is filed under.
+    pub fn people(&self) -> impl Iterator<Item = Person> + use<> {
+        let lid = self.lid.as_deref().and_then(Lid::new).map(Person::Lid);
+        [Person::kept(&self.recipient), Person::kept(&self.number), lid].into_iter().flatten()
+    }
+
+    /// Shows these names of the recipient, as far as they are known.
+    fn show(&mut self, names: &Names) {
+        if let Some(number) = &names.number {
+            self.number = number.digits().into();
+        }
+        if let Some(lid) = &names.lid {
+            self.lid = Some(lid.digits().into());
+        }
+    }
+
+    /// The recipient's number, where one is known.
+    fn known_number(&self) -> Option<&str> {
+        Some(&*self.number).filter(|number| matches!(Person::kept(number), Some(Person::Number(_))))
+    }
+
+    /// Whether it shows these names already.
+    pub fn shows(&self, names: &Names) -> bool {
+        names.number.as_ref().is_none_or(|number| *self.number == *number.digits())
+            && names.lid.as_ref().is_none_or(|lid| self.lid.as_deref() == Some(lid.digits()))
+    }
+
     /// Whether a caller that waits for it has waited enough: the server has it, or it was given up.
     pub fn is_settled(&self) -> bool {
         !self.pending
@@ -217,8 +251,10 @@ impl Message {
 pub struct Draft {
     /// WhatsApp's id of it, chosen now and never changed.
     pub id: String,
-    /// The recipient's digits.
-    pub recipient: String,
+    /// Whom it is for.
+    pub recipient: Person,
+    /// Their names, as far as they are known.
+    pub names: Names,
     /// The number that it is to be sent from, where that is known.
     pub account: Option<String>,
     /// What it says.
@@ -269,8 +305,10 @@ pub enum Claimed<T> {
 pub struct Pending {
     /// Whose it is.
     pub tenant: TenantId,
-    /// The recipient's digits.
+    /// Whom it is for, as [`Person::address`] has it.
     pub recipient: String,
+    /// Their names, as far as they are known.
+    pub names: Names,
     /// Its place in the order of acceptance.
     pub row: i64,
     /// The file of media that it needs.
@@ -295,8 +333,13 @@ impl Author {
 
 /// Whether a message was written to the one with this address.
 pub fn is_with(message: &Message, name: &str) -> bool {
-    let Some(number) = name.strip_suffix("@s.whatsapp.net") else { return false };
-    number == message.number || Recipient::parse(&message.recipient).is_ok_and(|recipient| recipient.may_be(number))
+    let person = match name.split_once('@') {
+        Some((digits, "s.whatsapp.net")) => Number::of_whatsapp(digits).map(Person::Number),
+        Some((digits, "lid")) => Lid::new(digits).map(Person::Lid),
+        _ => None,
+    };
+    let Some(names) = person.map(|person| Names::of(person, Names::default())) else { return false };
+    message.people().any(|person| names.are(&person))
 }
 
 /// Which messages to list.
@@ -306,8 +349,8 @@ pub struct Filter {
     pub status: Option<MessageStatus>,
     /// Only those of this kind.
     pub kind: Option<String>,
-    /// Only those to this recipient, as its caller wrote it or as WhatsApp knows it.
-    pub recipient: Option<String>,
+    /// Only those to this person, by the address that its caller wrote or one that is known since.
+    pub recipient: Option<Person>,
     /// Only those that their caller calls so.
     pub reference: Option<String>,
     /// Only those accepted at this time or later.
@@ -316,7 +359,7 @@ pub struct Filter {
     pub until: Option<DateTime<Utc>>,
 }
 
-const COLUMNS: &str = "row, id, kind, recipient, number, account, content, reference, status, pending, tried, attempts, accepted_at, \
+const COLUMNS: &str = "row, id, kind, recipient, number, lid, account, content, reference, status, pending, tried, attempts, accepted_at, \
                        expires_at, unknown_at, sent_at, server_at, delivered_at, read_at, played_at, failed_at, code, reason, \
                        retryable, whatsapp_code";
 
@@ -383,38 +426,31 @@ impl Store {
     }
 
     /// The server acknowledged the message; `at` by its own clock. Says whether something was still to be done for it.
-    pub async fn sent(
-        &self,
-        tenant: &TenantId,
-        id: &str,
-        at: DateTime<Utc>,
-        number: Option<String>,
-    ) -> Result<bool, StoreError> {
+    pub async fn sent(&self, tenant: &TenantId, id: &str, at: DateTime<Utc>) -> Result<bool, StoreError> {
         let (tenant, id) = (tenant.clone(), id.to_owned());
         self.write(move |tx| {
-            let settled = tx.advance_to(&tenant, &Of::Id(&id), MessageStatus::Sent, |message| {
-                message.server_at = Some(at);
-                if let Some(number) = number {
-                    message.number = number;
-                }
-            })?;
+            let of = Of::Id(&id);
+            let settled = tx.advance_to(&tenant, &of, MessageStatus::Sent, |message| message.server_at = Some(at))?;
             Ok(settled.is_some())
         })
         .await
     }
 
-    /// WhatsApp knows the recipient of a message by this number. It is queued to be written at once, also if nobody waits
+    /// WhatsApp knows the recipient of a message by these names. It is queued to be written at once, also if nobody waits
     /// for the future.
-    pub fn number(
+    pub fn names(
         &self,
         tenant: &TenantId,
         id: &str,
-        number: &str,
+        names: Names,
     ) -> impl Future<Output = Result<(), StoreError>> + Send + use<> {
-        let (tenant, id, number) = (tenant.clone(), id.to_owned(), number.to_owned());
+        let (tenant, id) = (tenant.clone(), id.to_owned());
         self.write(move |tx| {
-            let sql = "UPDATE messages SET number = ? WHERE tenant = ? AND id = ?";
-            tx.execute(sql, params![number, tx.known_tenant(&tenant)?, id]).map(drop)
+            let sql =
+                "UPDATE messages SET number = coalesce(?, number), lid = coalesce(?, lid) WHERE tenant = ? AND id = ?";
+            let (number, lid) = (names.number.as_ref(), names.lid.as_ref());
+            let (number, lid) = (number.map(|number| number.digits()), lid.map(|lid| lid.digits()));
+            tx.execute(sql, params![number, lid, tx.known_tenant(&tenant)?, id]).map(drop)
         })
     }
 
@@ -443,22 +479,11 @@ impl Store {
     }
 
     /// The message is not sent, for this reason, and not tried again.
-    pub async fn failed(
-        &self,
-        tenant: &TenantId,
-        id: &str,
-        failure: Failure,
-        number: Option<String>,
-    ) -> Result<(), StoreError> {
+    pub async fn failed(&self, tenant: &TenantId, id: &str, failure: Failure) -> Result<(), StoreError> {
         let (tenant, id) = (tenant.clone(), id.to_owned());
         self.write(move |tx| {
-            tx.advance_to(&tenant, &Of::Id(&id), MessageStatus::Failed, |message| {
-                message.failure = Some(failure);
-                if let Some(number) = number {
-                    message.number = number;
-                }
-            })
-            .map(drop)
+            let of = Of::Id(&id);
+            tx.advance_to(&tenant, &of, MessageStatus::Failed, |message| message.failure = Some(failure)).map(drop)
         })
         .await
     }
@@ -542,7 +567,7 @@ impl Store {
         }
         let now = self.clock.now();
         let due = self.read(move |connection| {
-            let sql = "SELECT tenants.name AS tenant, recipient, row, media FROM messages JOIN tenants ON key = tenant \
+            let sql = "SELECT tenants.name AS tenant, recipient, number, lid, row, media FROM messages JOIN tenants ON key = tenant \
                        WHERE pending = 1 AND expires_at <= ? AND NOT (tried = 1 AND status = 'queued') LIMIT 200";
             connection.prepare_cached(sql)?.query_map([millis(now)], pending)?.collect::<Result<Vec<_>, _>>()
         });
@@ -564,14 +589,27 @@ impl Store {
     /// becomes unknown.
     pub async fn recover(&self) -> Result<Vec<Pending>, StoreError> {
         self.write(move |tx| {
-            let sql = "SELECT tenants.name AS tenant, recipient, row, media FROM messages INDEXED BY messages_pending \
+            let sql = "SELECT tenants.name AS tenant, recipient, number, lid, row, media FROM messages INDEXED BY messages_pending \
                        JOIN tenants ON key = tenant WHERE pending = 1 AND tried = 1 AND status = 'queued' ORDER BY row";
             for Pending { tenant, row, .. } in tx.all(sql, (), pending)? {
                 tx.advance_to(&tenant, &Of::Row(row), MessageStatus::Unknown, |_| {})?;
             }
-            let sql = "SELECT tenants.name AS tenant, recipient, row, media FROM messages INDEXED BY messages_pending \
+            let sql = "SELECT tenants.name AS tenant, recipient, number, lid, row, media FROM messages INDEXED BY messages_pending \
                        JOIN tenants ON key = tenant WHERE pending = 1 ORDER BY row";
-            tx.all(sql, (), pending)
+            let mut left = tx.all(sql, (), pending)?;
+            // What was learned of people since their messages were accepted is known to the device.
+            let mut known: HashMap<(TenantId, Person), Names> = HashMap::new();
+            for message in &mut left {
+                let Some(person) = Person::kept(&message.recipient) else { continue };
+                let names = match known.entry((message.tenant.clone(), person.clone())) {
+                    Entry::Occupied(names) => names.into_mut(),
+                    Entry::Vacant(place) => place.insert(tx.names_of(&message.tenant, person)?),
+                };
+                let Names { number, lid } = std::mem::take(&mut message.names);
+                message.names =
+                    Names { number: number.or_else(|| names.number.clone()), lid: lid.or_else(|| names.lid.clone()) };
+            }
+            Ok(left)
         })
         .await
     }
@@ -628,7 +666,15 @@ impl Store {
         };
         only("status = ?", filter.status.map(|status| status.as_str().to_owned().into()));
         only("coalesce(kind, 'text') = ?", filter.kind.map(Value::from));
-        only("(recipient = ? OR number = ?)", filter.recipient.map(Value::from));
+        match filter.recipient {
+            Some(Person::Number(number)) => {
+                only("(recipient = ? OR number = ?)", Some(number.digits().to_owned().into()))
+            }
+            Some(Person::Lid(lid)) => {
+                only("(recipient = ? || '@lid' OR lid = ?)", Some(lid.digits().to_owned().into()))
+            }
+            None => {}
+        }
         only("reference = ?", filter.reference.map(Value::from));
         only("accepted_at < ?", filter.until.map(|until| millis(until).into()));
         sql += " ORDER BY row DESC";
@@ -732,39 +778,15 @@ impl Tx<'_> {
         }
         let content =
             to_raw_value(&draft.content).map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))?;
-        let (kind, place) = (draft.content.kind.word(), [name.as_str().as_bytes(), draft.id.as_bytes()]);
-        self.execute(
-            "INSERT INTO messages (tenant, id, recipient, account, content, reference, status, pending, tried, attempts, \
-             accepted_at, expires_at, kind, media) VALUES (?1, ?2, ?3, ?4, ?5, ?6, 'queued', 1, ?7, ?7, ?8, ?9, ?10, ?11)",
-            params![
-                tenant,
-                draft.id,
-                draft.recipient,
-                draft.account,
-                self.seal().seal(&CONTENT, &place, content.get().as_bytes()),
-                draft.reference,
-                draft.tried,
-                millis(now),
-                millis(draft.expires_at),
-                kind,
-                draft.content.file(),
-            ],
-        )?;
-        let row = self.last_row();
-        if let Some(Idempotency { key, fingerprint }) = draft.idempotency {
-            let place = [name.as_str().as_bytes(), key.as_bytes()];
-            let fingerprint = self.seal().seal(&FINGERPRINT, &place, &fingerprint);
-            self.execute(
-                "INSERT OR REPLACE INTO idempotency (tenant, key, fingerprint, message, at) VALUES (?, ?, ?, ?, ?)",
-                params![tenant, key, fingerprint, row, millis(now)],
-            )?;
-        }
-        Ok(Accepted::New(Box::new(Message {
-            row,
-            id: draft.id,
-            kind: kind.into(),
-            number: draft.recipient.clone(),
-            recipient: draft.recipient,
+        let recipient = draft.recipient.address();
+        let place = [name.as_str().as_bytes(), draft.id.as_bytes(), recipient.as_bytes()];
+        let mut message = Message {
+            row: 0,
+            id: draft.id.clone(),
+            kind: draft.content.kind.as_str().into(),
+            number: recipient.clone(),
+            lid: None,
+            recipient: recipient.clone(),
             reference: draft.reference,
             status: MessageStatus::Queued,
             pending: true,
@@ -781,8 +803,40 @@ impl Tx<'_> {
             played_at: None,
             failed_at: None,
             failure: None,
-            content: Some(content),
-        })))
+            content: None,
+        };
+        message.show(&draft.names);
+        self.execute(
+            "INSERT INTO messages (tenant, id, recipient, number, lid, account, content, reference, status, pending, tried, \
+             attempts, accepted_at, expires_at, kind, media) \
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, 'queued', 1, ?9, ?9, ?10, ?11, ?12, ?13)",
+            params![
+                tenant,
+                message.id,
+                message.recipient,
+                message.known_number(),
+                message.lid,
+                message.account,
+                self.seal().seal(&CONTENT, &place, content.get().as_bytes()),
+                message.reference,
+                message.tried,
+                millis(now),
+                millis(message.expires_at),
+                message.kind,
+                draft.content.file(),
+            ],
+        )?;
+        let row = self.last_row();
+        (message.row, message.content) = (row, Some(content));
+        if let Some(Idempotency { key, fingerprint }) = draft.idempotency {
+            let place = [name.as_str().as_bytes(), key.as_bytes()];
+            let fingerprint = self.seal().seal(&FINGERPRINT, &place, &fingerprint);
+            self.execute(
+                "INSERT OR REPLACE INTO idempotency (tenant, key, fingerprint, message, at) VALUES (?, ?, ?, ?, ?)",
+                params![tenant, key, fingerprint, row, millis(now)],
+            )?;
+        }
+        Ok(Accepted::New(message.into()))
     }
 
     /// A tenant's message.
@@ -878,11 +932,12 @@ impl Tx<'_> {
     pub fn save(&mut self, tenant: &TenantId, message: &Message) -> rusqlite::Result<()> {
         let failure = message.failure.as_ref();
         self.execute(
-            "UPDATE messages SET number = ?, status = ?, pending = ?, attempts = ?, unknown_at = ?, sent_at = ?, \
+            "UPDATE messages SET number = ?, lid = ?, status = ?, pending = ?, attempts = ?, unknown_at = ?, sent_at = ?, \
              server_at = ?, delivered_at = ?, read_at = ?, played_at = ?, failed_at = ?, code = ?, reason = ?, retryable = ?, \
              whatsapp_code = ?, content = CASE WHEN ? THEN content END WHERE row = ?",
             params![
-                message.number,
+                message.known_number(),
+                message.lid,
                 message.status.as_str(),
                 message.pending,
                 message.attempts,
@@ -936,6 +991,10 @@ fn pending(row: &Row<'_>) -> rusqlite::Result<Pending> {
     Ok(Pending {
         tenant: tenant_name(row, "tenant")?,
         recipient: row.get("recipient")?,
+        names: Names {
+            number: row.get::<_, Option<String>>("number")?.as_deref().and_then(Number::of_whatsapp),
+            lid: row.get::<_, Option<String>>("lid")?.as_deref().and_then(Lid::new),
+        },
         row: row.get("row")?,
         media: row.get("media")?,
     })
@@ -946,8 +1005,8 @@ fn read(row: &Row<'_>, tenant: &TenantId, seal: &Seal) -> rusqlite::Result<Messa
     let (recipient, code): (String, Option<String>) = (row.get("recipient")?, row.get("code")?);
     let id: String = row.get("id")?;
     let content = row.get_ref("content")?.as_bytes_or_null()?;
-    let content =
-        content.and_then(|kept| seal.open_text(&CONTENT, &[tenant.as_str().as_bytes(), id.as_bytes()], kept).ok());
+    let place = [tenant.as_str().as_bytes(), id.as_bytes(), recipient.as_bytes()];
+    let content = content.and_then(|kept| seal.open_text(&CONTENT, &place, kept).ok());
     let status: String = row.get("status")?;
     let failure = match code {
         Some(code) => Some(Failure {
@@ -963,6 +1022,7 @@ fn read(row: &Row<'_>, tenant: &TenantId, seal: &Seal) -> rusqlite::Result<Messa
         id,
         kind: row.get::<_, Option<String>>("kind")?.unwrap_or_else(|| "text".into()),
         number: row.get::<_, Option<String>>("number")?.unwrap_or_else(|| recipient.clone()),
+        lid: row.get("lid")?,
         recipient,
         reference: row.get("reference")?,
         status: MessageStatus::parse(&status)

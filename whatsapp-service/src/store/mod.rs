@@ -17,6 +17,7 @@ mod mark;
 mod messages;
 mod news;
 mod parts;
+mod people;
 mod read;
 mod referred;
 mod rekey;

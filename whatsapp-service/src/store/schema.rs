@@ -8,12 +8,15 @@ use std::{
 };
 
 use chrono::{DateTime, Utc};
-use rusqlite::{Connection, OpenFlags, OptionalExtension, TransactionBehavior};
+use rusqlite::{Connection, OpenFlags, OptionalExtension, TransactionBehavior, params};
 
-use super::{StoreError, data_dir, mark, seal::Seal};
+use super::{
+    StoreError, data_dir, mark,
+    seal::{CONTENT, CONTENT_WITHOUT_RECIPIENT, Seal},
+};
 
 /// What leads from each schema to the next: the first file from nothing to 1, and so on.
-const MIGRATIONS: [&str; 8] = [
+const MIGRATIONS: [&str; 9] = [
     include_str!("migrations/1.sql"),
     include_str!("migrations/2.sql"),
     include_str!("migrations/3.sql"),
@@ -22,10 +25,13 @@ const MIGRATIONS: [&str; 8] = [
     include_str!("migrations/6.sql"),
     include_str!("migrations/7.sql"),
     include_str!("migrations/8.sql"),
+    include_str!("migrations/9.sql"),
 ];
 
 /// The first schema that says whether it is sealed.
 const SEALING: i64 = 3;
+/// The first schema in which what a message says is sealed with its recipient.
+const RECIPIENTS: i64 = 9;
 
 /// How long to wait for another program that has locked the file, such as one that makes a copy of it.
 const BUSY_LIMIT: Duration = Duration::from_secs(10);
@@ -137,6 +143,9 @@ fn migrate(connection: &mut Connection, seal: &Seal) -> Result<(), StoreError> {
         tx.execute_batch(migration)?;
     }
     tx.pragma_update(None, "user_version", MIGRATIONS.len() as i64)?;
+    if (SEALING..RECIPIENTS).contains(&found) && seal.has_key() {
+        seal_with_recipients(&tx, seal)?;
+    }
     if found == 0 {
         tx.execute("INSERT INTO instance (id) VALUES (?)", [format!("{:08x}", rand::random::<u32>())])?;
         if let Some(proof) = seal.proof() {
@@ -144,4 +153,29 @@ fn migrate(connection: &mut Connection, seal: &Seal) -> Result<(), StoreError> {
         }
     }
     Ok(tx.commit()?)
+}
+
+/// What messages say was sealed without their recipients: whoever could write the file could redirect them. What can't be
+/// opened stays as it is, and is of no use to anybody.
+fn seal_with_recipients(connection: &Connection, seal: &Seal) -> rusqlite::Result<()> {
+    let rows: Vec<i64> = connection
+        .prepare("SELECT row FROM messages WHERE content IS NOT NULL")?
+        .query_map((), |row| row.get(0))?
+        .collect::<Result<_, _>>()?;
+    let mut read = connection.prepare(
+        "SELECT tenants.name, id, recipient, content FROM messages JOIN tenants ON key = tenant WHERE row = ?",
+    )?;
+    let mut write = connection.prepare("UPDATE messages SET content = ? WHERE row = ?")?;
+    for row in rows {
+        let found = read.query_row([row], |row| {
+            let (tenant, id, recipient): (String, String, String) = (row.get(0)?, row.get(1)?, row.get(2)?);
+            let place = [tenant.as_bytes(), id.as_bytes(), recipient.as_bytes()];
+            let opened = seal.open(&CONTENT_WITHOUT_RECIPIENT, &place[..2], row.get_ref(3)?.as_bytes()?).ok();
+            Ok(opened.map(|content| seal.seal(&CONTENT, &place, &content).into_owned()))
+        });
+        if let Some(content) = found.optional()?.flatten() {
+            write.execute(params![content, row])?;
+        }
+    }
+    Ok(())
 }

@@ -31,7 +31,9 @@ pub struct Column {
 }
 
 /// What messages say.
-pub const CONTENT: Column = Column { table: "messages", name: "content", row: &["tenant", "id"] };
+pub const CONTENT: Column = Column { table: "messages", name: "content", row: &["tenant", "id", "recipient"] };
+/// The same as it was sealed up to schema 5.
+pub const CONTENT_WITHOUT_RECIPIENT: Column = Column { table: "messages", name: "content", row: &["tenant", "id"] };
 /// What events tell; incoming texts are in it.
 pub const DATA: Column = Column { table: "events", name: "data", row: &["tenant", "sequence"] };
 /// Digests of calls: the text of a short message could be found by trying.
@@ -197,7 +199,7 @@ mod tests {
 
     #[test]
     fn what_was_sealed_opens_in_its_place_with_its_key_and_nowhere_else() {
-        let (seal, row) = (key(1), [&b"acme"[..], b"A"]);
+        let (seal, row) = (key(1), [&b"acme"[..], b"A", b"5511888888888"]);
         for plain in [&b""[..], b"x", &[7; 70_000]] {
             let sealed = seal.seal(&CONTENT, &row, plain);
             assert_eq!(seal.open(&CONTENT, &row, &*sealed).unwrap(), plain);
@@ -205,9 +207,13 @@ mod tests {
             assert!(plain.len() < 8 || !sealed.windows(8).any(|bytes| bytes == &plain[..8]));
             assert_ne!(sealed, seal.seal(&CONTENT, &row, plain), "equal values don't look equal");
             assert!(key(2).open(&CONTENT, &row, &*sealed).is_err(), "another key");
-            assert!(seal.open(&CONTENT, &[b"acme", b"B"], &*sealed).is_err(), "another row");
-            assert!(seal.open(&CONTENT, &[b"acm", b"eA"], &*sealed).is_err(), "another row of the same letters");
-            assert!(seal.open(&FINGERPRINT, &row, &*sealed).is_err(), "another column");
+            assert!(seal.open(&CONTENT, &[b"acme", b"B", row[2]], &*sealed).is_err(), "another row");
+            assert!(
+                seal.open(&CONTENT, &[b"acm", b"eA", row[2]], &*sealed).is_err(),
+                "another row of the same letters"
+            );
+            assert!(seal.open(&CONTENT, &[row[0], row[1], b"5511777777777"], &*sealed).is_err(), "another recipient");
+            assert!(seal.open(&FINGERPRINT, &row[..2], &*sealed).is_err(), "another column");
             for length in [0, 1, NONCE, NONCE + TAG - 1, sealed.len() - 1] {
                 assert!(seal.open(&CONTENT, &row, &sealed[..length]).is_err(), "{length} bytes of it");
             }

@@ -8,10 +8,13 @@ use std::sync::Arc;
 
 use chrono::{TimeDelta, Utc};
 use tempfile::TempDir;
-use whatsapp_rust::async_trait;
+use whatsapp_rust::{async_trait, wacore::store::traits::LidPnMappingEntry};
 
 use super::*;
-use crate::tenant::TenantId;
+use crate::{
+    address::{Lid, Names, Number, Person},
+    tenant::TenantId,
+};
 
 const RULES: Rules = Rules { keep_bodies: false, webhook_for_all: false };
 
@@ -54,7 +57,8 @@ impl<T> Claimed<T> {
 fn draft(id: &str, key: Option<(&str, u8)>) -> Draft {
     Draft {
         id: id.into(),
-        recipient: "5511888888888".into(),
+        recipient: Person::parse("5511888888888").unwrap(),
+        names: Names::default(),
         account: None,
         content: Content::text(format!("text of {id}")),
         reference: Some(format!("reference of {id}")),
@@ -138,7 +142,7 @@ async fn a_receipt_counts_from_the_recipient_for_what_has_left() {
     store.put_back(&acme, unknown, true).await.unwrap();
     let rejected = accept(&store, &acme, "rejected").await.row;
     store.claim(&acme, rejected).await.unwrap();
-    store.failed(&acme, "rejected", failure(), None).await.unwrap();
+    store.failed(&acme, "rejected", failure()).await.unwrap();
     let all = || ["queued", "unknown", "rejected"].map(str::to_owned).to_vec();
     for stranger in [&["5511777777777@s.whatsapp.net", "100@lid"][..], &["5511888888888@lid"], &[]] {
         assert!(store.receipt(&acme, by(stranger), all(), Read).await.unwrap().is_empty(), "{stranger:?}");
@@ -155,7 +159,7 @@ async fn a_receipt_counts_from_the_recipient_for_what_has_left() {
         [Queued, Delivered, Delivered]
     );
     // A Brazilian number may be known without its ninth digit.
-    let other = Draft { recipient: "5511988888888".into(), ..draft("other form", None) };
+    let other = Draft { recipient: Person::parse("5511988888888").unwrap(), ..draft("other form", None) };
     let Accepted::New(again) = store.accept(&acme, vec![other], 1).await.unwrap().remove(0) else { panic!() };
     store.claim(&acme, again.row).await.unwrap();
     store.receipt(&acme, by(&["551188888888@s.whatsapp.net"]), vec!["other form".into()], Delivered).await.unwrap();
@@ -235,14 +239,14 @@ async fn a_message_only_moves_on() {
     let row = accept(&store, &acme, "A").await.row;
     store.put_back(&acme, row, true).await.unwrap();
     assert_eq!(fate(&store, &acme, "A").await.status, Unknown);
-    store.failed(&acme, "A", failure(), None).await.unwrap();
+    store.failed(&acme, "A", failure()).await.unwrap();
     assert_eq!(fate(&store, &acme, "A").await.status, Failed);
     // A proof that it arrived counts for more than a refusal of its repetition.
     store.receipt(&acme, recipient(), vec!["A".into()], Delivered).await.unwrap();
     let delivered = fate(&store, &acme, "A").await;
     assert!(delivered.status == Delivered && delivered.failure.is_none() && delivered.sent_at.is_some());
-    assert!(!store.sent(&acme, "A", Utc::now(), None).await.unwrap(), "nothing was to be done any more");
-    store.failed(&acme, "A", failure(), None).await.unwrap();
+    assert!(!store.sent(&acme, "A", Utc::now()).await.unwrap(), "nothing was to be done any more");
+    store.failed(&acme, "A", failure()).await.unwrap();
     store.receipt(&acme, recipient(), vec!["A".into(), "nobody's".into()], Read).await.unwrap();
     store.receipt(&acme, recipient(), vec!["A".into()], Delivered).await.unwrap();
     let read = fate(&store, &acme, "A").await;
@@ -294,7 +298,7 @@ async fn what_is_given_up_has_failed_only_if_it_cannot_have_left() {
     );
     assert!(store.recover().await.unwrap().is_empty());
     // Still, a late word counts.
-    assert!(!store.sent(&acme, "B", Utc::now(), None).await.unwrap());
+    assert!(!store.sent(&acme, "B", Utc::now()).await.unwrap());
     assert_eq!(fate(&store, &acme, "B").await.status, MessageStatus::Sent);
 }
 
@@ -380,7 +384,7 @@ async fn texts_are_dropped_when_they_are_not_needed_any_more() {
         let (store, acme) =
             (Store::open(&path, Rules { keep_bodies, ..RULES }, Seal::NONE, Clock::of_test()).unwrap(), tenant("acme"));
         accept(&store, &acme, "A").await;
-        store.sent(&acme, "A", Utc::now(), None).await.unwrap();
+        store.sent(&acme, "A", Utc::now()).await.unwrap();
         assert_eq!(fate(&store, &acme, "A").await.content.is_some(), keep_bodies);
         store.close().await;
         let files =
@@ -397,7 +401,7 @@ async fn what_is_old_is_forgotten_step_by_step_and_nothing_else() {
     let drafts = (0..1200).map(|n| draft(&format!("M{n}"), Some((&format!("k{n}"), 1)))).collect();
     store.accept(&acme, drafts, 1200).await.unwrap();
     for n in 0..1100 {
-        store.sent(&acme, &format!("M{n}"), Utc::now(), None).await.unwrap();
+        store.sent(&acme, &format!("M{n}"), Utc::now()).await.unwrap();
     }
     let future = Utc::now() + TimeDelta::hours(1);
     let mut steps = 1;
@@ -702,4 +706,96 @@ async fn what_can_not_be_read_is_told_once_and_again_when_it_can() {
     }
     let told: Vec<_> = store.log(&acme, 0, 10).await.unwrap().iter().map(|event| event.kind.as_str()).collect();
     assert_eq!(told, ["message.placeholder", "message.received", "message.received", "call.missed"]);
+}
+
+/// Links a device, and has it learn which number goes with which LID.
+async fn learns(store: &Arc<Store>, tenant: &TenantId, number: &str, lid: &str) {
+    let name = tenant.clone();
+    let key =
+        store.write(move |tx| match tx.find("SELECT key FROM stores WHERE state = 'live'", (), |row| row.get(0))? {
+            Some(key) => Ok(key),
+            None => tx.new_store(&name, &Record::default()),
+        });
+    let entry = LidPnMappingEntry {
+        lid: lid.into(),
+        phone_number: number.into(),
+        created_at: 1,
+        updated_at: 1,
+        learning_source: "usync".into(),
+    };
+    let key = key.await.unwrap();
+    store.write(move |tx| backend::put_mapping(&tx.cells(key)?, entry)).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_persons_names_are_those_that_the_device_has_learned() {
+    let (folder, acme, other) = (TempDir::new().unwrap(), tenant("acme"), tenant("other"));
+    let store = Arc::new(open(&folder));
+    let [number, lid] = ["5511888888888", "713715344025739@lid"].map(|text| Person::parse(text).unwrap());
+    let alone = Names::of(number.clone(), Names::default());
+    assert_eq!(store.names_of(&acme, &number).await.unwrap(), alone, "there is no device");
+    learns(&store, &acme, "5511888888888", "713715344025739").await;
+    let both = Names { number: Number::of_whatsapp("5511888888888"), lid: Lid::new("713715344025739") };
+    for name in [&number, &lid] {
+        assert_eq!(store.names_of(&acme, name).await.unwrap(), both);
+    }
+    assert_eq!(store.names_of(&other, &number).await.unwrap(), alone);
+    assert!(store.knows_lid(&acme, "713715344025739").await.unwrap());
+    assert!(!store.knows_lid(&other, "713715344025739").await.unwrap());
+    // Of whom only keys are known.
+    let keys = |address: &'static str| {
+        store.write(move |tx| {
+            let key: i64 = tx.find("SELECT key FROM stores", (), |row| row.get(0))?.unwrap();
+            tx.cells(key)?.put(cells::Kind::Identity, address.as_bytes(), &[0; 32])
+        })
+    };
+    for (address, digits, is_lid) in [
+        ("100000000000001@lid.0", "100000000000001", true),
+        ("100000000000002:5@lid.0", "100000000000002", true),
+        ("100000000000003@s.whatsapp.net.0", "100000000000003", false),
+        ("100000000000004:5@s.whatsapp.net.0", "100000000000004", false),
+        ("1000000000000055@lid.0", "100000000000005", false),
+    ] {
+        keys(address).await.unwrap();
+        assert_eq!(store.knows_lid(&acme, digits).await.unwrap(), is_lid, "{address}");
+    }
+}
+
+#[tokio::test]
+async fn a_message_shows_the_names_that_are_known_and_is_left_with_those_that_were_learned_since() {
+    let (folder, acme) = (TempDir::new().unwrap(), tenant("acme"));
+    let store = Arc::new(open(&folder));
+    let [number, lid, stranger] =
+        ["5511888888888", "713715344025739@lid", "100@lid"].map(|text| Person::parse(text).unwrap());
+    let both = Names { number: Number::of_whatsapp("5511888888888"), lid: Lid::new("713715344025739") };
+    let to =
+        |id: &str, recipient: &Person, names: Names| Draft { recipient: recipient.clone(), names, ..draft(id, None) };
+    let drafts = vec![
+        to("A", &number, Names::default()),
+        to("B", &lid, Names::of(lid.clone(), Names::default())),
+        to("C", &lid, both.clone()),
+        to("D", &stranger, Names::default()),
+    ];
+    store.accept(&acme, drafts, 9).await.unwrap();
+    let shown = async |id: &str| {
+        let message = serde_json::to_value(fate(&store, &acme, id).await).unwrap();
+        (message["to"].as_str().unwrap().to_owned(), message["toLid"].as_str().unwrap_or_default().to_owned())
+    };
+    let names = |number: &str, lid: &str| (number.to_owned(), lid.to_owned());
+    assert_eq!(shown("A").await, names("5511888888888", ""));
+    assert_eq!(shown("B").await, names("713715344025739@lid", "713715344025739"));
+    assert_eq!(shown("C").await, names("5511888888888", "713715344025739"));
+    assert_eq!(shown("D").await, names("100@lid", ""));
+    store.names(&acme, "B", both.clone()).await.unwrap();
+    store.names(&acme, "D", Names { number: None, lid: Lid::new("100") }).await.unwrap();
+    store.sent(&acme, "D", Utc::now()).await.unwrap();
+    assert_eq!(shown("B").await, names("5511888888888", "713715344025739"));
+    assert_eq!(shown("D").await, names("100@lid", "100"));
+    assert!(fate(&store, &acme, "B").await.shows(&both) && !fate(&store, &acme, "A").await.shows(&both));
+
+    let left = async || store.recover().await.unwrap().into_iter().map(|message| message.names).collect::<Vec<_>>();
+    let alone = Names::of(number.clone(), Names::default());
+    assert_eq!(left().await, [alone, both.clone(), both.clone()]);
+    learns(&store, &acme, "5511888888888", "713715344025739").await;
+    assert_eq!(left().await, [both.clone(), both.clone(), both], "the same person, whatever they were called then");
 }

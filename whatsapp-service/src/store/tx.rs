@@ -5,8 +5,12 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use chrono::{DateTime, Utc};
 use rusqlite::{Connection, OptionalExtension, Params, Row};
 
-use super::{StoreError, cells::Cells, is_corruption, news::Told, seal::Seal};
-use crate::{clock::Clock, tenant::TenantId};
+use super::{StoreError, cells::Cells, is_corruption, news::Told, people, seal::Seal};
+use crate::{
+    address::{Names, Person},
+    clock::Clock,
+    tenant::TenantId,
+};
 
 /// A transaction that several jobs share, each undone by itself if it fails.
 pub struct Tx<'c> {
@@ -131,6 +135,11 @@ impl<'c> Tx<'c> {
     pub fn known_tenant(&self, tenant: &TenantId) -> rusqlite::Result<i64> {
         let sql = "SELECT key FROM tenants WHERE name = ?";
         Ok(self.find(sql, [tenant.as_str()], |row| row.get(0))?.unwrap_or(0))
+    }
+
+    /// A person's names, as the tenant's device knows them.
+    pub fn names_of(&self, tenant: &TenantId, person: Person) -> rusqlite::Result<Names> {
+        people::names_of(self.connection, self.seal, tenant, person)
     }
 
     /// What is kept for a linked device, to be changed.

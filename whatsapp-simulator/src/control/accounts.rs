@@ -18,6 +18,8 @@ pub(super) struct NewAccount {
     #[serde(default)]
     name: String,
     registered_as: Option<String>,
+    /// Whether others get to know the LID only.
+    number_hidden: Option<bool>,
 }
 
 const MAX_NAME: usize = 100;
@@ -34,6 +36,10 @@ pub(super) async fn create(
     let (account, created) = match new.registered_as.as_deref().map(Phone::parse).transpose()? {
         Some(registered_as) => app.world.add_alias(&phone, &registered_as, &new.name)?,
         None => app.world.add_account(&phone, &new.name)?,
+    };
+    let account = match new.number_hidden {
+        Some(hidden) => app.world.hide_number(&account.phone, hidden).unwrap_or(account),
+        None => account,
     };
     Ok((if created { StatusCode::CREATED } else { StatusCode::OK }, Json(account)))
 }

@@ -42,6 +42,11 @@ struct NewMedia {
     height: Option<u32>,
     seconds: Option<u32>,
     thumbnail: Option<String>,
+    waveform: Option<Vec<u8>>,
+    #[serde(default)]
+    gif: bool,
+    #[serde(default)]
+    animated: bool,
     #[serde(default)]
     voice: bool,
     #[serde(default)]
@@ -155,6 +160,9 @@ impl NewMedia {
             height: self.height,
             seconds: self.seconds,
             thumbnail: self.thumbnail.as_deref().map(decoded).transpose()?,
+            waveform: self.waveform,
+            gif: self.gif,
+            animated: self.animated,
             view_once: self.view_once,
         }))
     }

@@ -128,19 +128,19 @@ fn enc(enc: &Enc) -> Node {
 
 fn message(m: &Message) -> Node {
     let alt = if Addressing::of(&m.from) == Some(Addressing::Lid) { "sender_pn" } else { "sender_lid" };
-    let mut node = NodeBuilder::new("message")
-        .attr("from", &m.from)
-        .attr(alt, &m.from_alt)
-        .attr("id", &m.id)
-        .attr("type", &m.kind)
-        .attr("t", m.timestamp)
-        .attr("notify", &m.notify);
+    let mut node = NodeBuilder::new("message").attr("from", &m.from);
+    if let Some(other) = &m.from_alt {
+        node = node.attr(alt, other);
+    }
+    node = node.attr("id", &m.id).attr("type", &m.kind).attr("t", m.timestamp).attr("notify", &m.notify);
     if let Some((recipient, other)) = &m.recipient {
         let lid = Addressing::of(recipient) == Some(Addressing::Lid);
-        node = node
-            .attr("recipient", recipient)
-            .attr(if lid { "peer_recipient_pn" } else { "peer_recipient_lid" }, other)
-            .attr(if lid { "recipient_pn" } else { "recipient_lid" }, other);
+        node = node.attr("recipient", recipient);
+        if let Some(other) = other {
+            node = node
+                .attr(if lid { "peer_recipient_pn" } else { "peer_recipient_lid" }, other)
+                .attr(if lid { "recipient_pn" } else { "recipient_lid" }, other);
+        }
     }
     if let Some(category) = &m.category {
         node = node.attr("category", category);
@@ -201,16 +201,17 @@ fn ack(a: &Ack) -> Node {
 }
 
 fn device_change(d: &DeviceChange) -> Node {
-    let device = NodeBuilder::new("device")
-        .attr("jid", &d.device)
-        .attr("key-index", d.key_index)
-        .attr("lid", &d.device_lid)
-        .build();
+    let mut device = NodeBuilder::new("device").attr("jid", &d.device).attr("key-index", d.key_index);
+    if let Some(lid) = &d.device_lid {
+        device = device.attr("lid", lid);
+    }
+    let device = device.build();
     let list = NodeBuilder::new("key-index-list").attr("ts", d.timestamp).bytes(d.key_index_list.clone()).build();
-    NodeBuilder::new("notification")
-        .attr("from", &d.user)
-        .attr("lid", &d.user_lid)
-        .attr("type", "devices")
+    let mut node = NodeBuilder::new("notification").attr("from", &d.user);
+    if let Some(lid) = &d.user_lid {
+        node = node.attr("lid", lid);
+    }
+    node.attr("type", "devices")
         .attr("id", &d.id)
         .attr("t", d.timestamp)
         .children([NodeBuilder::new(if d.added { "add" } else { "remove" }).children([device, list]).build()])

@@ -75,6 +75,9 @@ pub struct AccountView {
     pub name: String,
     /// The user part of its LID.
     pub lid: String,
+    /// Whether others get to know its LID only.
+    #[serde(rename = "numberHidden", skip_serializing_if = "std::ops::Not::not")]
+    pub number_hidden: bool,
     /// Its companions, oldest first. The phone itself is not among them.
     pub devices: Vec<DeviceView>,
 }
@@ -178,6 +181,7 @@ impl Account {
             phone: self.number.clone(),
             name: self.name.clone(),
             lid: self.names.lid.clone(),
+            number_hidden: self.names.number_hidden,
             devices: devices.collect(),
         }
     }
@@ -203,13 +207,15 @@ impl Account {
     }
 
     fn change(&self, device: u16, key_index: u32, added: bool, id: String) -> Stanza {
+        let (names, addressing) = (&self.names, self.names.shown(Addressing::Pn));
+        let lid_beside = |jid: Jid| Some(jid).filter(|_| addressing == Addressing::Pn);
         Stanza::DeviceChange(DeviceChange {
             id,
             added,
-            user: self.names.user(Addressing::Pn),
-            user_lid: self.names.user(Addressing::Lid),
-            device: self.names.device(Addressing::Pn, device),
-            device_lid: self.names.device(Addressing::Lid, device),
+            user: names.user(addressing),
+            user_lid: lid_beside(names.user(Addressing::Lid)),
+            device: names.device(addressing, device),
+            device_lid: lid_beside(names.device(Addressing::Lid, device)),
             key_index,
             key_index_list: self.key_indexes.0.clone(),
             timestamp: self.key_indexes.1,
@@ -235,7 +241,7 @@ impl World {
         let account = Account {
             id,
             number: phone.clone(),
-            names: Names { phone: phone.to_string(), lid: lid.clone() },
+            names: Names { phone: phone.to_string(), lid: lid.clone(), number_hidden: false },
             name: if name.is_empty() { phone.to_string() } else { name.to_owned() },
             handset: Arc::new(Handset::new(id)?),
             companions: BTreeMap::new(),
@@ -285,6 +291,18 @@ impl World {
             state.aliases.insert(phone.clone(), id);
         }
         Ok((view, created))
+    }
+
+    /// Hides an account's number from others, or shows it again. `None` if the number leads to no account.
+    pub fn hide_number(&self, phone: &Phone, hidden: bool) -> Option<AccountView> {
+        let mut state = lock(&self.state);
+        let id = state.find(phone)?;
+        let account = state.account_mut(id)?;
+        account.names.number_hidden = hidden;
+        let view = account.view();
+        drop(state);
+        self.changed();
+        Some(view)
     }
 
     /// All accounts, in the order in which they were made.

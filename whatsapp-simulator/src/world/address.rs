@@ -49,6 +49,8 @@ impl Addressing {
 pub(crate) struct Names {
     pub(crate) phone: String,
     pub(crate) lid: String,
+    /// Whether others are told the LID only.
+    pub(crate) number_hidden: bool,
 }
 
 impl Names {
@@ -63,5 +65,18 @@ impl Names {
     /// The JID of the account.
     pub(crate) fn user(&self, addressing: Addressing) -> Jid {
         self.device(addressing, 0)
+    }
+
+    /// In which form others are told of one of its devices, who would be told in this one.
+    pub(crate) fn shown(&self, addressing: Addressing) -> Addressing {
+        if self.number_hidden { Addressing::Lid } else { addressing }
+    }
+
+    /// The other name beside `addressing`, as others are told it.
+    pub(crate) fn other(&self, addressing: Addressing) -> Option<Jid> {
+        match addressing {
+            Addressing::Pn => Some(self.user(Addressing::Lid)),
+            Addressing::Lid => (!self.number_hidden).then(|| self.user(Addressing::Pn)),
+        }
     }
 }

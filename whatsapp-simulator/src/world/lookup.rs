@@ -27,6 +27,8 @@ pub(crate) struct Contact {
     pub(crate) names: Names,
     /// The form in which it was asked for.
     pub(crate) addressing: Addressing,
+    /// Whether it is the asker's own account.
+    pub(crate) own: bool,
     pub(crate) devices: DeviceList,
 }
 
@@ -45,6 +47,7 @@ impl World {
         Some(Contact {
             names: account.names.clone(),
             addressing,
+            own: id == asker.account,
             devices: DeviceList {
                 phone: !empty,
                 companions: companions.map(|(device, c)| (*device, c.key_index)).collect(),

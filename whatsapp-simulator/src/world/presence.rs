@@ -56,7 +56,9 @@ impl World {
     pub(crate) fn chat_state(&self, at: Address, to: &Jid, chat_state: &Node) {
         let mut state = lock(&self.state);
         let Some((account, addressing)) = state.resolve(to) else { return };
-        let Some(from) = state.account(at.account).map(|a| a.names.device(addressing, at.device)) else { return };
+        let Some(from) = state.account(at.account).map(|a| a.names.device(a.names.shown(addressing), at.device)) else {
+            return;
+        };
         let Some(account) = state.account_mut(account) else { return };
         for companion in account.companions.values_mut() {
             companion.line.deliver(Stanza::ChatState { from: from.clone(), state: chat_state.clone() });

@@ -71,7 +71,7 @@ impl World {
         }
         let passed_on = Stanza::Receipt(Receipt {
             ids: receipt.ids.clone(),
-            from: names.device(addressing, from.device),
+            from: names.device(if account == from.account { addressing } else { names.shown(addressing) }, from.device),
             recipient: receipt.recipient,
             kind: receipt.kind.clone(),
             timestamp: now(),

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use wacore_binary::{Jid, Node, Server};
 
-use super::address::{Address, Addressing};
+use super::address::Address;
 use super::faults::FaultKind;
 use super::numbers::Phone;
 use super::phone::{Envelope, Task};
@@ -35,12 +35,11 @@ pub(crate) struct OutMessage {
     pub(crate) withheld_as: Option<&'static str>,
 }
 
-/// Both forms of the chat that a message belongs to.
-fn both_forms(state: &super::State, jid: &Jid) -> Option<(Jid, Jid)> {
+/// Both forms of the chat that a message belongs to, as far as its sender may know them.
+fn both_forms(state: &super::State, jid: &Jid) -> Option<(Jid, Option<Jid>)> {
     let (account, addressing) = state.resolve(jid)?;
     let names = &state.account(account)?.names;
-    let other = if addressing == Addressing::Pn { Addressing::Lid } else { Addressing::Pn };
-    Some((names.user(addressing), names.user(other)))
+    Some((names.user(addressing), names.other(addressing)))
 }
 
 impl World {
@@ -98,9 +97,9 @@ impl World {
         let mut phones = Vec::new();
         for (jid, encs) in &message.parts {
             let Some((account, addressing)) = state.resolve(jid) else { continue };
-            let other = if addressing == Addressing::Pn { Addressing::Lid } else { Addressing::Pn };
             let to = Address::new(account, jid.device);
             let own = account == from.account;
+            let shown = if own { addressing } else { names.shown(addressing) };
             if to.device == 0 {
                 let Some(account) = state.account(account) else { continue };
                 for enc in encs {
@@ -124,8 +123,8 @@ impl World {
                 }
                 companion.line.deliver(Stanza::Message(Message {
                     id: message.id.clone(),
-                    from: names.device(addressing, from.device),
-                    from_alt: names.user(other),
+                    from: names.device(shown, from.device),
+                    from_alt: names.other(shown),
                     recipient: (own && !peer).then(|| chat.clone()),
                     kind: message.kind.clone(),
                     category: message.category.clone(),

@@ -25,10 +25,10 @@ impl Enc {
 pub(crate) struct Message {
     pub(crate) id: String,
     pub(crate) from: Jid,
-    /// The sender's other name: `sender_lid` beside a number, `sender_pn` beside a LID.
-    pub(crate) from_alt: Jid,
-    /// The chat, when the receiver is another device of the sender.
-    pub(crate) recipient: Option<(Jid, Jid)>,
+    /// The sender's other name: `sender_lid` beside a number, `sender_pn` beside a LID. Absent where it is hidden.
+    pub(crate) from_alt: Option<Jid>,
+    /// The chat, when the receiver is another device of the sender, and its other name.
+    pub(crate) recipient: Option<(Jid, Option<Jid>)>,
     pub(crate) kind: String,
     pub(crate) category: Option<String>,
     pub(crate) edit: Option<String>,
@@ -74,9 +74,10 @@ pub(crate) struct DeviceChange {
     pub(crate) id: String,
     pub(crate) added: bool,
     pub(crate) user: Jid,
-    pub(crate) user_lid: Jid,
+    /// Beside a number.
+    pub(crate) user_lid: Option<Jid>,
     pub(crate) device: Jid,
-    pub(crate) device_lid: Jid,
+    pub(crate) device_lid: Option<Jid>,
     pub(crate) key_index: u32,
     /// The account's signed list of valid key indexes, and its time.
     pub(crate) key_index_list: Vec<u8>,

@@ -260,8 +260,10 @@ impl World {
         draft: Draft,
         reply_to: Option<&str>,
     ) -> Result<wa::Message, WriteError> {
-        let addressing = self.config.phone_addressing;
-        let name = |own: bool| if own { ends.own } else { ends.other }.user(addressing).to_string();
+        let name = |own: bool| {
+            let names = if own { ends.own } else { ends.other };
+            names.user(names.shown(self.config.phone_addressing)).to_string()
+        };
         let key = |message: &ChatMessage| wa::MessageKey {
             remote_jid: Some(name(false)),
             from_me: Some(message.from_me),

@@ -34,7 +34,20 @@ pub struct Media<'a> {
     /// In pixels.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub height: Option<u32>,
+    /// How loud a voice note is from its beginning to its end: usually 64 values from 0 to 100.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(max_items = 256)]
+    pub waveform: Option<&'a [u8]>,
+    /// Whether a video plays in a loop.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gif: Option<bool>,
+    /// Whether a sticker moves.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub animated: Option<bool>,
 }
+
+/// The most values of a waveform that are told: the sender may write any number of them.
+const MAX_WAVEFORM: usize = 256;
 
 /// A file that came with a message.
 pub struct Attachment<'a> {
@@ -81,6 +94,7 @@ pub fn attached(message: &wa::Message) -> Option<Attachment<'_>> {
             seconds: video.seconds,
             width: video.width,
             height: video.height,
+            gif: video.gif_playback.filter(|gif| *gif),
             ..Media::default()
         };
         return Some(stored!(Video, video).with(Kind::Video, media, video.caption.as_deref()));
@@ -91,6 +105,7 @@ pub fn attached(message: &wa::Message) -> Option<Attachment<'_>> {
             mimetype: audio.mimetype.as_deref(),
             size: audio.file_length,
             seconds: audio.seconds,
+            waveform: audio.waveform.as_deref().filter(|bars| (1..=MAX_WAVEFORM).contains(&bars.len())),
             ..Media::default()
         };
         return Some(stored!(Audio, audio).with(kind, media, None));
@@ -110,6 +125,7 @@ pub fn attached(message: &wa::Message) -> Option<Attachment<'_>> {
             size: sticker.file_length,
             width: sticker.width,
             height: sticker.height,
+            animated: sticker.is_animated.filter(|animated| *animated),
             ..Media::default()
         };
         return Some(stored!(Sticker, sticker).with(Kind::Sticker, media, None));

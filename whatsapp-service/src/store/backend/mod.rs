@@ -21,6 +21,8 @@ use whatsapp_rust::{
     wacore::store::error::{Result, StoreError as LibraryError},
 };
 
+#[cfg(test)]
+pub use self::protocol::put_mapping;
 pub use self::{
     device::device,
     protocol::{KEPT_FOR, kept_until},

@@ -15,7 +15,10 @@ use whatsapp_rust::{
 };
 
 use super::DeviceBackend;
-use crate::store::cells::{Cells, Kind, decode, encode, name, prefix};
+use crate::store::{
+    cells::{Cells, Kind, decode, encode, name, prefix},
+    people,
+};
 
 /// How long a recipient's device may ask for a message again that it could not read, and how long a message that was
 /// decrypted may wait to be handed over, in milliseconds.
@@ -74,23 +77,12 @@ impl ProtocolStore for DeviceBackend {
 
     async fn get_lid_mapping(&self, lid: &str) -> Result<Option<LidPnMappingEntry>> {
         let lid = lid.to_owned();
-        self.read(move |cells| cells.get(Kind::Lid, lid.as_bytes())?.map(|entry| decode(&entry)).transpose()).await
+        self.read(move |cells| people::by_lid(cells, &lid)).await
     }
 
     async fn get_pn_mapping(&self, phone: &str) -> Result<Option<LidPnMappingEntry>> {
-        let number = prefix(&[phone]);
-        self.read(move |cells| {
-            let mut latest: Option<LidPnMappingEntry> = None;
-            for (name, _) in cells.all(Kind::Pn, &number)? {
-                let Some(entry) = cells.get(Kind::Lid, &name[number.len()..])? else { continue };
-                let entry: LidPnMappingEntry = decode(&entry)?;
-                if latest.as_ref().is_none_or(|latest| latest.updated_at <= entry.updated_at) {
-                    latest = Some(entry);
-                }
-            }
-            Ok(latest)
-        })
-        .await
+        let phone = phone.to_owned();
+        self.read(move |cells| people::by_number(cells, &phone)).await
     }
 
     async fn put_lid_mapping(&self, entry: &LidPnMappingEntry) -> Result<()> {
@@ -297,7 +289,7 @@ impl ProtocolStore for DeviceBackend {
 }
 
 /// Writes down which number belongs to a LID. When that was first learned stays.
-fn put_mapping(cells: &Cells<'_>, mut entry: LidPnMappingEntry) -> rusqlite::Result<()> {
+pub fn put_mapping(cells: &Cells<'_>, mut entry: LidPnMappingEntry) -> rusqlite::Result<()> {
     if let Some(known) = cells.get(Kind::Lid, entry.lid.as_bytes())? {
         let known: LidPnMappingEntry = decode(&known)?;
         entry.created_at = known.created_at;

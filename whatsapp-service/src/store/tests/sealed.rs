@@ -226,6 +226,62 @@ async fn what_is_moved_to_another_row_is_not_taken_for_its_own() {
     check(&store, &acme).await;
 }
 
+/// A message that is to be sent now.
+async fn claim(store: &Store, tenant: &TenantId, row: i64) -> Box<Message> {
+    match store.claim(tenant, row).await.unwrap() {
+        Claimed::Now(message) => message,
+        _ => panic!("it is still to be sent"),
+    }
+}
+
+/// Has a message that waits go to somebody else, as whoever can write the file could.
+async fn redirect(store: &Store) {
+    let sql = "UPDATE messages SET recipient = '5511777777777', number = '5511777777777'";
+    assert_eq!(store.write(move |tx| tx.execute(sql, ())).await.unwrap(), 1);
+}
+
+#[tokio::test]
+async fn a_message_that_is_redirected_says_nothing_to_anybody() {
+    let (folder, acme) = (TempDir::new().unwrap(), tenant("acme"));
+    let store = open_with(&folder, &key(1)).unwrap();
+    let row = accept(&store, &acme, "A").await.row;
+    assert!(claim(&store, &acme, row).await.content.is_some());
+    redirect(&store).await;
+    assert!(claim(&store, &acme, row).await.content.is_none());
+    assert!(fate(&store, &acme, "A").await.content.is_none());
+}
+
+#[tokio::test]
+async fn what_was_sealed_without_its_recipient_is_read_and_sealed_with_it_from_then_on() {
+    let (folder, acme) = (TempDir::new().unwrap(), tenant("acme"));
+    let store = open_with(&folder, &key(1)).unwrap();
+    let row = accept(&store, &acme, "A").await.row;
+    accept(&store, &acme, "damaged").await;
+    accept(&store, &acme, "settled").await;
+    // As the version before left it.
+    let before = store.write(move |tx| {
+        let place = [&b"acme"[..], b"A"];
+        let content = tx.seal().seal(&seal::CONTENT_WITHOUT_RECIPIENT, &place, br#"{"text":"text of A"}"#);
+        tx.execute("UPDATE messages SET content = ? WHERE id = 'A'", [content])?;
+        tx.execute("UPDATE messages SET content = x'00' WHERE id = 'damaged'", ())?;
+        tx.execute("UPDATE messages SET content = NULL WHERE id = 'settled'", ())?;
+        tx.execute("ALTER TABLE messages DROP COLUMN lid", ())?;
+        tx.execute("PRAGMA user_version = 8", ())
+    });
+    before.await.unwrap();
+    store.close().await;
+    for _ in 0..2 {
+        let store = open_with(&folder, &key(1)).unwrap();
+        assert_eq!(fate(&store, &acme, "A").await.content.unwrap().get(), r#"{"text":"text of A"}"#);
+        assert!(fate(&store, &acme, "damaged").await.content.is_none());
+        store.close().await;
+    }
+    let store = open_with(&folder, &key(1)).unwrap();
+    store.write(|tx| tx.execute("DELETE FROM messages WHERE id <> 'A'", ())).await.unwrap();
+    redirect(&store).await;
+    assert!(claim(&store, &acme, row).await.content.is_none());
+}
+
 #[tokio::test]
 async fn a_rekeying_that_fails_or_is_interrupted_leaves_the_database_as_it_was() {
     let (folder, acme) = (TempDir::new().unwrap(), tenant("acme"));
@@ -258,7 +314,7 @@ async fn of_every_column_it_is_decided_whether_it_is_sealed() {
         ("instance", "epoch id"),
         (
             "messages",
-            "accepted_at account attempts code delivered_at expires_at failed_at id kind media number \
+            "accepted_at account attempts code delivered_at expires_at failed_at id kind lid media number \
              pending played_at read_at reason recipient reference retryable row sent_at server_at status tenant tried \
              unknown_at whatsapp_code",
         ),

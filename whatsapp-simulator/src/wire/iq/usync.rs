@@ -70,7 +70,9 @@ fn answer_user(protocols: &[String], asked: &Asked, contact: Option<&Contact>) -
         // The number under which the account is registered, whatever spelling was asked for.
         (Some(contact), _) => {
             user = user.attr("jid", contact.names.user(contact.addressing));
-            if asked.number.is_some() || contact.addressing == Addressing::Lid {
+            let by_lid = contact.addressing == Addressing::Lid && (contact.own || !contact.names.number_hidden);
+            // Whoever asks for a number has it.
+            if asked.number.is_some() || by_lid {
                 user = user.attr("pn_jid", contact.names.user(Addressing::Pn));
             }
         }

@@ -62,6 +62,9 @@ pub struct Attachment {
     pub(crate) height: Option<u32>,
     pub(crate) seconds: Option<u32>,
     pub(crate) thumbnail: bool,
+    pub(crate) waveform: Option<Vec<u8>>,
+    pub(crate) gif: bool,
+    pub(crate) animated: bool,
     pub(crate) looked: OnceLock<Result<Looked, MediaTrouble>>,
 }
 
@@ -88,9 +91,22 @@ struct View<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     seconds: Option<u32>,
     thumbnail: bool,
+    /// How loud a voice note is from its beginning to its end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    waveform: Option<&'a [u8]>,
+    /// Whether a video plays in a loop.
+    #[serde(skip_serializing_if = "is_false")]
+    gif: bool,
+    /// Whether a sticker moves.
+    #[serde(skip_serializing_if = "is_false")]
+    animated: bool,
     /// Why the phone cannot show it.
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<String>,
+}
+
+fn is_false(value: &bool) -> bool {
+    !value
 }
 
 /// As JSON, for a message's `media`.
@@ -110,6 +126,9 @@ pub(crate) fn view<S: serde::Serializer>(attachment: &Option<Arc<Attachment>>, t
         height: a.height,
         seconds: a.seconds,
         thumbnail: a.thumbnail,
+        waveform: a.waveform.as_deref(),
+        gif: a.gif,
+        animated: a.animated,
         error: looked.and_then(|looked| looked.err()).map(|trouble| trouble.to_string()),
     }
     .serialize(to)

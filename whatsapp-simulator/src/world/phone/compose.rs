@@ -106,6 +106,12 @@ pub struct MediaDraft {
     pub seconds: Option<u32>,
     /// A small JPEG of it.
     pub thumbnail: Option<Vec<u8>>,
+    /// How loud a voice note is from its beginning to its end: 64 values from 0 to 100.
+    pub waveform: Option<Vec<u8>>,
+    /// Whether a video plays in a loop.
+    pub gif: bool,
+    /// Whether a sticker moves.
+    pub animated: bool,
     /// Whether it is to be looked at once: then no companion gets it.
     pub view_once: bool,
 }
@@ -177,7 +183,8 @@ impl MediaDraft {
         let file_length = Some(self.bytes.len() as u64);
         let media_key_timestamp = Some(now);
         let streaming_sidecar = file.streaming_sidecar.clone();
-        let Self { filename, caption, width, height, seconds, thumbnail: jpeg_thumbnail, .. } = self;
+        let Self { filename, caption, width, height, seconds, thumbnail: jpeg_thumbnail, waveform, .. } = self;
+        let (gif_playback, is_animated) = (self.gif.then_some(true), self.animated.then_some(true));
         let caption = Some(caption).filter(|caption| !caption.is_empty());
         // What all of them share; each message has its own type for it.
         macro_rules! file {
@@ -193,15 +200,23 @@ impl MediaDraft {
         match kind {
             Kind::Image => message.image_message = file!(ImageMessage { caption, width, height, jpeg_thumbnail }),
             Kind::Video => {
-                message.video_message =
-                    file!(VideoMessage { caption, width, height, seconds, jpeg_thumbnail, streaming_sidecar });
+                message.video_message = file!(VideoMessage {
+                    caption,
+                    width,
+                    height,
+                    seconds,
+                    jpeg_thumbnail,
+                    streaming_sidecar,
+                    gif_playback
+                });
             }
             Kind::Audio | Kind::Voice => {
                 message.audio_message =
-                    file!(AudioMessage { seconds, streaming_sidecar } ptt: Some(kind == Kind::Voice));
+                    file!(AudioMessage { seconds, streaming_sidecar, waveform } ptt: Some(kind == Kind::Voice));
             }
             Kind::Sticker => {
-                message.sticker_message = file!(StickerMessage { width, height } png_thumbnail: jpeg_thumbnail);
+                message.sticker_message =
+                    file!(StickerMessage { width, height, is_animated } png_thumbnail: jpeg_thumbnail);
             }
             _ => {
                 let captioned = caption.is_some();

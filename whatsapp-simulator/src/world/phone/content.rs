@@ -58,7 +58,7 @@ macro_rules! attachment {
             length: $m.file_length.unwrap_or_default(),
             mimetype: $m.mimetype.clone().unwrap_or_default(),
             looked: OnceLock::new(),
-            $($field: $value),*
+            $($field: $value,)*
         }))
     };
 }
@@ -74,19 +74,20 @@ fn reply_to(context: &waproto::buffa::MessageField<wa::ContextInfo>) -> Option<S
 
 fn image(m: &wa::message::ImageMessage) -> Content {
     let media = attachment!(MediaType::Image, m, filename: None, width: m.width, height: m.height, seconds: None,
-        thumbnail: has_bytes(m.jpeg_thumbnail.as_ref()));
+        thumbnail: has_bytes(m.jpeg_thumbnail.as_ref()), waveform: None, gif: false, animated: false);
     show(Kind::Image, m.caption.clone(), More { reply_to: reply_to(&m.context_info), media, ..More::default() })
 }
 
 fn video(m: &wa::message::VideoMessage) -> Content {
     let media = attachment!(MediaType::Video, m, filename: None, width: m.width, height: m.height, seconds: m.seconds,
-        thumbnail: has_bytes(m.jpeg_thumbnail.as_ref()));
+        thumbnail: has_bytes(m.jpeg_thumbnail.as_ref()), waveform: None, gif: m.gif_playback == Some(true),
+        animated: false);
     show(Kind::Video, m.caption.clone(), More { reply_to: reply_to(&m.context_info), media, ..More::default() })
 }
 
 fn audio(m: &wa::message::AudioMessage) -> Content {
     let media = attachment!(MediaType::Audio, m, filename: None, width: None, height: None, seconds: m.seconds,
-        thumbnail: false);
+        thumbnail: false, waveform: m.waveform.clone().filter(|bars| !bars.is_empty()), gif: false, animated: false);
     let kind = if m.ptt == Some(true) { Kind::Voice } else { Kind::Audio };
     show(kind, None, More { reply_to: reply_to(&m.context_info), media, ..More::default() })
 }
@@ -94,13 +95,14 @@ fn audio(m: &wa::message::AudioMessage) -> Content {
 fn document(m: &wa::message::DocumentMessage) -> Content {
     let filename = m.file_name.clone().or_else(|| m.title.clone());
     let media = attachment!(MediaType::Document, m, filename: filename, width: None, height: None, seconds: None,
-        thumbnail: has_bytes(m.jpeg_thumbnail.as_ref()));
+        thumbnail: has_bytes(m.jpeg_thumbnail.as_ref()), waveform: None, gif: false, animated: false);
     show(Kind::Document, m.caption.clone(), More { reply_to: reply_to(&m.context_info), media, ..More::default() })
 }
 
 fn sticker(m: &wa::message::StickerMessage) -> Content {
     let media = attachment!(MediaType::Sticker, m, filename: None, width: m.width, height: m.height, seconds: None,
-        thumbnail: has_bytes(m.png_thumbnail.as_ref()));
+        thumbnail: has_bytes(m.png_thumbnail.as_ref()), waveform: None, gif: false,
+        animated: m.is_animated == Some(true));
     show(Kind::Sticker, None, More { reply_to: reply_to(&m.context_info), media, ..More::default() })
 }
 
