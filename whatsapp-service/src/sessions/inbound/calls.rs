@@ -11,7 +11,7 @@ use whatsapp_rust::{
     types::call::{CallAction, IncomingCall, MissedCall as CallMissed},
 };
 
-use super::{Inbound, told::user};
+use super::{Inbound, bounded::bounded, told::user};
 use crate::{
     clock,
     sessions::session::{Session, lock},
@@ -49,6 +49,10 @@ pub struct MissedCall<'a> {
     timestamp: DateTime<Utc>,
     /// Whether it rang while the session had no connection.
     offline: bool,
+    /// Whether something in it was too long and is not all here; absent if not.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    #[schema(required = false)]
+    truncated: bool,
 }
 
 /// A call that rings.
@@ -158,7 +162,7 @@ impl Session {
         };
         let names = [Some(from), lid.as_ref(), number.as_ref()];
         let chat = from.to_non_ad().to_string();
-        let data = json!(MissedCall {
+        let data = bounded(json!(MissedCall {
             id: &rang.id,
             video: rang.video,
             from: user(&names, Jid::is_pn),
@@ -167,7 +171,8 @@ impl Session {
             chat: chat.clone(),
             timestamp,
             offline,
-        });
+            truncated: false,
+        }));
         let identity = ["call".to_owned(), chat, rang.id.clone()];
         let (store, tenant) = (&self.around.store, &self.tenant);
         self.persist(|| store.told_once(tenant, identity.clone(), EventKind::CallMissed, data.clone())).await;

@@ -68,8 +68,7 @@ impl Inbound {
     /// confirmed to the server as soon as this returns, like a receipt.
     pub fn withheld(&self, info: &MessageInfo, why: &str) {
         let Some(session) = self.session.upgrade() else { return };
-        let Some(mut data) = told::withheld(info, why) else { return };
-        bounded(&mut data);
+        let Some(data) = told::withheld(info, why) else { return };
         let own = info.source.is_from_me;
         let message = Received { identity: identity(info), data: Some(data), own, ..Received::default() };
         self.before_it_is_confirmed(async move {
@@ -116,13 +115,12 @@ impl Session {
                 Some(vote) => self.chosen(vote, message, &messages).await?,
                 None => None,
             };
-            let (mut data, kept) = told(message, chosen).map(|Told { data, kept }| (data, kept)).unzip();
+            let (mut data, kept) = told(message, chosen).map(|Told { data, kept }| (bounded(data), kept)).unzip();
             if let Some(told) = &data
                 && !self.permits(client, message, told, &messages).await?
             {
                 data = told::withheld(&message.info, "not_allowed");
             }
-            data.iter_mut().for_each(bounded);
             let identity = identity(&message.info);
             let kept = kept.flatten().map(|kept| (kept, until));
             let timer = timers::learnt(told::unwrapped(&message.message), &message.info);

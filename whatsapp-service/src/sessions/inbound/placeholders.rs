@@ -13,7 +13,7 @@ use whatsapp_rust::{
     },
 };
 
-use super::{Inbound, identity, told};
+use super::{Inbound, bounded::bounded, identity, told};
 use crate::{
     sessions::session::lock,
     store::{EventKind, Received},
@@ -41,7 +41,7 @@ impl Inbound {
         if !message.is_unavailable {
             self.tell_if_malformed(info);
         }
-        let (identity, data) = (identity(info), json!(envelope));
+        let (identity, data) = (identity(info), bounded(json!(envelope)));
         self.before_it_is_confirmed(async move {
             let (store, tenant) = (&session.around.store, &session.tenant);
             let tell = || store.told_once(tenant, identity.clone(), EventKind::MessagePlaceholder, data.clone());

@@ -16,6 +16,7 @@ use whatsapp_rust::{
 };
 
 use super::{
+    bounded::bounded,
     business::{self, Order, Product, Referral, Reply},
     fields,
     media::{Media, attached},
@@ -150,10 +151,6 @@ pub struct ReceivedMessage<'a> {
     #[serde(flatten)]
     #[schema(inline)]
     envelope: Envelope<'a>,
-    /// Whether something in it was too long and is not all here; absent if not.
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    #[schema(required = false)]
-    truncated: bool,
 }
 
 /// From whom a message came to whom, and when.
@@ -188,6 +185,10 @@ pub struct Envelope<'a> {
     timestamp: DateTime<Utc>,
     /// Whether it waited at WhatsApp while the session had no connection.
     offline: bool,
+    /// Whether something in it was too long and is not all here; absent if not.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    #[schema(required = false)]
+    truncated: bool,
 }
 
 /// A place.
@@ -299,7 +300,8 @@ pub fn told(InboundMessage { message, info, .. }: &InboundMessage, chosen: Optio
 /// because it is not its sender's to say.
 pub fn withheld(info: &MessageInfo, why: &str) -> Option<Value> {
     let envelope = envelope(info)?;
-    serde_json::to_value(ReceivedMessage { field: Some(why.into()), envelope, ..ReceivedMessage::default() }).ok()
+    let message = ReceivedMessage { field: Some(why.into()), envelope, ..ReceivedMessage::default() };
+    serde_json::to_value(message).ok().map(bounded)
 }
 
 /// What is told of a message that can't be taken apart, in the same way.
@@ -327,6 +329,7 @@ pub fn envelope(info: &MessageInfo) -> Option<Envelope<'_>> {
         chat: source.chat.to_non_ad().to_string(),
         timestamp: info.timestamp,
         offline: info.is_offline,
+        truncated: false,
     })
 }
 
