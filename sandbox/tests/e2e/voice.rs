@@ -185,7 +185,7 @@ fn vorbis_bomb() -> Vec<u8> {
     impl Bits {
         fn put(&mut self, value: u32, count: usize) {
             for bit in 0..count {
-                if self.1 % 8 == 0 {
+                if self.1.is_multiple_of(8) {
                     self.0.push(0);
                 }
                 *self.0.last_mut().unwrap() |= ((value >> bit & 1) as u8) << (self.1 % 8);

@@ -182,7 +182,7 @@ impl Shelf {
             limits,
             room: room.into(),
             previews: Previews::new(config.media_preview_memory),
-            voices: Voices::new(),
+            voices: Voices::default(),
             fetcher: Fetcher::new(Egress::new(config.allow_private_targets)),
             links: Fetcher::new(Egress::new(config.allow_private_targets)),
             uploads: Turns::new(UPLOADS, UPLOADS_EACH),

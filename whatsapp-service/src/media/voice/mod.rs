@@ -56,14 +56,16 @@ pub struct Voices {
     turns: Turns,
 }
 
-impl Voices {
+impl Default for Voices {
     /// With as many places as there are processors.
-    pub fn new() -> Self {
+    fn default() -> Self {
         // Two at least, so that no tenant has all.
         let places = available_parallelism().map_or(2, usize::from).clamp(2, AT_ONCE);
         Self { turns: Turns::new(places, AT_ONCE_EACH) }
     }
+}
 
+impl Voices {
     /// Makes a voice note of a recording, and writes it to `to`.
     pub async fn make(&self, tenant: &TenantId, recording: Recording<'_>, to: &mut Part) -> Result<Note, NotTaken> {
         self.in_turn(tenant, TURN, work(recording, Some(to))).await
@@ -151,7 +153,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_tenant_waits_for_its_own_notes_and_not_for_those_of_others() {
-        let voices = Voices::new();
+        let voices = Voices::default();
         let (acme, other): (TenantId, TenantId) = ("acme".parse().unwrap(), "other".parse().unwrap());
         let endless = voices.in_turn(&acme, TURN, std::future::pending());
         let mut endless = std::pin::pin!(endless);
