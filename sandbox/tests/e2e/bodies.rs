@@ -144,6 +144,28 @@ async fn a_body_that_is_too_large_is_answered_so_that_its_caller_sees_it() {
     }
     let (status, refused) = told_to_urllib(&world.service, "wrong", "/send", 3_000_000).await;
     assert_eq!((status, &refused["error"]), (401, &json!("Unauthorized")), "{refused}");
+    // Also where the answer is there before the body is.
+    for secret in [SECRET, "wrong"] {
+        let expected = if secret == SECRET { "HTTP/1.1 413" } else { "HTTP/1.1 401" };
+        let head = format!(
+            "POST /numbers/check HTTP/1.1\r\nHost: x\r\nX-Internal-Secret: {secret}\r\nX-Tenant-Id: acme\r\n\
+             Connection: close\r\nContent-Length: 3000000\r\n\r\n"
+        );
+        let address = world.service.url.trim_start_matches("http://").to_owned();
+        let late = tokio::task::spawn_blocking(move || {
+            let mut stream = TcpStream::connect(address).unwrap();
+            stream.write_all(head.as_bytes()).unwrap();
+            assert!(stream.peek(&mut [0]).unwrap() == 1, "the answer is there");
+            for _ in 0..300 {
+                stream.write_all(&[b'x'; 10_000]).expect("the body is still read");
+            }
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).unwrap();
+            answer
+        });
+        let answer = late.await.unwrap();
+        assert!(answer.starts_with(expected), "{answer}");
+    }
     // It is not read on for ever: neither for long, nor much.
     let head = format!(
         "POST /send HTTP/1.1\r\nHost: x\r\nX-Internal-Secret: {SECRET}\r\nX-Tenant-Id: acme\r\n\

@@ -842,6 +842,7 @@ mod tests {
             json!({"message": "@5511777777777", "mentions": ["+55 (11) 77777-7777"], "linkPreview": true}),
             json!({"location": {"latitude": 1, "longitude": 2}, "mentions": [], "linkPreview": false}),
             json!({"media": {"base64": "AAAA"}, "message": "A", "mentions": ["5511777777777"]}),
+            json!({"media": {"base64": "AAAA"}, "caption": "A", "mentions": ["5511777777777"]}),
             json!({"location": {"latitude": -90, "longitude": 180.0}, "replyTo": "3EB0"}),
             json!({"location": {"latitude": 0, "longitude": 0, "name": "x".repeat(256), "address": null}}),
             json!({"contact": {"name": "Ana; Bruno, \\ & Co", "phone": "+55 (11) 99999-9999"}}),

@@ -836,8 +836,7 @@ impl Session {
         self.around.store.recorded(&self.tenant).await.map_or(true, |record| record.paired)
     }
 
-    /// Sees to it that a code for this phone is shown, or will be.
-    /// Has a pairing code asked for; says whether that is news.
+    /// Sees to it that a code for this phone is shown, or will be, and says whether that was not so before.
     fn want_code(&self, phone: Number, state: State) -> Result<bool, OpenRefused> {
         let mut code_for = lock(&self.code_for);
         match &*code_for {
