@@ -14,7 +14,7 @@ use std::{
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     task::{Context, Poll, Waker},
-    time::Duration,
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use axum::{
@@ -195,8 +195,15 @@ impl Connections {
     async fn admit(self: &Arc<Self>) -> Option<(Arc<Connection>, Place)> {
         let permit = match self.places.clone().try_acquire_owned() {
             Ok(permit) => permit,
-            Err(_) if self.end_one() => self.places.clone().acquire_owned().await.ok()?,
-            Err(_) => return Some(self.add(self.spare.clone().try_acquire_owned().ok()?, true)),
+            Err(_) if self.end_one(false) => self.places.clone().acquire_owned().await.ok()?,
+            Err(_) => {
+                let permit = match self.spare.clone().try_acquire_owned() {
+                    Ok(permit) => permit,
+                    Err(_) if self.end_one(true) => self.spare.clone().acquire_owned().await.ok()?,
+                    Err(_) => return None,
+                };
+                return Some(self.add(permit, true));
+            }
         };
         Some(self.add(permit, false))
     }
@@ -218,13 +225,13 @@ impl Connections {
         (connection, Place { connections: self.clone(), number, _permit: permit })
     }
 
-    /// Ends the connection that is the first to go, and says whether there was one.
-    fn end_one(&self) -> bool {
+    /// Ends the connection that is the first to go, of the spare ones or of the others, and says whether there was one.
+    fn end_one(&self, spare: bool) -> bool {
         let mut open = self.open();
         let may_go = |connection: &Connection| {
             let (is_known, is_busy) =
                 (connection.is_known.load(Ordering::Relaxed), connection.is_busy.load(Ordering::Relaxed));
-            !(connection.is_spare || is_known && is_busy)
+            connection.is_spare == spare && !(is_known && is_busy)
         };
         let rank = |connection: &Connection| {
             (connection.is_known.load(Ordering::Relaxed), connection.used.load(Ordering::Relaxed))
@@ -251,7 +258,9 @@ pub fn warm_up() {
         let _ = pin!(connection).poll(&mut Context::from_waker(Waker::noop()));
     };
     // Such a thread can't serve, and a thread that can't start ends everything.
-    let _ = catch_unwind(AssertUnwindSafe(serve));
+    if SystemTime::now() >= UNIX_EPOCH {
+        let _ = catch_unwind(AssertUnwindSafe(serve));
+    }
 }
 
 /// Sees to it that what is not taken neither stays nor gathers. What the system does not know is done without.
@@ -377,9 +386,25 @@ mod tests {
         for _ in 0..SPARE {
             let (connection, place) = admitted(&connections).await;
             assert!(connection.is_spare());
-            spare.push(place);
+            spare.push((connection, place));
         }
+        // Nor do strangers keep those places from whoever asks how the service is.
+        let next = tokio::spawn({
+            let connections = connections.clone();
+            async move { admitted(&connections).await }
+        });
+        spare[0].0.end.cancelled().await;
+        drop(spare.remove(0));
+        spare.push(next.await.unwrap());
+        let asking: Vec<_> = spare
+            .iter()
+            .map(|(connection, _)| {
+                connection.shows_secret();
+                Busy::on(connection)
+            })
+            .collect();
         assert!(connections.admit().await.is_none(), "all are busy, and all others ask how the service is");
+        drop(asking);
         assert!(!busy.end.is_cancelled() && !known.end.is_cancelled() && !last.end.is_cancelled());
         drop(busy_request);
         spare.clear();
@@ -398,7 +423,7 @@ mod tests {
         let open: Vec<_> =
             [admitted(&connections).await, admitted(&connections).await, admitted(&connections).await].into();
         drop(Busy::on(&open[0].0));
-        assert!(connections.end_one());
+        assert!(connections.end_one(false));
         let ended: Vec<_> = open.iter().map(|(connection, _)| connection.end.is_cancelled()).collect();
         assert_eq!(ended, [false, true, false]);
     }

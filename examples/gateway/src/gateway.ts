@@ -41,8 +41,11 @@ export const ROUTES: Readonly<Record<string, { readonly method: string; readonly
   },
 };
 
-/** Longer than the service fetches a URL (60 s) and waits for WhatsApp (20 s), so that its own answer arrives. */
-const TIMEOUT_MS = 90_000;
+/**
+ * Longer than the service fetches a URL (60 s), makes a voice note (60 s until its turn, then 180 s) and waits for WhatsApp
+ * (20 s), so that its own answer arrives.
+ */
+const TIMEOUT_MS = 330_000;
 
 export async function handle(request: Request, env: Env, timeoutMs = TIMEOUT_MS): Promise<Response> {
   const cors = corsHeaders(request, env);

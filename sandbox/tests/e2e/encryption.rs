@@ -195,7 +195,7 @@ async fn a_kill_in_the_middle_of_a_rekeying_loses_nothing() {
             "INSERT INTO tenants (key, name) VALUES (1000, 'large');
              WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < 20000)
              INSERT INTO events (tenant, sequence, kind, at, data)
-             SELECT 1000, n, 'message.received', 4000000000000, '{\"text\":\"' || hex(randomblob(400)) || '\"}' FROM n;",
+             SELECT 1000, n, 'message.received', unixepoch() * 1000, '{\"text\":\"' || hex(randomblob(400)) || '\"}' FROM n;",
         )
         .unwrap();
     connection.close().unwrap();

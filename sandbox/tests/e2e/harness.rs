@@ -482,7 +482,9 @@ pub fn http() -> reqwest::Client {
         .expect("ring has them")
         .with_root_certificates(rustls::RootCertStore::empty())
         .with_no_client_auth();
-    reqwest::Client::builder().tls_backend_preconfigured(tls).build().expect("an HTTP client")
+    // The service ends connections that were idle for long: they must not be used just then.
+    let idle = Duration::from_secs(5);
+    reqwest::Client::builder().tls_backend_preconfigured(tls).pool_idle_timeout(idle).build().expect("an HTTP client")
 }
 
 pub async fn answer(request: reqwest::RequestBuilder) -> (StatusCode, Value) {

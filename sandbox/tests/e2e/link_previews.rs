@@ -225,6 +225,21 @@ async fn those_who_are_mentioned_are_named_in_texts_and_captions() {
     assert_eq!((&arrived["kind"], &arrived["mentions"]), (&json!("image"), &json!([jid(ANA)])), "{arrived}");
     let plain = shown(&world, acme, json!({"message": format!("@{ANA}"), "mentions": []})).await;
     assert!(plain.get("mentions").is_none(), "{plain}");
+    // By LID, which is no number: without `@lid` behind it, it would be one.
+    let lid =
+        world.service.tenant("acme").call(Method::POST, "/numbers/check", Some(json!({"numbers": [BRUNO]}))).await;
+    let lid = lid.1["numbers"][0]["lid"].as_str().unwrap().to_owned();
+    let text = format!("@{lid} too");
+    let arrived = shown(&world, acme, json!({"message": text, "mentions": [format!("{lid}@lid")]})).await;
+    assert_eq!(arrived["mentions"], json!([format!("{lid}@lid")]), "{arrived}");
+    for (field, body) in [
+        ("mentions", json!({"to": BRUNO, "message": text, "mentions": [lid]})),
+        ("contact.phone", json!({"to": BRUNO, "contact": {"name": "A", "phone": lid}})),
+    ] {
+        let (status, refused) = acme.call(Method::POST, "/send", Some(body)).await;
+        assert_eq!((status.as_u16(), &refused["code"]), (400, &json!("invalid_content")), "{refused}");
+        assert!(refused["message"].as_str().unwrap().starts_with(&format!("`{field}`: ")), "{refused}");
+    }
     // As a form says it.
     let (caption, numbers) = (format!("@{ANA} @{carla}"), format!("{ANA}, {carla}"));
     let fields = [("message", caption.as_str()), ("mentions", &numbers)];

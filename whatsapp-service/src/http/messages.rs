@@ -90,14 +90,15 @@ pub async fn list(
     }
     let before = page.cursor.map(|cursor| cursor.parse());
     let before = before.transpose().map_err(|_| invalid("cursor: not one that this service gave"))?;
+    let person = page.to.as_deref().map(|to| Person::parse(to).map_err(|error| invalid(format!("to: {error}"))));
+    let recipient = match person.transpose()? {
+        Some(person) => Some(app.manager.store().names_of(&tenant, &person).await?),
+        None => None,
+    };
     let filter = Filter {
         status: status.transpose()?,
         kind: page.kind,
-        recipient: page
-            .to
-            .as_deref()
-            .map(|to| Person::parse(to).map_err(|error| invalid(format!("to: {error}"))))
-            .transpose()?,
+        recipient,
         reference: page.reference,
         since: page.since.map(|text| time("since", &text)).transpose()?,
         until: page.until.map(|text| time("until", &text)).transpose()?,

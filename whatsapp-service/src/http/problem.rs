@@ -266,11 +266,10 @@ impl From<OpenRefused> for Problem {
     fn from(refused: OpenRefused) -> Self {
         let message = refused.to_string();
         match refused {
-            OpenRefused::Gone => {
+            OpenRefused::Gone | OpenRefused::Deleting => {
                 let (status, code) = (StatusCode::SERVICE_UNAVAILABLE, "stopping");
                 Self::new(status, "Service stopping", code, message).retryable(true)
             }
-            OpenRefused::Deleting => Self { message: Some(message), ..Self::storage_failed() },
             OpenRefused::CodeForAnotherPhone => {
                 let (status, code) = (StatusCode::CONFLICT, "pairing_code_outstanding");
                 Self::new(status, "Pairing code outstanding", code, message)
@@ -323,7 +322,8 @@ impl From<NotTaken> for Problem {
                 Self::new(StatusCode::CONFLICT, "Idempotency conflict", "idempotency_conflict", message)
                     .retryable(false)
             }
-            NotTaken::LidAsNumber => Self::bad_request("invalid_recipient", message),
+            NotTaken::LidAsNumber("to") => Self::bad_request("invalid_recipient", message),
+            NotTaken::LidAsNumber(_) => Self::bad_request("invalid_content", message),
             NotTaken::UnknownMessage => {
                 Self::new(StatusCode::NOT_FOUND, "Message not found", "message_not_found", message).retryable(false)
             }

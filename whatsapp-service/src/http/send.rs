@@ -104,7 +104,7 @@ pub struct Send {
     /// The id of the message that this one answers.
     #[schema(pattern = "^[!-~]{1,64}$")]
     reply_to: Option<String>,
-    /// The numbers of those who are mentioned in `message`, where they stand as `@` and the digits.
+    /// Those who are mentioned in `message`, by number or LID: their digits stand in it behind an `@`.
     #[schema(max_items = 1024)]
     mentions: Option<Vec<String>>,
     /// Whether the first link in `message` is shown with its title, description and picture.
@@ -728,7 +728,7 @@ mod tests {
             (json!({"edit": {"messageId": "A", "message": "A"}, "replyTo": "B"}), "`replyTo` and `edit`"),
             (json!({"revoke": {"messageId": "A"}, "replyTo": "B"}), "`replyTo` and `revoke`"),
             (json!({"message": "A", "replyTo": ""}), "`replyTo`"),
-            (json!({"message": "A", "mentions": ["5511777777777", "12"]}), "`mentions` holds numbers"),
+            (json!({"message": "A", "mentions": ["5511777777777", "12"]}), "in `mentions`, `12` needs 8 to 15 digits"),
             (json!({"message": "A", "mentions": vec!["5511777777777"; 1025]}), "`mentions` names 1024"),
             (
                 json!({"location": {"latitude": 1, "longitude": 2}, "mentions": ["5511777777777"]}),

@@ -140,7 +140,13 @@ pub async fn delete(State(app): State<Arc<App>>, Tenant(tenant): Tenant) -> Resu
         return Err(OpenRefused::Gone.into());
     }
     let unlinked = app.manager.delete(&tenant).await?;
-    let unlinked = unlinked.ok_or(Problem::session_not_found(StatusCode::NOT_FOUND))?;
+    let Some(unlinked) = unlinked else {
+        // It may have waited until everything ended: the session is there again after the restart.
+        return Err(match app.manager.is_closing() {
+            true => OpenRefused::Gone.into(),
+            false => Problem::session_not_found(StatusCode::NOT_FOUND),
+        });
+    };
     let message = (unlinked == Unlinked::NotTold).then_some(
         "The session is deleted, but WhatsApp could not be told: the phone may still list this device. Remove it there.",
     );

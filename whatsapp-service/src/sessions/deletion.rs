@@ -4,10 +4,12 @@
 //! not taken back: a device that is unlinked is of no use any more.
 
 use std::{
+    panic::AssertUnwindSafe,
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
+use futures_util::FutureExt;
 use serde_json::json;
 use tokio::time::{sleep, timeout};
 use whatsapp_rust::{Client, wacore::iq::devices::RemoveCompanionDeviceSpec};
@@ -18,7 +20,7 @@ use super::{
     session::{Session, lock, stop},
     state::{Signal, Snapshot, State, Status},
 };
-use crate::{clock::timestamp, store::StoreError, tenant::TenantId};
+use crate::{clock::timestamp, store::StoreError, supervise::supervised, tenant::TenantId};
 
 /// How long the server may take to confirm that a device is unlinked.
 const UNLINK_LIMIT: Duration = Duration::from_secs(5);
@@ -61,8 +63,8 @@ impl Session {
             None => {
                 self.note_deletion().await.map_err(NotDeleted::NotBegun)?;
                 // What is accepted from now on is given up by the one who accepted it.
-                self.gone.store(true, Ordering::Release);
-                let unlinked = self.unlink().await;
+                let goes_on = self.gone.swap(true, Ordering::AcqRel);
+                let unlinked = self.unlink(goes_on).await;
                 *lifecycle.unlinked.insert(unlinked)
             }
         };
@@ -98,14 +100,15 @@ impl Session {
         }
     }
 
-    async fn unlink(&self) -> Unlinked {
+    /// `goes_on` says that an earlier process, or call, may have unlinked it already.
+    async fn unlink(&self, goes_on: bool) -> Unlinked {
         let live = lock(&self.live).clone();
         let on_disk = self.is_recorded_as_paired().await;
         let in_client = live.as_ref().is_some_and(|live| live.client.pn().is_some());
         let linked = on_disk || in_client || self.snapshot.borrow().is_paired();
         match live {
             _ if !linked || self.snapshot.borrow().state == State::LoggedOut => Unlinked::NotLinked,
-            _ if self.snapshot.borrow().seems_unlinked() => Unlinked::Confirmed,
+            _ if goes_on && self.snapshot.borrow().seems_unlinked() => Unlinked::Confirmed,
             Some(live) => self.unlink_at_server(&live.client).await,
             None => Unlinked::NotTold,
         }
@@ -114,12 +117,14 @@ impl Session {
     /// Ends the link at the server. The library's own `logout` keeps to itself whether the server heard it.
     async fn unlink_at_server(&self, client: &Arc<Client>) -> Unlinked {
         let Some(jid) = client.pn() else { return Unlinked::NotLinked };
+        // What the server said before may have been a mistake.
+        let seemed_unlinked = self.snapshot.borrow().seems_unlinked();
         let told = timeout(UNLINK_LIMIT, client.execute(RemoveCompanionDeviceSpec::new(&jid))).await;
         // The server ends the connection of a device that it has just removed, maybe before its answer is read.
-        if !matches!(told, Ok(Ok(()))) {
+        if !matches!(told, Ok(Ok(()))) && !seemed_unlinked {
             self.wait_until(Duration::from_secs(1), Snapshot::seems_unlinked).await;
         }
-        let removed = self.snapshot.borrow().seems_unlinked();
+        let removed = !seemed_unlinked && self.snapshot.borrow().seems_unlinked();
         if matches!(told, Ok(Ok(()))) || removed { Unlinked::Confirmed } else { Unlinked::NotTold }
     }
 }
@@ -131,7 +136,16 @@ impl Manager {
         let Some(session) = self.get(tenant) else { return Ok(None) };
         let manager = self.clone();
         let deleting = self.around.sends.spawn(async move {
-            let deleted = manager.delete_now(&session).await;
+            let deleted = match AssertUnwindSafe(manager.delete_now(&session)).catch_unwind().await {
+                Ok(deleted) => deleted,
+                Err(panic) => {
+                    // What was begun comes to its end all the same.
+                    if session.gone.load(Ordering::Acquire) {
+                        manager.go_on_deleting(session);
+                    }
+                    std::panic::resume_unwind(panic)
+                }
+            };
             if let Err(NotDeleted::Unfinished(error)) = &deleted {
                 tracing::warn!(tenant = %session.tenant, %error, "a session could not be deleted yet");
                 manager.go_on_deleting(session);
@@ -148,22 +162,27 @@ impl Manager {
             return;
         }
         let manager = self.clone();
-        self.around.sends.spawn(async move {
-            // To be unlinked it has to be connected. One that was told so already is not.
-            let enough = |snapshot: &Snapshot| {
-                snapshot.state == State::Ready || snapshot.stops_client() || snapshot.seems_unlinked()
-            };
+        self.around.sends.spawn(supervised("deletion", move || {
+            let (manager, session) = (manager.clone(), session.clone());
+            async move { manager.finish_deletion(&session).await }
+        }));
+    }
+
+    async fn finish_deletion(&self, session: &Arc<Session>) {
+        // To be unlinked it has to be connected. One that was told so already is not.
+        let enough = |snapshot: &Snapshot| {
+            snapshot.state == State::Ready || snapshot.stops_client() || snapshot.seems_unlinked()
+        };
+        tokio::select! {
+            () = session.wait_until(CONNECT_LIMIT, enough) => {}
+            () = self.stopping() => return,
+        }
+        while self.delete_now(session).await.is_err() {
             tokio::select! {
-                () = session.wait_until(CONNECT_LIMIT, enough) => {}
-                () = manager.stopping() => return,
+                () = sleep(PAUSE) => {}
+                () = self.stopping() => return,
             }
-            while manager.delete_now(&session).await.is_err() {
-                tokio::select! {
-                    () = sleep(PAUSE) => {}
-                    () = manager.stopping() => return,
-                }
-            }
-        });
+        }
     }
 
     async fn delete_now(&self, session: &Arc<Session>) -> Result<Option<Unlinked>, NotDeleted> {

@@ -79,7 +79,7 @@ impl Session {
     pub async fn show(&self, to: &Person, doing: Doing) -> Result<Names, NotDone> {
         let client = self.client_now()?;
         if self.is_lid(to).await.map_err(Refused::from)? {
-            return Err(NotDone::LidAsNumber(NotTaken::LidAsNumber));
+            return Err(NotDone::LidAsNumber(NotTaken::LidAsNumber("to")));
         }
         let state = match doing {
             Doing::Typing => ChatStateType::Composing,

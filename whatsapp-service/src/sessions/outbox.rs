@@ -108,10 +108,10 @@ pub enum NotTaken {
     Conflict,
     /// The number is somebody's LID.
     #[error(
-        "these digits are a LID, and no phone number: an address with a LID is written with `@lid` behind it, as `chat` of \
-         an event has it"
+        "`{0}`: these digits are a LID, and no phone number: an address with a LID is written with `@lid` behind it, as \
+         `chat` of an event has it"
     )]
-    LidAsNumber,
+    LidAsNumber(&'static str),
     /// What it is about is not there.
     #[error("this tenant has sent no message of this id, or it was forgotten since")]
     UnknownMessage,
@@ -159,8 +159,16 @@ impl Session {
 
     /// Whether a message may be sent, and what is known of whom it is for.
     async fn check(&self, submission: &mut Submission) -> Result<Result<Names, NotTaken>, StoreError> {
-        if self.is_lid(&submission.to).await? {
-            return Ok(Err(NotTaken::LidAsNumber));
+        let mentions = submission.content.mentions.iter().map(|one| ("mentions", Person::kept(one)));
+        let contact = match &submission.content.kind {
+            ContentKind::Contact(contact) => Some(("contact.phone", Person::parse(&contact.phone).ok())),
+            _ => None,
+        };
+        let named = mentions.chain(contact).filter_map(|(field, person)| Some((field, person?)));
+        for (field, person) in std::iter::once(("to", submission.to.clone())).chain(named) {
+            if self.is_lid(&person).await? {
+                return Ok(Err(NotTaken::LidAsNumber(field)));
+            }
         }
         let names = self.names_of(&submission.to).await?;
         Ok(self.check_reference(submission, &names).await?.map(|()| names))

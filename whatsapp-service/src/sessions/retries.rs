@@ -16,7 +16,7 @@ use whatsapp_rust::{
         messages::{unwrap_device_sent, wrap_device_sent},
         protocol::retry::MAX_RETRY_COUNT,
     },
-    wacore_binary::{JidExt, NodeRef, marshal::marshal, util::unpack_bytes},
+    wacore_binary::{JidExt, NodeRef, Server, marshal::marshal, util::unpack_bytes},
     waproto::codec,
 };
 
@@ -258,13 +258,22 @@ fn is_own(device: &Jid, own: &[Option<Jid>; 2]) -> bool {
 
 /// Somebody's addresses at WhatsApp, as far as they are known.
 pub(super) async fn names_of(client: &Client, user: &Jid) -> Vec<String> {
-    let user = user.to_non_ad();
+    let user = user_of(user);
     let other = client.get_lid_pn_entry(&user).await.ok().flatten();
     let other = other.map(|entry| if user.is_lid() { Jid::pn(&*entry.phone_number) } else { Jid::lid(&*entry.lid) });
     std::iter::once(user).chain(other).map(|jid| jid.to_string()).collect()
 }
 
-/// Whose device this is.
+/// Whose device it is. A business's number may be at home with a provider, and is the same number.
+fn user_of(device: &Jid) -> Jid {
+    match device.server {
+        Server::Hosted => Jid::pn(&*device.user),
+        Server::HostedLid => Jid::lid(&*device.user),
+        _ => device.to_non_ad(),
+    }
+}
+
+/// Whose device this is, by name.
 pub(super) async fn author(client: &Client, device: &Jid) -> Author {
     Author { device: device.to_string(), names: names_of(client, device).await }
 }
@@ -273,4 +282,21 @@ fn undecryptable() -> Failure {
     let why = "A device of the recipient could not decrypt the message, and could not be sent it again: it shows \
                \"Waiting for this message\".";
     Failure::new(Failure::UNDECRYPTABLE, why, true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_device_belongs_to_its_number_or_lid_wherever_it_is_at_home() {
+        for (device, user) in [
+            ("5511888888888:3@s.whatsapp.net", "5511888888888@s.whatsapp.net"),
+            ("713715344025739:3@lid", "713715344025739@lid"),
+            ("5511888888888:99@hosted", "5511888888888@s.whatsapp.net"),
+            ("713715344025739:99@hosted.lid", "713715344025739@lid"),
+        ] {
+            assert_eq!(user_of(&device.parse().unwrap()).to_string(), user, "{device}");
+        }
+    }
 }

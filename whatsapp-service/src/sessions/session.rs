@@ -184,7 +184,7 @@ pub enum OpenRefused {
     #[error("the service is stopping")]
     Gone,
     /// It is being deleted.
-    #[error("the session is being deleted, and the disk does not allow that yet")]
+    #[error("the session is being deleted: a new one may begin when that is done")]
     Deleting,
     /// The library, and the phone too, allow one pairing code at a time.
     #[error("a pairing code for another phone is waiting; DELETE /session ends that")]

@@ -63,7 +63,7 @@ pub fn learnt(base: &wa::Message, info: &MessageInfo) -> Option<ChatTimer> {
         (None, None) => return None,
     };
     // Whoever writes can't reach into the future.
-    let set_at = set_at.clamp(0, info.timestamp.timestamp());
+    let set_at = set_at.clamp(0, info.timestamp.timestamp().max(0));
     let other = if source.is_from_me {
         [source.recipient_alt.as_ref(), info.peer_recipient_pn.as_ref()]
     } else {

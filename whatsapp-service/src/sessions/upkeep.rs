@@ -80,7 +80,7 @@ impl Manager {
         if !clock.is_steady() {
             return Ok(());
         }
-        self.store().correct_times().await?;
+        self.store().correct_times(self.retention.events).await?;
         let now = clock.now();
         while self.store().forget_messages(now - self.retention.messages, now - KEYS).await? {
             tokio::time::sleep(STEP).await;

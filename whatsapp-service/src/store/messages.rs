@@ -9,7 +9,10 @@ use serde_json::value::{RawValue, to_raw_value};
 use utoipa::ToSchema;
 
 use super::{
-    Content, EventKind, Part, Position, Room, Store, StoreError, content,
+    Content, EventKind, Part, Position, Room, Store, StoreError,
+    backend::KEPT_FOR,
+    cells::Kind,
+    content,
     news::Told,
     parts::{Rows, gather},
     seal::{CONTENT, FINGERPRINT, Seal},
@@ -349,8 +352,8 @@ pub struct Filter {
     pub status: Option<MessageStatus>,
     /// Only those of this kind.
     pub kind: Option<String>,
-    /// Only those to this person, by the address that its caller wrote or one that is known since.
-    pub recipient: Option<Person>,
+    /// Only those to this person, whichever of these names they were written to by.
+    pub recipient: Option<Names>,
     /// Only those that their caller calls so.
     pub reference: Option<String>,
     /// Only those accepted at this time or later.
@@ -658,6 +661,14 @@ impl Store {
         // They are not in the order of their times where the clock was put back.
         let since = filter.since.map_or(i64::MIN, millis);
         let mut values: Vec<Value> = vec![tenant.as_str().to_owned().into(), from.row.into(), since.into()];
+        if let Some(Names { number, lid }) = filter.recipient {
+            values.push(number.map(|number| number.digits().to_owned()).into());
+            values.push(lid.map(|lid| lid.digits().to_owned()).into());
+            let (number, lid) = (values.len() - 1, values.len());
+            sql += &format!(
+                " AND (recipient IN (?{number}, ?{lid} || '@lid') OR messages.number = ?{number} OR lid = ?{lid})"
+            );
+        }
         let mut only = |condition: &str, value: Option<Value>| {
             if let Some(value) = value {
                 values.push(value);
@@ -666,15 +677,6 @@ impl Store {
         };
         only("status = ?", filter.status.map(|status| status.as_str().to_owned().into()));
         only("coalesce(kind, 'text') = ?", filter.kind.map(Value::from));
-        match filter.recipient {
-            Some(Person::Number(number)) => {
-                only("(recipient = ? OR number = ?)", Some(number.digits().to_owned().into()))
-            }
-            Some(Person::Lid(lid)) => {
-                only("(recipient = ? || '@lid' OR lid = ?)", Some(lid.digits().to_owned().into()))
-            }
-            None => {}
-        }
         only("reference = ?", filter.reference.map(Value::from));
         only("accepted_at < ?", filter.until.map(|until| millis(until).into()));
         sql += " ORDER BY row DESC";
@@ -690,8 +692,10 @@ impl Store {
     }
 
     /// What a clock that was far ahead has stamped counts as of now: nobody would ever forget it, nor give it up.
-    pub async fn correct_times(&self) -> Result<(), StoreError> {
-        self.write(|tx| {
+    ///
+    /// What is kept for a device is kept for so long at most.
+    pub async fn correct_times(&self, longest: TimeDelta) -> Result<(), StoreError> {
+        self.write(move |tx| {
             let now = tx.now();
             let [ahead, now, latest] = [now + AHEAD, now, now + LONGEST].map(millis);
             for sql in [
@@ -703,7 +707,12 @@ impl Store {
                 tx.execute(sql, [ahead, now])?;
             }
             let sql = "UPDATE messages SET expires_at = ?2 WHERE pending = 1 AND expires_at > ?1";
-            tx.execute(sql, [latest + AHEAD.num_milliseconds(), latest]).map(drop)
+            tx.execute(sql, [latest + AHEAD.num_milliseconds(), latest])?;
+            let longest = now + longest.num_milliseconds().max(KEPT_FOR);
+            let kinds = [Kind::Sent, Kind::PendingInbound, Kind::Kept, Kind::Retry, Kind::RetryDone];
+            let kinds = kinds.map(|kind| (kind as i64).to_string()).join(", ");
+            let sql = format!("UPDATE state SET expires_at = ?2 WHERE expires_at > ?1 AND kind IN ({kinds})");
+            tx.execute(&sql, [longest + AHEAD.num_milliseconds(), longest]).map(drop)
         })
         .await
     }
@@ -783,7 +792,7 @@ impl Tx<'_> {
         let mut message = Message {
             row: 0,
             id: draft.id.clone(),
-            kind: draft.content.kind.as_str().into(),
+            kind: draft.content.kind.word().into(),
             number: recipient.clone(),
             lid: None,
             recipient: recipient.clone(),

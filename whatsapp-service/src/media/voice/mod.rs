@@ -124,6 +124,8 @@ async fn work(recording: Recording<'_>, to: Option<&mut Part>) -> Result<Note, N
         Some(Outcome::Refused(Refused::Output)) => Err(NotTaken::Busy),
         // Somebody ended it, the service's manager or the kernel that needs its memory: that says nothing of the recording.
         None if matches!(status.signal(), Some(SIGTERM | SIGKILL | SIGHUP)) => Err(NotTaken::Busy),
+        // It did not come to look at the recording.
+        None if status.code() == Some(1) && said.is_empty() => Err(NotTaken::Busy),
         None => {
             // It took more memory or time than it may have, or met a bug of a library.
             tracing::warn!(%status, "a recording could not be made a voice note");

@@ -7,6 +7,9 @@ use whatsapp_rust::waproto::whatsapp as wa;
 use super::told::Kind;
 use crate::{encoding::hexadecimal, media, store::MediaSource};
 
+/// How much of a file's name is kept, in characters.
+const FILENAME: usize = 1024;
+
 /// What the sender says of a file.
 #[derive(Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
@@ -165,7 +168,7 @@ impl<'a> Stored<'a> {
             encrypted_sha256: digest(self.encrypted_sha256)?,
             size: media.size,
             mimetype: media.mimetype.map(str::to_owned),
-            filename: media.filename.map(str::to_owned),
+            filename: media.filename.map(|name| name.chars().take(FILENAME).collect()),
         })
     }
 }

@@ -31,6 +31,9 @@ use crate::{
 
 /// How many wrappers a message may be in: more are not looked through.
 const WRAPPERS: usize = 8;
+/// How many options of a poll are kept to read votes with, and how long one may be, in bytes.
+const OPTIONS: usize = 100;
+const OPTION: usize = 4096;
 /// What is told of a message that can't be taken apart, instead of the name of its field.
 const MALFORMED: &str = "malformed";
 /// What is set in messages that are between devices, beside what is told.
@@ -364,7 +367,9 @@ fn content<'a>(
         let creators = creators.into_iter().flatten().map(Jid::to_non_ad_string).collect();
         let secrets = [base, whole].map(|message| message.message_context_info.message_secret.clone());
         let kept = secrets.into_iter().flatten().next().map(|secret| {
-            let options = options.iter().map(|&option| option.to_owned()).collect();
+            // WhatsApp's own have 12 of 100 letters at most.
+            let fits = options.iter().filter(|option| option.len() <= OPTION).take(OPTIONS);
+            let options = fits.map(|&option| option.to_owned()).collect();
             KeptFor::Votes(PollKey { secret, creators, options })
         });
         let selectable = poll.selectable_options_count.filter(|count| *count > 0);

@@ -132,10 +132,19 @@ async fn what_a_clock_far_ahead_has_stamped_counts_as_of_now() {
     let settled = accept_with_key(&store, &clock, "settled").await;
     store.give_up(&acme, settled.row, failure()).await.unwrap();
     accept_with_key(&store, &clock, "waiting").await;
+    let store = Arc::new(store);
+    let device = store.device(&acme, Arc::new(Nobody)).await.unwrap();
+    device.store_sent_message("5511888888888@s.whatsapp.net", "waiting", b"text").await.unwrap();
     clock.jump(-years);
     clock.now();
     clock.pass(TimeDelta::minutes(10));
-    store.correct_times().await.unwrap();
+    store.correct_times(TimeDelta::days(8)).await.unwrap();
+    let kept = store.read(|connection| connection.query_row("SELECT max(expires_at) FROM state", (), |row| row.get(0)));
+    let kept: i64 = kept.await.unwrap();
+    assert!(
+        kept <= (clock.now() + TimeDelta::days(8)).timestamp_millis(),
+        "texts too are kept for days and not for years"
+    );
     let in_days = |days| clock.now() + TimeDelta::days(days);
     assert_eq!(store.log(&acme, 0, 9).await.unwrap().len(), 1);
     assert!(fate(&store, &acme, "waiting").await.expires_at < in_days(8));

@@ -149,3 +149,16 @@ async fn a_database_that_is_deleted_or_replaced_meanwhile_is_noticed() {
         assert!(spent.is_err(), "only this process still has it");
     }
 }
+
+#[tokio::test]
+async fn a_database_from_before_it_counted_is_older_than_its_mark() {
+    let folder = TempDir::new().unwrap();
+    let (store, acme) = (open(&folder), tenant("acme"));
+    accept(&store, &acme, "A").await;
+    store.close().await;
+    let path = file(folder.path(), "db");
+    let connection = rusqlite::Connection::open(&path).unwrap();
+    connection.execute_batch("ALTER TABLE instance DROP COLUMN epoch; PRAGMA user_version = 6;").unwrap();
+    connection.close().unwrap();
+    assert!(matches!(Store::open(&path, RULES, Seal::NONE, Clock::of_test()), Err(StoreError::Older { .. })));
+}
