@@ -52,7 +52,7 @@ fn guard_1_the_feature_stands_in_one_manifest_and_not_in_the_services_tree() {
 #[test]
 fn guard_2_releases_build_the_service_on_its_own() {
     assert!(read("Cargo.toml").contains("default-members = [\"whatsapp-service\"]"));
-    for file in ["Dockerfile", "README.md"] {
+    for file in ["Dockerfile", "README.md", "docs/operations.md", "docs/testing.md"] {
         let text = read(file);
         let releases: Vec<_> = text.lines().filter(|line| line.contains("cargo build --release")).collect();
         assert!(!releases.is_empty(), "{file} says how to build");
