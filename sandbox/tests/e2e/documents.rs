@@ -45,7 +45,8 @@ fn the_table_of_settings_is_what_the_code_declares() {
         match IN_WORDS.iter().find(|(other, _)| *other == name) {
             Some((_, words)) => assert_eq!(shown, *words, "{name}"),
             None => {
-                let default: Vec<_> = setting.get_default_values().iter().map(|value| value.to_string_lossy()).collect();
+                let default: Vec<_> =
+                    setting.get_default_values().iter().map(|value| value.to_string_lossy()).collect();
                 assert_eq!(shown, format!("`{}`", default.join(" ")), "{name}");
             }
         }

@@ -28,7 +28,9 @@ fn examples(document: &'static str, heading: &str) -> Vec<String> {
     let ends = if document.contains(&format!("\n### {heading}\n")) { &["\n### ", "\n## "][..] } else { &["\n## "] };
     let section = ends.iter().fold(section, |section, next| section.split(next).next().unwrap_or(section));
     let blocks = section.split("```sh\n").skip(1).map(|rest| rest.split("```").next().unwrap_or(rest));
-    blocks.map(|block| block.lines().map(|line| format!("{}\n", line.strip_prefix("   ").unwrap_or(line))).collect()).collect()
+    blocks
+        .map(|block| block.lines().map(|line| format!("{}\n", line.strip_prefix("   ").unwrap_or(line))).collect())
+        .collect()
 }
 
 /// Runs the examples below a heading, which must succeed, against this world.
