@@ -306,7 +306,7 @@ test("what the page does can be copied as a curl command", { timeout: 120_000 },
   assert.deepEqual(problems, []);
 });
 
-test("the samples of the README are seen and heard", { timeout: 120_000 }, async (t) => {
+test("the samples of the tutorial are seen and heard", { timeout: 120_000 }, async (t) => {
   const simulator = setting("SIMULATOR_URL");
   const { page, problems } = await open(t, simulator);
   page.on("console", (message) => {

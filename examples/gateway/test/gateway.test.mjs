@@ -105,14 +105,13 @@ test("what is passed on is what was checked, also where a name stands twice", as
 });
 
 test("the fields are those of the service's manual, all but the proxy", () => {
-  const manual = readFileSync(new URL("../../../docs/api.md", import.meta.url), "utf8");
-  const below = (heading) => manual.split(`\n${heading}\n`)[1];
+  const below = (file, heading) => readFileSync(new URL(`../../../docs/${file}`, import.meta.url), "utf8").split(`\n${heading}\n`)[1];
   // The names in the first column of the first table below a heading.
   const named = (text) => text.split("\n\n").find((part) => part.startsWith("| ")).split("\n").slice(2)
     .flatMap((row) => [...row.split("|")[1].matchAll(/`(\w+)`/g)].map(([, name]) => name)).sort();
   const { media, ...fields } = ROUTES["/send"].fields;
-  assert.deepEqual(Object.keys({ media, ...fields }).filter((name) => name !== "idempotencyKey").sort(), named(below("### POST /send")));
-  assert.deepEqual(Object.keys(media).sort(), named(below("##### Media")));
+  assert.deepEqual(Object.keys({ media, ...fields }).filter((name) => name !== "idempotencyKey").sort(), named(below("endpoints.md", "### POST /send")));
+  assert.deepEqual(Object.keys(media).sort(), named(below("messages.md", "### Media")));
 });
 
 test("without a valid key nothing reaches the service", async () => {

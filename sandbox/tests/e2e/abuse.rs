@@ -1,4 +1,4 @@
-//! Hostile callers: cases 37 and 38 of the hazards.
+//! Hostile callers: tenant ids, huge and slow bodies, broken text, deep JSON, forbidden addresses.
 
 use std::{
     io::{Read, Write},

@@ -1,4 +1,4 @@
-//! Clocks that are wrong, and that are set while the service runs (case 40).
+//! Clocks that are wrong, and that are set while the service runs.
 
 use std::{
     fs::{self, File},

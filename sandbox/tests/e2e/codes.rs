@@ -48,7 +48,7 @@ async fn until_ready(world: &World, count: usize) {
 
 #[tokio::test]
 async fn every_refusal_leads_to_a_state_that_says_how_it_goes_on() {
-    // Case 11, for the codes that are known and some that are not. Unit tests go through all from 400 to 599.
+    // For the codes that are known and some that are not. Unit tests go through all from 400 to 599.
     let world = World::with(Config::default(), &[AT_ONCE]).await;
     // Of those that count for all only two: a third would hold up the others.
     let codes = [400, 402, 408, 411, 415, 418, 429, 440, 500, 501, 516, 599];
@@ -76,7 +76,7 @@ async fn every_refusal_leads_to_a_state_that_says_how_it_goes_on() {
 
 #[tokio::test]
 async fn an_unlinking_that_is_not_confirmed_costs_nothing() {
-    // Case 12, said on a connection: the login that follows succeeds.
+    // The code comes on a connection: the login that follows succeeds.
     let world = World::start().await;
     for fault in
         [json!({"streamConflict": "device_removed"}), json!({"streamError": "401"}), json!({"streamError": "516"})]
@@ -97,7 +97,7 @@ async fn an_unlinking_that_is_not_confirmed_costs_nothing() {
 
 #[tokio::test]
 async fn a_locked_account_keeps_its_credentials_and_the_token_for_an_appeal() {
-    // Case 14: stored, no wipe, an event; also for the next process.
+    // It is stored, nothing is wiped, there is an event; also for the next process.
     let mut world = World::start().await;
     world.pair("acme", ANA).await;
     world.fault(json!({"loginFailure": {"reason": 403, "appealToken": "one-time-token"}})).await;
@@ -121,7 +121,6 @@ async fn a_locked_account_keeps_its_credentials_and_the_token_for_an_appeal() {
 
 #[tokio::test]
 async fn a_version_that_is_refused_holds_up_all_until_one_login_succeeds() {
-    // Case 15.
     let world = World::with(Config::default(), &[AT_ONCE]).await;
     let tenants = fleet(&world, 8).await;
     let (outdated, others) = tenants.split_at(3);
@@ -154,7 +153,6 @@ async fn a_version_that_is_refused_holds_up_all_until_one_login_succeeds() {
 
 #[tokio::test]
 async fn a_server_that_asks_for_a_new_connection_again_and_again_is_not_dialled_at_once() {
-    // Case 16.
     let world = World::with(Config::default(), &[AT_ONCE]).await;
     world.pair("acme", ANA).await;
     world.fault(json!({"streamError": "515", "times": 50})).await;
@@ -170,7 +168,7 @@ async fn a_server_that_asks_for_a_new_connection_again_and_again_is_not_dialled_
 
 #[tokio::test]
 async fn a_connection_that_is_dead_but_open_is_replaced() {
-    // Case 18. (Case 17, stream errors 429 and 503, is in `states`.)
+    // Stream errors 429 and 503 are in `states`.
     let world = World::start().await;
     world.pair("acme", ANA).await;
     world.pair("calm", BRUNO).await;
@@ -186,7 +184,6 @@ async fn a_connection_that_is_dead_but_open_is_replaced() {
 
 #[tokio::test]
 async fn who_was_replaced_stays_so_after_a_restart_until_a_person_asks() {
-    // Case 19, the second half.
     let mut world = World::start().await;
     world.pair("acme", ANA).await;
     world.fault(json!({"streamConflict": "replaced", "times": 2})).await;
@@ -208,7 +205,6 @@ async fn who_was_replaced_stays_so_after_a_restart_until_a_person_asks() {
 
 #[tokio::test]
 async fn a_login_that_a_killed_process_left_behind_costs_its_successor_half_a_minute() {
-    // Case 41.
     let mut world = World::start().await;
     world.pair("acme", ANA).await;
     world.service.tenant("acme").send_ok(BRUNO, "to know the way").await;
@@ -286,7 +282,7 @@ async fn a_client_that_whatsapp_does_not_accept_stops() {
 
 #[tokio::test]
 async fn a_fleet_that_lost_its_network_comes_back_at_the_rate_that_is_allowed() {
-    // Case 39, on a small scale.
+    // On a small scale.
     const RATE: u64 = 10;
     let world = World::with(Config::default(), &[AT_ONCE]).await;
     let tenants = fleet(&world, 40).await;
@@ -350,7 +346,7 @@ async fn a_person_and_messages_go_before_those_that_nobody_waits_for() {
 
 #[tokio::test]
 async fn a_login_that_the_server_never_answers_is_told_and_tried_again() {
-    // Case 3: cut between the handshake and the success; nothing is written to such a connection.
+    // Cut between the handshake and the success; nothing is written to such a connection.
     let world = World::start().await;
     world.pair("acme", ANA).await;
     world.fault(json!({"refuseConnections": true, "phone": ANA})).await;
@@ -368,7 +364,6 @@ async fn a_login_that_the_server_never_answers_is_told_and_tried_again() {
 
 #[tokio::test]
 async fn a_connection_that_breaks_again_and_again_is_not_ready_for_long_and_not_dialled_in_haste() {
-    // Case 8.
     let world = World::with(Config::default(), &[AT_ONCE]).await;
     world.pair("acme", ANA).await;
     world.fault(json!({"closeAfterMs": 100, "phone": ANA})).await;
@@ -388,7 +383,7 @@ fn scan(world: &World, session: &Value) -> impl Future<Output = StatusCode> + Se
 
 #[tokio::test]
 async fn a_kill_while_a_phone_links_leaves_no_device_on_it_that_nobody_has() {
-    // Case 21: kill -9 around the moment at which the phone hears of the link. Either the link is on the disk, and the
+    // Kill -9 around the moment at which the phone hears of the link. Either the link is on the disk, and the
     // session comes back or learns that the phone never heard of it; or it is not, and the phone has not heard of it.
     let mut world = World::start().await;
     let mut linked = 0;
@@ -456,7 +451,7 @@ async fn a_client_that_gave_up_writing_is_replaced_once_there_is_room() {
 
 #[tokio::test]
 async fn a_link_that_can_not_be_written_down_is_not_called_one() {
-    // Case 22: the disk is full while a phone links.
+    // The disk is full while a phone links.
     let Some((world, disk)) = world_on_a_small_disk().await else { return };
     let acme = world.service.tenant("acme");
     let scanning = scan(&world, &acme.open().await);

@@ -1,4 +1,4 @@
-//! The crash test, in short. As a program of its own it runs for as long as one likes: see the README.
+//! The crash test, in short. As a program of its own it runs for as long as one likes: see docs/testing.md.
 
 use std::{path::Path, process::Stdio};
 

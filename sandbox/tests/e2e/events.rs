@@ -222,7 +222,7 @@ async fn events_come_in_pages() {
 
 #[tokio::test]
 async fn a_message_that_was_decrypted_but_not_committed_comes_again_and_is_told_once() {
-    // Case 33. The library can write down what it has decrypted, and the service can't put it into its log.
+    // The library can write down what it has decrypted, and the service can't put it into its log.
     let mut world = World::start().await;
     world.pair("acme", ANA).await;
     // The phone's keys come once the session is ready, and are a message too.
@@ -287,7 +287,7 @@ async fn a_message_that_a_kill_has_lost_is_sent_again_by_its_sender() {
 
 #[tokio::test]
 async fn kill_9_again_and_again_neither_loses_nor_repeats_a_message() {
-    // Case 33, without choosing the moment.
+    // Without choosing the moment.
     let mut world = World::start().await;
     world.pair("acme", ANA).await;
     let mut written = Vec::new();

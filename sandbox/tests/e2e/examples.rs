@@ -1,4 +1,4 @@
-//! The examples of `README.md` and `docs/api.md`, run as they stand there.
+//! The examples of `README.md`, the tutorial and the manual, run as they stand there.
 
 use std::{collections::BTreeSet, path::Path, process::Stdio, time::Duration};
 
@@ -7,8 +7,10 @@ use tokio::process::Command;
 
 use crate::harness::{ANA, BRUNO, SECRET, World, eventually};
 
-const MANUAL: &str = include_str!("../../../docs/api.md");
 const README: &str = include_str!("../../../README.md");
+const TUTORIAL: &str = include_str!("../../../docs/tutorial.md");
+const ENDPOINTS: &str = include_str!("../../../docs/endpoints.md");
+const MESSAGES: &str = include_str!("../../../docs/messages.md");
 
 /// What every example runs after: a call that is refused ends it, and what comes in is waited for and not slept for.
 const BEFORE: &str = r#"
@@ -19,34 +21,42 @@ before=$(received || true)
 "#;
 const UNTIL_RECEIVED: &str = r#"until [ "$(received || true)" -gt "$before" ]; do sleep 0.1; done"#;
 
-/// The examples below a heading, up to the next one of its kind, or of the kind above.
-fn examples(document: &'static str, heading: &str) -> Vec<&'static str> {
-    let (_, section) = document.split_once(&format!("\n### {heading}\n")).expect("the heading");
-    let section =
-        ["\n### ", "\n## "].iter().fold(section, |section, next| section.split(next).next().unwrap_or(section));
-    section.split("```sh\n").skip(1).map(|rest| rest.split("```").next().unwrap_or(rest)).collect()
+/// The examples below a heading, up to the next one of its kind, or of the kind above. Those in a list are indented.
+fn examples(document: &'static str, heading: &str) -> Vec<String> {
+    let below = ["## ", "### "].iter().find_map(|kind| document.split_once(&format!("\n{kind}{heading}\n")));
+    let (_, section) = below.unwrap_or_else(|| panic!("no heading {heading}"));
+    let ends = if document.contains(&format!("\n### {heading}\n")) { &["\n### ", "\n## "][..] } else { &["\n## "] };
+    let section = ends.iter().fold(section, |section, next| section.split(next).next().unwrap_or(section));
+    let blocks = section.split("```sh\n").skip(1).map(|rest| rest.split("```").next().unwrap_or(rest));
+    blocks
+        .map(|block| block.lines().map(|line| format!("{}\n", line.strip_prefix("   ").unwrap_or(line))).collect())
+        .collect()
 }
 
 /// Runs the examples below a heading, which must succeed, against this world.
 async fn run(world: &World, document: &'static str, heading: &str) {
     let found = examples(document, heading);
     assert!(!found.is_empty(), "{heading} has an example");
-    for example in found {
-        let script = example
-            .replace("http://127.0.0.1:3000", &world.service.url)
-            .replace("http://127.0.0.1:3001", &world.simulator.http_url())
-            .replace("X-Internal-Secret: sandbox", &format!("X-Internal-Secret: {SECRET}"))
-            .replace("sleep 1", UNTIL_RECEIVED);
-        let mut bash = Command::new("bash");
-        bash.args(["-c", &format!("{BEFORE}{script}")]).env("SERVICE", &world.service.url).env("SECRET", SECRET);
-        // Where a reader stands who has cloned this.
-        bash.current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join(".."));
-        let output = bash.stdin(Stdio::null()).kill_on_drop(true).output();
-        let output = tokio::time::timeout(Duration::from_secs(120), output).await;
-        let output = output.unwrap_or_else(|_| panic!("{heading}: {example} does not end")).unwrap();
-        let said = [output.stdout, output.stderr].concat();
-        assert!(output.status.success(), "{heading}: {example}{}", String::from_utf8_lossy(&said));
+    for example in &found {
+        run_one(world, heading, example).await;
     }
+}
+
+async fn run_one(world: &World, heading: &str, example: &str) {
+    let script = example
+        .replace("http://127.0.0.1:3000", &world.service.url)
+        .replace("http://127.0.0.1:3001", &world.simulator.http_url())
+        .replace("X-Internal-Secret: sandbox", &format!("X-Internal-Secret: {SECRET}"))
+        .replace("sleep 1", UNTIL_RECEIVED);
+    let mut bash = Command::new("bash");
+    bash.args(["-c", &format!("{BEFORE}{script}")]).env("SERVICE", &world.service.url).env("SECRET", SECRET);
+    // Where a reader stands who has cloned this.
+    bash.current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join(".."));
+    let output = bash.stdin(Stdio::null()).kill_on_drop(true).output();
+    let output = tokio::time::timeout(Duration::from_secs(120), output).await;
+    let output = output.unwrap_or_else(|_| panic!("{heading}: {example} does not end")).unwrap();
+    let said = [output.stdout, output.stderr].concat();
+    assert!(output.status.success(), "{heading}: {example}{}", String::from_utf8_lossy(&said));
 }
 
 /// Waits until Bruno's phone shows every kind of message, and what was done to some.
@@ -70,8 +80,9 @@ async fn every_example_of_the_manual_does_what_it_says() {
     for heading in
         ["POST /send", "GET /messages/{id}/media", "POST /messages/{id}/read", "POST /presence", "POST /numbers/check"]
     {
-        run(&world, MANUAL, heading).await;
+        run(&world, ENDPOINTS, heading).await;
     }
+    run(&world, MESSAGES, "What can be sent").await;
     until_every_kind_is_shown(&world).await;
     let reacted = json!([{"from": ANA, "emoji": "🎉"}]);
     eventually("the reaction", || async {
@@ -81,14 +92,32 @@ async fn every_example_of_the_manual_does_what_it_says() {
 }
 
 #[tokio::test]
-async fn every_example_of_the_readme_does_what_it_says() {
+async fn the_steps_of_the_readme_lead_to_a_message_on_a_phone() {
     let world = World::start().await;
-    world.pair("demo", ANA).await;
-    run(&world, README, "More than text").await;
+    let steps = examples(README, "Try it");
+    let (scan, send) = steps.split_first().expect("steps");
+    run_one(&world, "Try it", scan).await;
+    world.service.tenant("demo").until_state("ready").await;
+    // The last one runs the tests.
+    assert_eq!(send.last().map(String::as_str), Some("cargo test --workspace\n"));
+    for step in &send[..send.len() - 1] {
+        run_one(&world, "Try it", step).await;
+    }
+    world.until_shown(BRUNO, "Hello from the sandbox!").await;
+}
+
+#[tokio::test]
+async fn every_example_of_the_tutorial_does_what_it_says() {
+    let world = World::start().await;
+    run(&world, TUTORIAL, "Link a phone").await;
+    world.service.tenant("demo").until_state("ready").await;
+    for heading in ["Send a text", "Send more than text", "Receive"] {
+        run(&world, TUTORIAL, heading).await;
+    }
     until_every_kind_is_shown(&world).await;
     let sent = world.service.tenant("demo").get("/messages").await;
     let sent = sent["messages"].as_array().unwrap();
-    assert_eq!(sent.len(), 14, "{sent:?}");
+    assert_eq!(sent.len(), 15, "{sent:?}");
     for message in sent {
         world.service.tenant("demo").until_fate(&message["id"], "delivered").await;
     }

@@ -1,4 +1,4 @@
-//! The fleet's figures, in short. As a program of its own it measures as many sessions as one likes: see the README.
+//! The fleet's figures, in short. As a program of its own it measures as many sessions as one likes: see docs/benchmarks.md.
 
 use std::{fs, path::Path, process::Stdio};
 
@@ -8,7 +8,7 @@ use tokio::process::Command;
 
 use crate::harness::eventually;
 
-const README: &str = include_str!("../../../README.md");
+const DOCUMENT: &str = include_str!("../../../docs/benchmarks.md");
 
 fn fleet(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_fleet"));
@@ -25,7 +25,7 @@ async fn figures(arguments: &[&str]) -> (Map<String, Value>, String) {
 }
 
 #[tokio::test]
-async fn it_prints_every_figure_and_the_readme_explains_each() {
+async fn it_prints_every_figure_and_the_document_explains_each() {
     let (figures, table) = figures(&["--sessions", "4", "--callers", "4", "--tenants-sending", "2", "--tls"]).await;
     let number = |name: &str| figures.get(name).and_then(Value::as_f64).unwrap_or_else(|| panic!("{name}: {table}"));
     for all in ["sessions", "sessions_ready", "sessions_ready_after_kill"] {
@@ -62,7 +62,7 @@ async fn it_prints_every_figure_and_the_readme_explains_each() {
     assert_eq!(figures["tls"], true);
     for name in figures.keys() {
         assert!(table.lines().any(|line| line.starts_with(&format!("{name} "))), "{name} is not in the table: {table}");
-        assert!(README.contains(&format!("`{name}`")), "{name} is not in the README");
+        assert!(DOCUMENT.contains(&format!("`{name}`")), "{name} is not in docs/benchmarks.md");
     }
 }
 

@@ -111,7 +111,7 @@ async fn a_server_whose_root_nobody_trusts_is_not_spoken_to() {
 
 #[tokio::test]
 async fn a_connection_cut_before_it_stands_is_tried_again_and_leaves_nothing_behind() {
-    // Cases 1 and 2: cut at once, in the request for the upgrade, in its answer, in the Noise handshake, in the login.
+    // Cut at once, in the request for the upgrade, in its answer, in the Noise handshake, in the login.
     let world = behind_proxies().await;
     world.service.tenant("warm").open().await;
     let before = sockets(&world.service);
@@ -152,7 +152,7 @@ async fn a_connection_cut_before_it_stands_is_tried_again_and_leaves_nothing_beh
 
 #[tokio::test]
 async fn a_server_that_takes_a_connection_and_says_nothing_is_given_up_in_time() {
-    // Case 2: the limit for a dial is 15 seconds.
+    // The limit for a connection attempt is 15 seconds.
     let (world, relay) = over_relay().await;
     relay.set(Mode::Silent);
     let acme = world.service.tenant("acme");
@@ -166,7 +166,7 @@ async fn a_server_that_takes_a_connection_and_says_nothing_is_given_up_in_time()
 
 #[tokio::test]
 async fn a_cut_in_the_middle_of_a_frame_loses_and_doubles_nothing() {
-    // Case 4, in both directions.
+    // In both directions.
     let (world, relay) = over_relay().await;
     world.pair("acme", ANA).await;
     let acme = world.service.tenant("acme");
@@ -189,7 +189,7 @@ async fn a_cut_in_the_middle_of_a_frame_loses_and_doubles_nothing() {
 
 #[tokio::test]
 async fn a_connection_that_is_open_on_this_side_only_is_noticed_within_a_minute() {
-    // Case 5. Nothing is sent meanwhile: an idle session must notice it too.
+    // Nothing is sent meanwhile: an idle session must notice it too.
     let (world, relay) = over_relay().await;
     world.pair("acme", ANA).await;
     let acme = world.service.tenant("acme");
@@ -205,7 +205,6 @@ async fn a_connection_that_is_open_on_this_side_only_is_noticed_within_a_minute(
 
 #[tokio::test]
 async fn a_server_that_no_longer_reads_holds_neither_a_message_nor_a_deletion() {
-    // Case 6.
     let world = World::start().await;
     world.pair("acme", ANA).await;
     world.pair("other", BRUNO).await;
@@ -226,7 +225,6 @@ async fn a_server_that_no_longer_reads_holds_neither_a_message_nor_a_deletion() 
 
 #[tokio::test]
 async fn a_tenant_with_one_byte_a_second_slows_down_nobody_else() {
-    // Case 7.
     let world = behind_proxies().await;
     let (slow, fast) =
         (proxy(&world, Kind::Socks5(None), Mode::Pass).await, proxy(&world, Kind::Socks5(None), Mode::Pass).await);

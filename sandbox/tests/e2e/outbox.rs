@@ -22,7 +22,6 @@ async fn the_same_call_again_is_the_same_message() {
 
 #[tokio::test]
 async fn twenty_times_the_same_call_at_once_is_one_message() {
-    // Case 29.
     let world = World::start().await;
     world.pair("acme", ANA).await;
     let body = json!({"to": BRUNO, "message": "only once"});

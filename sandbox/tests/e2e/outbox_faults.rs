@@ -93,7 +93,6 @@ async fn what_a_session_can_not_send_before_long_is_refused_at_once() {
 
 #[tokio::test]
 async fn kill_9_before_the_wire_loses_and_repeats_nothing() {
-    // Case 28.
     let mut world = World::start().await;
     world.pair("acme", ANA).await;
     world.service.tenant("acme").send_ok(BRUNO, "to know the way").await;
@@ -121,7 +120,6 @@ async fn kill_9_before_the_wire_loses_and_repeats_nothing() {
 
 #[tokio::test]
 async fn kill_9_after_the_wire_goes_on_under_the_same_id() {
-    // Case 28 again.
     let mut world = World::start().await;
     world.pair("acme", ANA).await;
     world.service.tenant("acme").send_ok(BRUNO, "to know the way").await;
@@ -309,7 +307,6 @@ async fn what_whatsapp_refuses_is_not_tried_again_and_a_restriction_is_looked_up
 
 #[tokio::test]
 async fn who_can_not_read_a_message_gets_it_again_also_after_a_restart() {
-    // Case 31.
     let mut world = World::start().await;
     world.pair("acme", ANA).await;
     world.fault(json!({"offlinePhone": true, "phone": BRUNO})).await;
@@ -394,7 +391,6 @@ async fn sigterm_with_messages_that_wait_and_they_go_afterwards() {
 
 #[tokio::test]
 async fn a_disk_that_is_full_for_a_while_loses_nothing() {
-    // Case 34.
     let Some((world, disk)) = world_on_a_small_disk().await else { return };
     world.pair("acme", ANA).await;
     world.pair("calm", BRUNO).await;

@@ -30,7 +30,7 @@ async fn fifty_calls_at_once_make_one_session() {
 
 #[tokio::test]
 async fn the_qr_code_rotates_runs_out_and_can_be_asked_for_again() {
-    // Case 20. The library shows the first code for 60 seconds and each further one for 20: this test can't be faster.
+    // The library shows the first code for 60 seconds and each further one for 20: this test can't be faster.
     let config = Config { qr_refs: 2, qr_next: Duration::from_secs(60), ..Config::default() };
     let world = World::with(config, &[]).await;
     let acme = world.service.tenant("acme");

@@ -28,7 +28,7 @@ async fn kill_9_right_after_ready_loses_nothing() {
 
 #[tokio::test]
 async fn kill_9_in_the_middle_of_sending_and_receiving() {
-    // Case 28, both ways at the same time and several times over. Both sides really decrypt.
+    // Both ways at the same time and several times over. Both sides really decrypt.
     let mut world = World::start().await;
     let tenants = ["one", "two"];
     for tenant in tenants {
@@ -99,7 +99,7 @@ async fn sigterm_ends_well() {
 
 #[tokio::test]
 async fn sigterm_while_a_message_is_on_its_way() {
-    // Case 32: what is in flight is finished, and its caller told.
+    // What is in flight is finished, and its caller gets the answer.
     let mut world = World::start().await;
     world.pair("acme", ANA).await;
     world.fault(json!({"ackDelayMs": 700})).await;
@@ -137,7 +137,6 @@ async fn sigterm_does_not_wait_for_ever() {
 
 #[tokio::test]
 async fn a_second_process_on_the_same_data_refuses_to_start() {
-    // Case 23.
     let world = World::start().await;
     world.pair("acme", ANA).await;
     let program = Program::sandbox(&world.simulator.ws_url(), &[]);
@@ -167,7 +166,7 @@ async fn the_data_directory_is_private() {
 
 #[tokio::test]
 async fn a_damaged_store_is_reported_and_left_alone_and_the_others_start() {
-    // Case 35, in the ways in which what is one tenant's can be damaged.
+    // In all the ways in which what is one tenant's can be damaged.
     let mut world = World::start().await;
     let tenants = ["garbage", "empty", "missing", "unlinked", "record", "healthy"];
     for tenant in tenants {

@@ -26,7 +26,6 @@ async fn unreadable(world: &World, text: &str) -> Value {
 
 #[tokio::test]
 async fn a_retry_receipt_is_answered_by_the_next_process() {
-    // Case 42.
     let mut world = World::start().await;
     world.pair("acme", ANA).await;
     world.service.tenant("acme").deliver(BRUNO, "to know the way").await;

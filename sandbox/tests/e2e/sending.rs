@@ -81,7 +81,7 @@ async fn many_messages_at_once_all_arrive_once() {
 
 #[tokio::test]
 async fn a_refused_message_is_not_sent() {
-    // Case 27: an error acknowledgement is a rejection with its code, never "sent".
+    // An error acknowledgement is a rejection with its code, never "sent".
     let world = World::start().await;
     world.pair("acme", ANA).await;
     let acme = world.service.tenant("acme");
@@ -102,7 +102,6 @@ async fn a_refused_message_is_not_sent() {
 
 #[tokio::test]
 async fn a_message_without_an_acknowledgement_is_unknown_and_sent_again_under_its_id() {
-    // Case 25.
     let world = World::with(Default::default(), &[("SEND_TIMEOUT", "2")]).await;
     world.pair("acme", ANA).await;
     world.fault(json!({"dropAcks": true})).await;
@@ -138,7 +137,6 @@ async fn a_receipt_tells_as_much_as_an_acknowledgement() {
 
 #[tokio::test]
 async fn late_and_duplicate_acknowledgements_change_nothing() {
-    // Case 26.
     let world = World::with(Default::default(), &[("SEND_TIMEOUT", "1")]).await;
     world.pair("acme", ANA).await;
     let acme = world.service.tenant("acme");
@@ -186,7 +184,6 @@ async fn a_message_whose_connection_is_cut_goes_on_with_the_next() {
 
 #[tokio::test]
 async fn numbers_are_whatsapps_word() {
-    // Case 30.
     let world = World::start().await;
     world.pair("acme", ANA).await;
     let acme = world.service.tenant("acme");
@@ -213,7 +210,7 @@ async fn numbers_are_whatsapps_word() {
 
 #[tokio::test]
 async fn an_account_without_devices_is_sent_nothing() {
-    // Case 30 again: the server would acknowledge a message that is encrypted for nobody.
+    // The server would acknowledge a message that is encrypted for nobody.
     let world = World::start().await;
     world.pair("acme", ANA).await;
     world.fault(json!({"noDevices": true, "phone": BRUNO})).await;

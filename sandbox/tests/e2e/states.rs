@@ -28,7 +28,7 @@ async fn a_lost_connection_is_told_and_comes_back() {
 
 #[tokio::test]
 async fn a_session_that_the_server_logged_out_of_the_stream_is_recycled() {
-    // Case 17. Stream errors 429 and 503 leave the socket open, and the library waits for its end without saying a word.
+    // Stream errors 429 and 503 leave the socket open, and the library waits for its end without saying a word.
     for code in ["503", "429"] {
         let world = World::start().await;
         world.pair("acme", ANA).await;
@@ -60,7 +60,7 @@ async fn a_restart_that_the_server_asks_for_is_seen() {
 
 #[tokio::test]
 async fn a_replaced_session_stops_once_and_stays_stopped() {
-    // Case 19: one careful retry, one stop, no ping-pong.
+    // One careful retry, one stop, no ping-pong.
     let world = World::start().await;
     world.pair("acme", ANA).await;
     let before = world.stats().await["dials"].as_u64().unwrap();
@@ -106,7 +106,7 @@ async fn an_unlinked_device_is_logged_out_and_its_keys_are_kept_aside() {
 
 #[tokio::test]
 async fn one_refused_login_does_not_end_a_session() {
-    // Case 12: a 401 once and then success keeps the credentials; only a second one is believed.
+    // A 401 once and then success keeps the credentials; only a second one is believed.
     let world = World::start().await;
     world.pair("acme", ANA).await;
     world.fault(json!({"loginFailure": {"reason": 401}, "times": 1})).await;
@@ -238,7 +238,7 @@ async fn a_ban_is_respected_by_the_next_process_too() {
 
 #[tokio::test]
 async fn a_short_ban_ends_by_itself_and_not_before() {
-    // Case 13. No ban is taken for shorter than a minute, so this test is not faster either.
+    // No ban is taken for shorter than a minute, so this test is not faster either.
     let world = World::start().await;
     world.pair("acme", ANA).await;
     world.fault(json!({"loginFailure": {"reason": 402, "code": 104, "expire": 2}, "times": 1})).await;

@@ -52,7 +52,7 @@ fn guard_1_the_feature_stands_in_one_manifest_and_not_in_the_services_tree() {
 #[test]
 fn guard_2_releases_build_the_service_on_its_own() {
     assert!(read("Cargo.toml").contains("default-members = [\"whatsapp-service\"]"));
-    for file in ["Dockerfile", "README.md"] {
+    for file in ["Dockerfile", "README.md", "docs/operations.md", "docs/testing.md"] {
         let text = read(file);
         let releases: Vec<_> = text.lines().filter(|line| line.contains("cargo build --release")).collect();
         assert!(!releases.is_empty(), "{file} says how to build");
@@ -87,7 +87,7 @@ async fn guard_3_a_build_that_accepts_forged_certificates_refuses_to_run() {
 
 #[tokio::test]
 async fn guard_4_the_service_on_its_own_refuses_the_simulator_and_says_so() {
-    // Case 10: an unsigned chain is refused by the production binary.
+    // An unsigned chain is refused by the production binary.
     let simulator = simulator(Default::default()).await;
     let url = simulator.ws_url();
     let env = [("WHATSAPP_URL", url.as_str()), ("WHATSAPP_VERSION", "2.3000.1")];

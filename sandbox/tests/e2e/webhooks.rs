@@ -1,4 +1,4 @@
-//! Webhooks (case 36): every event, in order, at least once, signed; and what receivers do is nobody else's trouble.
+//! Webhooks: every event, in order, at least once, signed; and what receivers do is nobody else's trouble.
 
 use std::{
     net::TcpListener,

@@ -18,7 +18,7 @@ pub const OPEN: [&str; 4] = ["/docs", "/livez", "/openapi.json", "/readyz"];
 /// Paths that concern no tenant, beside those.
 const NO_TENANT: [&str; 4] = ["/", "/health", "/metrics", "/sessions"];
 
-/// What can go wrong: the table of `docs/api.md`, with the words that answers really have.
+/// What can go wrong: the table of `docs/errors.md`, with the words that answers really have.
 pub const ERRORS: [Error; 74] = {
     use On::{All, Body, Every, Nothing, Query, Tenant, These};
     [
@@ -521,14 +521,20 @@ mod tests {
         document(super::super::routes().into_openapi())
     }
 
-    /// `docs/api.md`, as its headings with the lines below each.
+    /// The manual of the interface: `docs/api.md` is its index.
+    const MANUAL: [&str; 5] = ["endpoints.md", "messages.md", "sessions.md", "events.md", "errors.md"];
+
+    /// The manual, as its headings with the lines below each.
     fn sections() -> Vec<(String, Vec<String>)> {
-        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/api.md");
-        let mut sections = vec![(String::new(), Vec::new())];
-        for line in std::fs::read_to_string(path).unwrap().lines() {
-            match line.strip_prefix("## ").or(line.strip_prefix("### ")) {
-                Some(heading) => sections.push((heading.into(), Vec::new())),
-                None => sections.last_mut().unwrap().1.push(line.into()),
+        let mut sections = Vec::new();
+        for file in MANUAL {
+            let path = std::path::Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs")).join(file);
+            sections.push((String::new(), Vec::new()));
+            for line in std::fs::read_to_string(path).unwrap().lines() {
+                match line.strip_prefix("## ").or(line.strip_prefix("### ")) {
+                    Some(heading) => sections.push((heading.into(), Vec::new())),
+                    None => sections.last_mut().unwrap().1.push(line.into()),
+                }
             }
         }
         sections
@@ -727,7 +733,7 @@ mod tests {
     fn the_words_of_states_and_statuses_are_in_both() {
         let document = documented();
         for (heading, head, schema) in
-            [("States", "| `state` |", "State"), ("The fate of a message", "| `status` |", "MessageStatus")]
+            [("States", "| `state` |", "State"), ("The status of a message", "| `status` |", "MessageStatus")]
         {
             let written: BTreeSet<_> = table(heading, head).iter().map(|row| quoted(&row[0]).remove(0)).collect();
             let words = document["components"]["schemas"][schema]["enum"].as_array().unwrap();

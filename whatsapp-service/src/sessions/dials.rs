@@ -235,7 +235,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn the_rate_is_kept_over_any_stretch_of_time() {
-        // Case 39, with nothing but the gate.
+        // With nothing but the gate.
         let dials = Dials::new(20.0, 1000);
         let start = Instant::now();
         let mut dialled = Vec::new();
@@ -326,7 +326,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn trouble_of_several_holds_up_all_until_one_succeeds() {
-        // Case 15: 405 for three tenants.
+        // 405 for three tenants.
         let dials = Dials::new(0.0, 100);
         for name in ["a", "b", "c"] {
             dials.troubled(&tenant(name));

@@ -709,7 +709,7 @@ mod tests {
 
     #[test]
     fn a_clock_that_was_wrong_does_not_lengthen_a_ban() {
-        // Case 40: the clock was a day ahead when the ban was written down, or is a day behind when it is read.
+        // The clock was a day ahead when the ban was written down, or is a day behind when it is read.
         let hold = snapshot_after([online(), banned(Some(101), Some(TimeDelta::hours(1)))]).hold().unwrap();
         let seconds = |now| hold.remaining(at(now)).map(|wait| wait.as_secs());
         let day = 24 * 3600;
@@ -810,7 +810,7 @@ mod tests {
 
     #[test]
     fn no_word_leaves_a_session_dead_without_saying_so() {
-        // Case 11: it dials again by itself, or says that it does not and what a person can do.
+        // It dials again by itself, or says that it does not and what a person can do.
         let words = (400..600).flat_map(|code| [Word::Failure(code), Word::StreamError(code)]);
         for word in words.chain([Word::Replaced, Word::Removed]) {
             for first in [Signal::Linked { phone: None }, online()] {

@@ -133,7 +133,6 @@ mod tests {
 
     #[tokio::test]
     async fn the_last_good_version_outlives_the_page() {
-        // Case 9.
         let file = std::env::temp_dir().join(format!("whatsapp-version-test-{}", std::process::id()));
         let _ = fs::remove_file(&file);
         let source = || VersionSource::new(None, file.clone());

@@ -5,7 +5,8 @@
 //! of one place are the same. What is sealed is bound to its column and row: moved to another, it does not open. Without
 //! a key a value is kept as it is.
 //!
-//! [`COLUMNS`] says what is sealed. What is looked up can't be, nor what sorts and counts: see the README.
+//! [`COLUMNS`] says what is sealed. What is looked up can't be, nor what sorts and counts: see
+//! `docs/operations.md`.
 
 use std::{borrow::Cow, sync::Arc};
 

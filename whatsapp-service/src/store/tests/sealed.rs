@@ -305,7 +305,7 @@ async fn a_rekeying_that_fails_or_is_interrupted_leaves_the_database_as_it_was()
 #[tokio::test]
 async fn of_every_column_it_is_decided_whether_it_is_sealed() {
     // What is looked up, sorted or counted, and what says nothing of a text or a key. A new column belongs here, or into
-    // the list of those that are sealed; and into the README.
+    // the list of those that are sealed; and into docs/operations.md.
     const PLAIN: [(&str, &str); 12] = [
         ("deliveries", "failures last_error next_attempt_at restarted_at stopped tenant"),
         ("events", "at delivery kind sequence tenant"),
