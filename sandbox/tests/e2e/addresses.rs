@@ -396,9 +396,7 @@ async fn baileys_is_answered_by_lid() {
     let acme = world.service.tenant("acme");
     let state = tempfile::TempDir::new().unwrap();
     let mut baileys = Baileys::start(&directory, &world.simulator.ws_url(), state.path());
-    let qr = text(&baileys.wait(json!({"event": "qr"})).await, "qr");
-    world.admin(Method::POST, &format!("/admin/mock-phone/scan-qr?phone={BRUNO}"), qr).await;
-    baileys.wait(json!({"event": "open"})).await;
+    crate::baileys::link(&world, &mut baileys).await;
 
     let question = baileys.post(ANA, json!({"text": "Who am I?"}), None).await;
     let asked = told_of(acme, "Who am I?").await;

@@ -23,9 +23,7 @@ async fn baileys_and_the_service_understand_each_other() {
     let acme = world.service.tenant("acme");
     let state = tempfile::TempDir::new().unwrap();
     let mut baileys = Baileys::start(&directory, &world.simulator.ws_url(), state.path());
-    let qr = text(&baileys.wait(json!({"event": "qr"})).await, "qr");
-    world.admin(Method::POST, &format!("/admin/mock-phone/scan-qr?phone={BRUNO}"), qr).await;
-    baileys.wait(json!({"event": "open"})).await;
+    link(&world, &mut baileys).await;
 
     // Baileys receives and decrypts a message that was sent through POST /send; so does the phone beside it.
     let sent = acme.send_ok(BRUNO, "from the service to Baileys").await;
@@ -53,6 +51,13 @@ async fn baileys_and_the_service_understand_each_other() {
     baileys.tell(json!({"exit": true})).await;
 }
 
+/// Links Baileys to Bruno's phone.
+pub async fn link(world: &World, baileys: &mut Baileys) {
+    let qr = text(&baileys.wait(json!({"event": "qr"})).await, "qr");
+    world.admin(Method::POST, &format!("/admin/mock-phone/scan-qr?phone={BRUNO}"), qr).await;
+    baileys.wait(json!({"event": "open"})).await;
+}
+
 /// A world whose service and Baileys reach the simulator by TLS, Ana linked to the service and Bruno to Baileys.
 async fn with_baileys(directory: &Path, env: &[(&str, &str)]) -> (World, Baileys, TempDir) {
     let world = World::with_tls_and(true, env).await;
@@ -61,9 +66,7 @@ async fn with_baileys(directory: &Path, env: &[(&str, &str)]) -> (World, Baileys
     let root = world.service.data.path().join(ROOT);
     let url = world.simulator.wss_url().unwrap();
     let mut baileys = Baileys::start_trusting(directory, &url, state.path(), Some(&root));
-    let qr = text(&baileys.wait(json!({"event": "qr"})).await, "qr");
-    world.admin(Method::POST, &format!("/admin/mock-phone/scan-qr?phone={BRUNO}"), qr).await;
-    baileys.wait(json!({"event": "open"})).await;
+    link(&world, &mut baileys).await;
     (world, baileys, state)
 }
 

@@ -78,8 +78,8 @@ impl Session {
     /// them by.
     pub async fn show(&self, to: &Person, doing: Doing) -> Result<Names, NotDone> {
         let client = self.client_now()?;
-        if self.is_lid(to).await.map_err(Refused::from)? {
-            return Err(NotDone::LidAsNumber(NotTaken::LidAsNumber("to")));
+        if let Some(field) = self.lid_among([("to", to.clone())]).await.map_err(Refused::from)? {
+            return Err(NotDone::LidAsNumber(NotTaken::LidAsNumber(field)));
         }
         let state = match doing {
             Doing::Typing => ChatStateType::Composing,

@@ -93,6 +93,19 @@ pub struct Manager {
     retention: Retention,
 }
 
+#[cfg(test)]
+impl Manager {
+    /// One with nothing in it, that reaches nothing.
+    pub fn of_test(data: &std::path::Path) -> Self {
+        use clap::Parser;
+        let mut config = crate::cli::Cli::try_parse_from(["test"]).unwrap().config;
+        config.data_dir = data.into();
+        let trust = Trust::AnyServer { tls_roots: Vec::new() };
+        let dialler = Dialler::new(None, &trust, crate::egress::Policy::new(false)).unwrap();
+        Self::new(&config, Seal::NONE, &trust, dialler).unwrap()
+    }
+}
+
 impl Manager {
     /// Takes the data directory. WhatsApp is reached with `dialler`.
     pub fn new(config: &Config, seal: Seal, trust: &Trust, dialler: Dialler) -> Result<Self, StoreError> {

@@ -165,10 +165,9 @@ impl Session {
             _ => None,
         };
         let named = mentions.chain(contact).filter_map(|(field, person)| Some((field, person?)));
-        for (field, person) in std::iter::once(("to", submission.to.clone())).chain(named) {
-            if self.is_lid(&person).await? {
-                return Ok(Err(NotTaken::LidAsNumber(field)));
-            }
+        let all = std::iter::once(("to", submission.to.clone())).chain(named);
+        if let Some(field) = self.lid_among(all).await? {
+            return Ok(Err(NotTaken::LidAsNumber(field)));
         }
         let names = self.names_of(&submission.to).await?;
         Ok(self.check_reference(submission, &names).await?.map(|()| names))
@@ -661,25 +660,13 @@ fn soon() -> After {
 
 #[cfg(test)]
 mod tests {
-    use clap::Parser;
-
     use super::*;
-    use crate::{
-        Trust,
-        cli::Cli,
-        egress::Policy,
-        sessions::{Dialler, Manager},
-        store::Seal,
-    };
+    use crate::sessions::Manager;
 
     #[tokio::test]
     async fn what_was_reserved_is_given_back_also_by_a_panic() {
         let data = tempfile::TempDir::new().unwrap();
-        let mut config = Cli::try_parse_from(["test"]).unwrap().config;
-        config.data_dir = data.path().into();
-        let trust = Trust::AnyServer { tls_roots: Vec::new() };
-        let manager =
-            Manager::new(&config, Seal::NONE, &trust, Dialler::new(None, &trust, Policy::new(false)).unwrap()).unwrap();
+        let manager = Manager::of_test(data.path());
         let session = manager.get_or_create(&"acme".parse().unwrap());
         let to = Person::parse("5511888888888").unwrap();
         for _ in 0..2 {

@@ -23,15 +23,22 @@ impl Session {
         }
     }
 
-    /// Whether what is taken for a number is the LID of somebody whom the account knows: then the number, if there is such
-    /// a number, is a stranger's.
-    pub(super) async fn is_lid(&self, person: &Person) -> Result<bool, StoreError> {
-        match person {
-            Person::Number(number) if number.digits().len() >= LID_DIGITS => {
-                self.around.store.knows_lid(&self.tenant, number.digits()).await
-            }
-            _ => Ok(false),
+    /// The field of the first of these that is taken for a number and is the LID of somebody whom the account knows: if there
+    /// is such a number, it is a stranger's.
+    pub(super) async fn lid_among(
+        &self,
+        people: impl IntoIterator<Item = (&'static str, Person)>,
+    ) -> Result<Option<&'static str>, StoreError> {
+        let long = people.into_iter().filter_map(|(field, person)| match person {
+            Person::Number(number) if number.digits().len() >= LID_DIGITS => Some((field, number.digits().to_owned())),
+            _ => None,
+        });
+        let (fields, lids): (Vec<_>, Vec<_>) = long.unzip();
+        if lids.is_empty() {
+            return Ok(None);
         }
+        let known = self.around.store.known_lid(&self.tenant, lids).await?;
+        Ok(known.map(|place| fields[place]))
     }
 
     /// This person goes by these names: what is for any of them is in one queue.

@@ -119,16 +119,10 @@ where
 
 #[cfg(test)]
 mod tests {
-    use clap::Parser;
-
     use super::*;
     use crate::{
-        Trust,
         address::Names,
-        cli::Cli,
-        egress::Policy,
-        sessions::Dialler,
-        store::{Accepted, Content, Draft, Idempotency, Seal},
+        store::{Accepted, Content, Draft, Idempotency},
         tenant::TenantId,
     };
 
@@ -149,11 +143,7 @@ mod tests {
     #[tokio::test]
     async fn nothing_is_forgotten_before_the_clock_has_been_steady() {
         let data = tempfile::TempDir::new().unwrap();
-        let mut config = Cli::try_parse_from(["test"]).unwrap().config;
-        config.data_dir = data.path().into();
-        let trust = Trust::AnyServer { tls_roots: Vec::new() };
-        let manager =
-            Manager::new(&config, Seal::NONE, &trust, Dialler::new(None, &trust, Policy::new(false)).unwrap()).unwrap();
+        let manager = Manager::of_test(data.path());
         let (store, clock, acme) = (manager.store(), manager.store().clock(), "acme".parse::<TenantId>().unwrap());
         let is_new = async |id: &str| {
             let accepted = store.accept(&acme, vec![draft(id, &manager)], 9).await.unwrap().remove(0);

@@ -709,10 +709,12 @@ impl Store {
             let sql = "UPDATE messages SET expires_at = ?2 WHERE pending = 1 AND expires_at > ?1";
             tx.execute(sql, [latest + AHEAD.num_milliseconds(), latest])?;
             let longest = now + longest.num_milliseconds().max(KEPT_FOR);
+            // Far enough ahead that the index passes over the secrets of polls, which are right so far ahead.
+            let far = longest.max(now + SECRETS.num_milliseconds()) + AHEAD.num_milliseconds();
             let kinds = [Kind::Sent, Kind::PendingInbound, Kind::Kept, Kind::Retry, Kind::RetryDone];
             let kinds = kinds.map(|kind| (kind as i64).to_string()).join(", ");
             let sql = format!("UPDATE state SET expires_at = ?2 WHERE expires_at > ?1 AND kind IN ({kinds})");
-            tx.execute(&sql, [longest + AHEAD.num_milliseconds(), longest]).map(drop)
+            tx.execute(&sql, [far, longest]).map(drop)
         })
         .await
     }
@@ -741,6 +743,8 @@ impl Store {
 const AFTERMATH: TimeDelta = TimeDelta::days(1);
 /// No deadline is further away.
 const LONGEST: TimeDelta = TimeDelta::days(7);
+/// How long the library keeps secrets of messages at most (its `msg_secret`, those of polls).
+const SECRETS: TimeDelta = TimeDelta::days(90);
 /// How far in the future something may be stamped before that counts as a clock that was ahead.
 const AHEAD: TimeDelta = TimeDelta::days(1);
 

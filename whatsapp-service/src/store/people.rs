@@ -21,16 +21,23 @@ impl Store {
         self.read(move |connection| names_of(connection, &seal, &tenant, person)).await
     }
 
-    /// Whether somebody whom the tenant's device knows has this LID: by a number that goes with it, or by keys.
-    pub async fn knows_lid(&self, tenant: &TenantId, lid: &str) -> Result<bool, StoreError> {
-        let (tenant, seal, lid) = (tenant.clone(), self.seal.clone(), lid.to_owned());
+    /// The first of these that is the LID of somebody whom the tenant's device knows: by a number that goes with it, or by
+    /// keys.
+    pub async fn known_lid(&self, tenant: &TenantId, lids: Vec<String>) -> Result<Option<usize>, StoreError> {
+        let (tenant, seal) = (tenant.clone(), self.seal.clone());
         self.read(move |connection| {
-            let Some(store) = read_live_store(connection, &tenant)? else { return Ok(false) };
+            let Some(store) = read_live_store(connection, &tenant)? else { return Ok(None) };
             let cells = Cells::of(connection, &seal, store);
-            // The library files keys under `user@lid.0`, or `user:device@lid.0`.
-            Ok(cells.has(Kind::Lid, lid.as_bytes())?
-                || cells.has_any(Kind::Identity, format!("{lid}@lid.").as_bytes())?
-                || cells.has_any_like(Kind::Identity, &format!("{lid}:"), "@lid.0")?)
+            for (place, lid) in lids.iter().enumerate() {
+                // The library files keys under `user@lid.0`, or `user:device@lid.0`.
+                if cells.has(Kind::Lid, lid.as_bytes())?
+                    || cells.has_any(Kind::Identity, format!("{lid}@lid.").as_bytes())?
+                    || cells.has_any_like(Kind::Identity, &format!("{lid}:"), "@lid.0")?
+                {
+                    return Ok(Some(place));
+                }
+            }
+            Ok(None)
         })
         .await
     }

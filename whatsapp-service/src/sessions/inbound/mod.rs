@@ -186,15 +186,10 @@ impl InboundDurabilityHook for Inbound {
 mod tests {
     use std::sync::Mutex;
 
-    use clap::Parser;
-
     use super::*;
     use crate::{
-        Trust,
-        cli::Cli,
-        egress::Policy,
-        sessions::{Dialler, Manager, session::lock},
-        store::{PollKey, Seal},
+        sessions::{Manager, session::lock},
+        store::PollKey,
     };
 
     fn poll() -> Kept {
@@ -205,11 +200,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_poll_is_read_until_the_disk_gives_it() {
         let data = tempfile::TempDir::new().unwrap();
-        let mut config = Cli::try_parse_from(["test"]).unwrap().config;
-        config.data_dir = data.path().into();
-        let trust = Trust::AnyServer { tls_roots: Vec::new() };
-        let dialler = Dialler::new(None, &trust, Policy::new(false)).unwrap();
-        let manager = Manager::new(&config, Seal::NONE, &trust, dialler).unwrap();
+        let manager = Manager::of_test(data.path());
         let session = manager.get_or_create(&"acme".parse().unwrap());
         let after = async |answers: Vec<Result<Vec<Kept>, StoreError>>| {
             let answers = Mutex::new(answers.into_iter());
