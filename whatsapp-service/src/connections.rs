@@ -393,7 +393,8 @@ mod tests {
             let connections = connections.clone();
             async move { admitted(&connections).await }
         });
-        spare[0].0.end.cancelled().await;
+        let ends = tokio::time::timeout(Duration::from_secs(10), spare[0].0.end.cancelled());
+        ends.await.expect("the one that came first goes");
         drop(spare.remove(0));
         spare.push(next.await.unwrap());
         let asking: Vec<_> = spare

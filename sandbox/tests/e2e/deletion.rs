@@ -128,3 +128,17 @@ async fn a_deletion_that_a_kill_breaks_off_is_done_by_the_next_process() {
     world.service.kill_and_restart().await;
     world.service.tenant("acme").until_state("ready").await;
 }
+
+#[tokio::test]
+async fn what_whatsapp_said_before_is_not_taken_for_an_unlinking() {
+    let world = World::start().await;
+    world.pair("acme", ANA).await;
+    let acme = world.service.tenant("acme");
+    // The server says by mistake that the device was removed, and the login that would tell is not answered.
+    world.fault(json!({"loginDelayMs": 60_000})).await;
+    world.fault(json!({"streamConflict": "device_removed", "times": 1})).await;
+    acme.until("a suspicion", |status| status["reason"] == "logged_out_unconfirmed").await;
+    let (status, deleted) = acme.call(Method::DELETE, "/session", None).await;
+    assert_eq!((status.as_u16(), &deleted["unlinked"]), (200, &json!(false)), "{deleted}");
+    assert_eq!(world.devices(ANA).await.len(), 1, "the phone still lists it");
+}

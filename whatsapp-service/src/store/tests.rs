@@ -801,3 +801,23 @@ async fn a_message_shows_the_names_that_are_known_and_is_left_with_those_that_we
     learns(&store, &acme, "5511888888888", "713715344025739").await;
     assert_eq!(left().await, [both.clone(), both.clone(), both], "the same person, whatever they were called then");
 }
+
+#[tokio::test]
+async fn messages_are_listed_by_each_name_of_their_recipient_also_without_a_device() {
+    let (folder, acme) = (TempDir::new().unwrap(), tenant("acme"));
+    let store = open(&folder);
+    let [number, lid, other] =
+        ["5511888888888", "713715344025739@lid", "5511777777777"].map(|text| Person::parse(text).unwrap());
+    let both = Names { number: Number::of_whatsapp("5511888888888"), lid: Lid::new("713715344025739") };
+    let to = |id: &str, recipient: &Person, names: &Names| Draft {
+        recipient: recipient.clone(),
+        names: names.clone(),
+        ..draft(id, None)
+    };
+    let drafts = vec![to("A", &number, &both), to("B", &lid, &both), to("C", &other, &Names::default())];
+    store.accept(&acme, drafts, 9).await.unwrap();
+    let alone = |person: &Person| Names::of(person.clone(), Names::default());
+    for names in [alone(&number), alone(&lid), both] {
+        assert_eq!(store.listed(&acme, Filter { recipient: Some(names), ..Filter::default() }).await, ["B", "A"]);
+    }
+}
