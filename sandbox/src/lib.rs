@@ -19,7 +19,7 @@ use rustls::{
     RootCertStore,
     pki_types::{CertificateDer, pem::PemObject},
 };
-use whatsapp_service::{Trust, cli, config::Config};
+use whatsapp_service::{Config, Trust, cli};
 
 /// The service on its own, with its usual settings, trusting whichever server `WHATSAPP_URL` leads to.
 #[derive(Args)]
@@ -58,5 +58,5 @@ impl Service {
 
 /// The simulator takes any version, and there is nothing to ask on a machine without a network.
 pub fn without_looking_up_the_version(config: &mut Config) {
-    config.whatsapp_version.get_or_insert_with(whatsapp_service::sessions::built_in_version);
+    config.whatsapp_version.get_or_insert_with(whatsapp_service::built_in_version);
 }

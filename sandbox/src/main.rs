@@ -7,7 +7,7 @@ use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use sandbox::{build_times, without_looking_up_the_version};
 use tempfile::TempDir;
 use whatsapp_service::{
-    Server, Trust, asked_to_stop, cli, config::Config, log, media::voice::worker, sessions::Manager,
+    Config, Manager, Server, Trust, asked_to_stop, cli, log, worker,
 };
 use whatsapp_simulator::{Phone, Simulator, World};
 

@@ -13,12 +13,14 @@ use clap::{Args, Parser, Subcommand};
 use serde_json::{Value, json};
 
 use crate::{
-    Trust, asked_to_stop,
-    config::{self, Config, SecretText},
-    connections, descriptors,
-    http::qr,
+    asked_to_stop, config,
+    config::{Config, SecretText},
+    http::{connections, qr},
     log,
-    store::{self, DataDir},
+    net::trust::Trust,
+    store,
+    store::data_dir::DataDir,
+    util::descriptors,
 };
 
 /// Manages WhatsApp sessions for many tenants and sends their messages.
@@ -237,10 +239,7 @@ fn rekey(config: &Config, text: Option<&SecretText>, file: Option<&Path>, decryp
         _ => {}
     }
     let data = DataDir::existing(&config.data_dir)?;
-    let values = store::rekey(&data.database(), &old, &new)?;
-    for folder in data.left_over().into_iter().filter(|_| !decrypt) {
-        eprintln!("Not encrypted: {}, left by an earlier version. Delete it once the sessions work.", folder.display());
-    }
+    let values = store::rekey::rekey(&data.database(), &old, &new)?;
     match decrypt {
         true => println!("{values} values are kept unencrypted now. Start the service without ENCRYPTION_KEY."),
         false => println!("{values} values are encrypted with the new key now. Start the service with it."),

@@ -16,8 +16,8 @@ use subtle::{Choice, ConstantTimeEq};
 use zeroize::Zeroizing;
 
 use crate::{
-    media::Limits,
-    store::{InvalidKey, Seal},
+    model::media::Limits,
+    util::seal::{InvalidKey, Seal},
 };
 
 /// No time that can be set is longer.

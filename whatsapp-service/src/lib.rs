@@ -1,28 +1,31 @@
 //! Manages WhatsApp sessions for many tenants and sends their messages.
 //!
-//! Two halves: [`http`] is the server that gateways speak to, [`sessions`] the WhatsApp manager behind it. [`store`] is
-//! what is kept on disk, [`config`] every setting, [`cli`] the commands of the binary.
+//! `docs/design.md` says which room holds what, and how a message passes them.
 
-pub mod address;
 pub mod cli;
-pub mod clock;
-pub mod config;
-pub mod connections;
-pub mod descriptors;
-pub mod egress;
-pub mod encoding;
-pub mod http;
+mod config;
+mod http;
 pub mod log;
-pub mod media;
-pub mod metrics;
-pub mod process;
-pub mod selfcheck;
-pub mod sessions;
-pub mod shares;
-pub mod store;
-pub mod supervise;
-pub mod tenant;
-pub mod webhooks;
+mod manager;
+mod media;
+mod metrics;
+mod model;
+mod net;
+mod session;
+mod signal;
+mod store;
+mod util;
+mod webhooks;
+mod whatsapp;
+
+pub use self::{
+    config::Config,
+    manager::Manager,
+    media::voice::worker,
+    net::{selfcheck, trust::Trust},
+    util::descriptors,
+    whatsapp::version::built_in as built_in_version,
+};
 
 use std::{
     future::Future,
@@ -32,17 +35,17 @@ use std::{
     time::Duration,
 };
 
-use rustls::pki_types::TrustAnchor;
 use tokio::net::TcpListener;
 
-use self::{
-    config::{Config, InvalidSecret, Secrets, UnreadableSecret},
-    connections::Connections,
-    egress::Policy,
-    http::App,
-    sessions::{Dialler, InvalidUrl, Manager},
+use crate::{
+    config::{InvalidSecret, Secrets, UnreadableSecret},
+    http::{App, connections::Connections},
+    net::{
+        dial::{Dialler, InvalidUrl},
+        egress::Policy,
+    },
     store::StoreError,
-    supervise::supervised,
+    util::supervise::supervised,
     webhooks::{InvalidWebhook, Webhooks},
 };
 
@@ -60,18 +63,6 @@ const DISK_PAUSE: Duration = Duration::from_secs(1);
 
 /// How long the sessions may take to stop after that.
 const STOP_LIMIT: Duration = Duration::from_secs(14);
-
-/// Which servers a build may be made to trust.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Trust {
-    /// WhatsApp's, and no other.
-    WhatsAppOnly,
-    /// Any: only the sandbox says this.
-    AnyServer {
-        /// Who may vouch for its address by TLS, beside the public roots.
-        tls_roots: Vec<TrustAnchor<'static>>,
-    },
-}
 
 /// Why the service can't start.
 #[derive(Debug, thiserror::Error)]
@@ -183,7 +174,7 @@ impl Entrance {
     /// Says for a while that nothing can be served.
     async fn refuse_all(&self) {
         self.announce();
-        let (router, pause) = (http::starting(self.secrets.clone()), tokio::time::sleep(DISK_PAUSE));
+        let (router, pause) = (crate::http::starting::router(self.secrets.clone()), tokio::time::sleep(DISK_PAUSE));
         let open = self.connections.serve(&self.listener, router, self.read_timeout, pause).await;
         open.shutdown().await;
     }
@@ -192,15 +183,15 @@ impl Entrance {
 impl Server {
     /// Checks that this build can be trusted, takes the data directory and binds the address.
     pub async fn bind(config: &Config, trust: Trust) -> Result<Self, StartError> {
-        sessions::library::start();
-        if clock::wall().timestamp() < 0 {
+        crate::whatsapp::library::start();
+        if crate::util::clock::wall().timestamp() < 0 {
             return Err(StartError::Clock);
         }
-        if matches!(trust, Trust::WhatsAppOnly) && !selfcheck::refuses_forged_certificates() {
+        if matches!(trust, Trust::WhatsAppOnly) && !crate::net::selfcheck::refuses_forged_certificates() {
             return Err(StartError::ForgedCertificatesAccepted);
         }
-        process::started();
-        metrics::start();
+        crate::util::process::started();
+        crate::metrics::start();
         let connections = Connections::new(config.max_connections);
         let app = app(config, trust, connections.limit())?;
         let entrance = Entrance::open(config).await?;
@@ -240,13 +231,13 @@ impl Server {
         let tidying = tokio::spawn(supervised("metrics", || async {
             loop {
                 tokio::time::sleep(TIDY_UP).await;
-                metrics::tidy_up();
+                crate::metrics::tidy_up();
             }
         }));
         let giving_back = tokio::spawn(supervised("memory", || async {
             loop {
                 tokio::time::sleep(GIVE_BACK).await;
-                let _ = tokio::task::spawn_blocking(process::give_back_memory).await;
+                let _ = tokio::task::spawn_blocking(crate::util::process::give_back_memory).await;
             }
         }));
         entrance.announce();
@@ -258,7 +249,7 @@ impl Server {
             }
         };
         let Entrance { listener, read_timeout, connections, .. } = entrance;
-        let open = connections.serve(&listener, http::router(self.app), read_timeout, ends).await;
+        let open = connections.serve(&listener, crate::http::router(self.app), read_timeout, ends).await;
         // Whoever connects from now on is refused.
         drop(listener);
         tracing::info!("stopping");

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use whatsapp_service::{Trust, cli, media::voice::worker};
+use whatsapp_service::{Trust, cli, worker};
 
 fn main() -> ExitCode {
     if worker::is_asked() {

@@ -10,9 +10,9 @@ use ::metrics::{
 };
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 
-use crate::{
-    sessions::State,
-    store::{Failure, Message, MessageStatus},
+use crate::model::{
+    message::{Failure, Message, MessageStatus},
+    session_state::State,
 };
 
 /// The limits of the classes that times are counted in, in seconds.

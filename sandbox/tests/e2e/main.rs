@@ -33,7 +33,6 @@ mod media;
 mod media_names;
 mod media_types;
 mod metrics;
-mod migration;
 mod network;
 #[path = "../node/mod.rs"]
 mod node;

@@ -8,12 +8,15 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 use utoipa::ToSchema;
 
-use super::{App, base64::Base64, problem::Problem};
 use crate::{
-    encoding::hexadecimal,
-    media::{Claim, FetchFailure, Kind, NotTaken, Taken, names},
-    store::{Content, ContentKind, Media},
-    tenant::TenantId,
+    http::{App, base64::Base64, problem::Problem},
+    media::{NotTaken, fetch::FetchFailure, kind::Claim, names, shelf::Taken},
+    model::{
+        content::{Content, ContentKind, Media},
+        media::Kind,
+        tenant::TenantId,
+    },
+    util::encoding::hexadecimal,
 };
 
 /// How many URLs of a call are read from at once.

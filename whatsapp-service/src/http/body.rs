@@ -12,15 +12,17 @@ use serde::de::DeserializeOwned;
 use tokio::time::{Instant, timeout};
 use utoipa::ToSchema;
 
-use super::{
-    App,
-    budget::Reserved,
-    caller::Tenant,
-    json,
-    problem::Problem,
-    unknown::{Unknown, is_strict, understood},
+use crate::{
+    http::{
+        App,
+        budget::Reserved,
+        caller::Tenant,
+        json,
+        problem::Problem,
+        unknown::{Unknown, is_strict, understood},
+    },
+    model::tenant::TenantId,
 };
-use crate::tenant::TenantId;
 
 /// What a line must carry at least, in bytes per second.
 const SLOWEST: u64 = 64 * 1024;

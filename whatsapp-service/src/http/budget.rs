@@ -2,8 +2,7 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::problem::Problem;
-use crate::{shares::Shares, tenant::TenantId};
+use crate::{http::problem::Problem, model::tenant::TenantId, util::shares::Shares};
 
 /// How often a byte of a body counts: as it came, and as it was read.
 const TIMES: u64 = 2;

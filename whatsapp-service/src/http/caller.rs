@@ -9,8 +9,11 @@ use axum::{
     response::{IntoResponse, Response},
 };
 
-use super::{App, openapi, problem::Problem};
-use crate::{config::Secrets, connections::Connection, tenant::TenantId};
+use crate::{
+    config::Secrets,
+    http::{App, connections::Connection, openapi, problem::Problem},
+    model::tenant::TenantId,
+};
 
 const SECRET: &str = "x-internal-secret";
 const TENANT: &str = "x-tenant-id";

@@ -1,15 +1,17 @@
 //! What a call wants said, from the fields of its body.
 
-use super::{
-    attachment::{Attachment, Source, Wanted},
-    base64::Base64,
-    emoji::is_emoji,
-    problem::Problem,
-};
 use crate::{
-    address::{Address, Person},
-    media::{Claim, Taken},
-    store::{Contact, Content, ContentKind, Edit, Location, Reaction, Revoke},
+    http::{
+        attachment::{Attachment, Source, Wanted},
+        base64::Base64,
+        emoji::is_emoji,
+        problem::Problem,
+    },
+    media::{kind::Claim, shelf::Taken},
+    model::{
+        address::{Address, Person},
+        content::{Contact, Content, ContentKind, Edit, Location, Reaction, Revoke},
+    },
 };
 
 /// The longest text that WhatsApp takes, in characters.

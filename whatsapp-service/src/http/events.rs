@@ -15,17 +15,20 @@ use futures_util::stream;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use super::{
-    App,
-    caller::Tenant,
-    page::{self, Page as PageOf},
-    problem::Problem,
-    query::{Query, invalid},
-    streams::OpenStream,
-};
 use crate::{
-    store::{Event, Position, Rest, Room, Watch},
-    tenant::TenantId,
+    http::{
+        App,
+        caller::Tenant,
+        page::{self, Page as PageOf},
+        problem::Problem,
+        query::{Query, invalid},
+        streams::OpenStream,
+    },
+    model::{event::Event, tenant::TenantId},
+    store::{
+        news::Watch,
+        parts::{Position, Rest, Room},
+    },
 };
 
 const DEFAULT_LIMIT: usize = 100;

@@ -6,13 +6,15 @@ use axum::{Extension, Json, extract::State, http::StatusCode};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::{
-    App,
-    problem::Problem,
-    request_log::Noted,
-    unknown::{Unknown, Warning},
+use crate::{
+    http::{
+        App,
+        problem::Problem,
+        request_log::Noted,
+        unknown::{Unknown, Warning},
+    },
+    session::restoring::Progress,
 };
-use crate::sessions::Progress;
 
 /// What is said of a service that is not ready.
 pub const UNAVAILABLE: &str = "unavailable";

@@ -5,7 +5,7 @@ use serde::{
     de::{DeserializeOwned, MapAccess, Visitor, value::MapAccessDeserializer},
 };
 
-use super::problem::Problem;
+use crate::http::problem::Problem;
 
 /// How many fields that nobody asked for are noted.
 const NOTED: usize = 10;

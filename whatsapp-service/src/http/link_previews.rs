@@ -5,8 +5,11 @@ use std::collections::{BTreeSet, HashMap};
 use futures_util::{StreamExt, stream};
 use tokio::time::Instant;
 
-use super::App;
-use crate::{media::LINK_PREVIEW_LIMIT, store::LinkPreview, tenant::TenantId};
+use crate::{
+    http::App,
+    media::link_preview::LINK_PREVIEW_LIMIT,
+    model::{content::LinkPreview, tenant::TenantId},
+};
 
 /// How many pages of a call are fetched at once.
 const SIDE_BY_SIDE: usize = 4;

@@ -19,11 +19,11 @@ use serde::Deserialize;
 use tokio::{sync::mpsc, task::spawn_blocking, time::timeout};
 use utoipa::IntoParams;
 
-use super::{App, caller::Tenant, problem::Problem, query::Query};
 use crate::{
-    encoding::{hexadecimal, percent_encoded},
-    sessions::{MediaFile, NotFetched},
-    store::{Kept, KeptFor, MediaSource},
+    http::{App, caller::Tenant, problem::Problem, query::Query},
+    session::{download::NotFetched, media_file::MediaFile},
+    store::kept::{Kept, KeptFor, MediaSource},
+    util::encoding::{hexadecimal, percent_encoded},
 };
 
 /// How much is read at a time.
@@ -312,7 +312,7 @@ mod tests {
     #[test]
     fn what_is_no_mime_type_is_not_passed_on() {
         let source = |mimetype: &str| MediaSource {
-            kind: crate::media::Kind::Document,
+            kind: crate::model::media::Kind::Document,
             path: String::new(),
             key: Vec::new(),
             sha256: Vec::new(),

@@ -12,17 +12,20 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use super::{
-    App,
-    caller::Tenant,
-    page::{self, Page as PageOf},
-    problem::Problem,
-    query::{Query, invalid},
-    request_log::Noted,
-};
 use crate::{
-    address::Person,
-    store::{Filter, KINDS, Message, MessageStatus, Position, Room},
+    http::{
+        App,
+        caller::Tenant,
+        page::{self, Page as PageOf},
+        problem::Problem,
+        query::{Query, invalid},
+        request_log::Noted,
+    },
+    model::{
+        address::Person,
+        message::{Filter, KINDS, Message, MessageStatus},
+    },
+    store::parts::{Position, Room},
 };
 
 const DEFAULT_LIMIT: usize = 100;

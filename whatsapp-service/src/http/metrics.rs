@@ -12,10 +12,9 @@ use axum::{
     response::{IntoResponse, Response},
 };
 
-use super::App;
 use crate::{
-    metrics, process,
-    sessions::{DialFigures, MemoryReport, State as SessionState},
+    http::App, manager::memory::MemoryReport, metrics, model::session_state::State as SessionState,
+    net::dial_gate::DialFigures, util::process,
 };
 
 /// How long what the clients said of their memory is told again before they are asked anew.

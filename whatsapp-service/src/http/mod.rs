@@ -1,39 +1,40 @@
 //! The server: which path leads where, and what every request has to pass.
 
-mod attachment;
-mod base64;
-mod body;
-mod budget;
-mod caller;
-mod content;
-mod docs;
-mod emoji;
-mod events;
-mod health;
-mod index;
-mod json;
-mod leftover;
-mod link_previews;
-mod media;
-mod messages;
-mod metrics;
-mod multipart;
-mod numbers;
-mod openapi;
-mod page;
-mod presence;
-mod problem;
+pub mod attachment;
+pub mod base64;
+pub mod body;
+pub mod budget;
+pub mod caller;
+pub mod connections;
+pub mod content;
+pub mod docs;
+pub mod emoji;
+pub mod events;
+pub mod health;
+pub mod index;
+pub mod json;
+pub mod leftover;
+pub mod link_previews;
+pub mod media;
+pub mod messages;
+pub mod metrics;
+pub mod multipart;
+pub mod numbers;
+pub mod openapi;
+pub mod page;
+pub mod presence;
+pub mod problem;
 pub mod qr;
-mod query;
-mod request_log;
-mod send;
-mod session;
-mod sessions;
-mod starting;
-mod status;
-mod streams;
-mod unknown;
-mod webhook;
+pub mod query;
+pub mod request_log;
+pub mod send;
+pub mod session;
+pub mod sessions;
+pub mod starting;
+pub mod status;
+pub mod streams;
+pub mod unknown;
+pub mod webhook;
 
 use std::{sync::Arc, time::Duration};
 
@@ -48,12 +49,11 @@ use tower_http::catch_panic::CatchPanicLayer;
 use utoipa::OpenApi;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-pub use self::starting::router as starting;
-use self::{budget::Budget, problem::Problem, request_log::Strangers, streams::Streams};
 use crate::{
-    clock,
     config::{Config, Secrets},
-    sessions::Manager,
+    http::{budget::Budget, problem::Problem, request_log::Strangers, streams::Streams},
+    manager::Manager,
+    util::clock,
     webhooks::Webhooks,
 };
 
@@ -70,7 +70,7 @@ pub struct App {
     strangers: Strangers,
     read_timeout: Duration,
     fetch_timeout: Duration,
-    memory: metrics::Memory,
+    memory: crate::http::metrics::Memory,
     streams: Arc<Streams>,
 }
 
@@ -94,38 +94,38 @@ impl App {
             strangers: Strangers::default(),
             read_timeout: config.read_timeout,
             fetch_timeout: config.media_fetch_timeout,
-            memory: metrics::Memory::default(),
+            memory: crate::http::metrics::Memory::default(),
         }
     }
 }
 
 /// Every path, with what the document says of it.
 fn routes() -> OpenApiRouter<Arc<App>> {
-    OpenApiRouter::with_openapi(openapi::Head::openapi())
-        .routes(routes!(session::post, session::delete))
-        .routes(routes!(status::get))
-        .routes(routes!(qr::get))
-        .routes(routes!(session::passkey))
-        .routes(routes!(sessions::get))
-        .routes(routes!(send::post))
-        .routes(routes!(send::bulk))
-        .routes(routes!(messages::list))
-        .routes(routes!(messages::get, messages::cancel))
-        .routes(routes!(media::get))
-        .routes(routes!(presence::read))
-        .routes(routes!(presence::post))
-        .routes(routes!(numbers::check))
-        .routes(routes!(events::list))
-        .routes(routes!(events::stream))
-        .routes(routes!(webhook::put, webhook::get, webhook::delete))
-        .routes(routes!(webhook::retry))
-        .routes(routes!(health::get))
-        .routes(routes!(health::livez))
-        .routes(routes!(health::readyz))
-        .routes(routes!(metrics::get))
-        .routes(routes!(openapi::get))
-        .routes(routes!(docs::get))
-        .routes(routes!(index::get))
+    OpenApiRouter::with_openapi(crate::http::openapi::Head::openapi())
+        .routes(routes!(crate::http::session::post, crate::http::session::delete))
+        .routes(routes!(crate::http::status::get))
+        .routes(routes!(crate::http::qr::get))
+        .routes(routes!(crate::http::session::passkey))
+        .routes(routes!(crate::http::sessions::get))
+        .routes(routes!(crate::http::send::post))
+        .routes(routes!(crate::http::send::bulk))
+        .routes(routes!(crate::http::messages::list))
+        .routes(routes!(crate::http::messages::get, crate::http::messages::cancel))
+        .routes(routes!(crate::http::media::get))
+        .routes(routes!(crate::http::presence::read))
+        .routes(routes!(crate::http::presence::post))
+        .routes(routes!(crate::http::numbers::check))
+        .routes(routes!(crate::http::events::list))
+        .routes(routes!(crate::http::events::stream))
+        .routes(routes!(crate::http::webhook::put, crate::http::webhook::get, crate::http::webhook::delete))
+        .routes(routes!(crate::http::webhook::retry))
+        .routes(routes!(crate::http::health::get))
+        .routes(routes!(crate::http::health::livez))
+        .routes(routes!(crate::http::health::readyz))
+        .routes(routes!(crate::http::metrics::get))
+        .routes(routes!(crate::http::openapi::get))
+        .routes(routes!(crate::http::docs::get))
+        .routes(routes!(crate::http::index::get))
 }
 
 /// What answers requests. One passes from the last layer to the first.
@@ -133,11 +133,11 @@ pub fn router(app: Arc<App>) -> Router {
     Router::from(routes())
         .fallback(|| async { Problem::no_such_path() })
         .method_not_allowed_fallback(|| async { Problem::method_not_allowed() })
-        .layer(from_fn(unknown::check_query))
-        .layer(CatchPanicLayer::custom(caller::panicked))
-        .layer(from_fn_with_state(app.clone(), caller::authenticate))
-        .layer(from_fn(leftover::read_on))
-        .layer(from_fn_with_state(app.clone(), request_log::log_request))
+        .layer(from_fn(crate::http::unknown::check_query))
+        .layer(CatchPanicLayer::custom(crate::http::caller::panicked))
+        .layer(from_fn_with_state(app.clone(), crate::http::caller::authenticate))
+        .layer(from_fn(crate::http::leftover::read_on))
+        .layer(from_fn_with_state(app.clone(), crate::http::request_log::log_request))
         .layer(from_fn(date))
         .with_state(app)
 }

@@ -19,20 +19,19 @@ use multer::{Field, Multipart};
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
-use super::{
-    App,
-    body::{self, Raw},
-    budget::Reserved,
-    caller::Tenant,
-    json,
-    problem::Problem,
-    send::{self, Send},
-    unknown::{Unknown, is_strict, understood},
-};
 use crate::{
-    media::{Claim, NotTaken, Taken, names},
-    store::Idempotency,
-    tenant::TenantId,
+    http::{
+        App,
+        body::{self, Raw},
+        budget::Reserved,
+        caller::Tenant,
+        json,
+        problem::Problem,
+        send::{self, Send},
+        unknown::{Unknown, is_strict, understood},
+    },
+    media::{NotTaken, kind::Claim, names, shelf::Taken},
+    model::{message::Idempotency, tenant::TenantId},
 };
 
 /// How much all but the file may hold, in bytes, with what stands between the parts.
@@ -232,7 +231,7 @@ fn claim(fields: &Map<String, Value>, file: &Field<'_>) -> Result<Claim, Problem
 }
 
 /// A field as it would stand in JSON.
-pub(super) fn value(name: &str, text: String) -> Result<Value, Problem> {
+pub(crate) fn value(name: &str, text: String) -> Result<Value, Problem> {
     match name {
         "to" | "message" | "caption" | "mimetype" | "filename" | "replyTo" | "reference" | "idempotencyKey" => {
             Ok(text.into())

@@ -6,8 +6,10 @@ use axum::{Json, extract::State, http::StatusCode};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{App, body::Body, caller::Tenant, problem::Problem};
-use crate::address::{Names, Person};
+use crate::{
+    http::{App, body::Body, caller::Tenant, problem::Problem},
+    model::address::{Names, Person},
+};
 
 /// How many numbers one call may ask for.
 const MAX_NUMBERS: usize = 50;

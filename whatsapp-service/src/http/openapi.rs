@@ -10,8 +10,11 @@ use axum::{
 use serde_json::{Map, Value, json};
 use utoipa::OpenApi;
 
-use super::{problem::Problem, unknown::TOLERANT};
-use crate::sessions::{Envelope, MissedCall, ReceivedMessage, SessionStateChange};
+use crate::{
+    http::{problem::Problem, unknown::TOLERANT},
+    session::{inbox::calls::MissedCall, supervisor::SessionStateChange},
+    whatsapp::decode::{Envelope, ReceivedMessage},
+};
 
 /// Paths that ask for no secret: they tell nobody's secrets, and are asked by those who hold none.
 pub const OPEN: [&str; 4] = ["/docs", "/livez", "/openapi.json", "/readyz"];
@@ -218,7 +221,7 @@ pub enum On {
 )]
 pub struct Head;
 
-static DOCUMENT: LazyLock<Value> = LazyLock::new(|| document(super::routes().into_openapi()));
+static DOCUMENT: LazyLock<Value> = LazyLock::new(|| document(crate::http::routes().into_openapi()));
 static TEXT: LazyLock<String> = LazyLock::new(|| DOCUMENT.to_string());
 
 /// `GET /openapi.json`: this document.
@@ -518,7 +521,7 @@ mod tests {
     use super::*;
 
     fn documented() -> Value {
-        document(super::super::routes().into_openapi())
+        document(crate::http::routes().into_openapi())
     }
 
     /// The manual of the interface: `docs/api.md` is its index.
@@ -632,7 +635,7 @@ mod tests {
     #[test]
     fn every_field_of_a_form_is_read() {
         for name in fields("SendForm", &[]).iter().filter(|name| *name != "media") {
-            let value = ["true", "1"].map(|text| super::super::multipart::value(name, text.into()).is_ok());
+            let value = ["true", "1"].map(|text| crate::http::multipart::value(name, text.into()).is_ok());
             assert!(value.contains(&true), "{name}");
         }
     }
@@ -742,7 +745,10 @@ mod tests {
         }
         let written: BTreeSet<_> =
             table("Why a message failed", "| `code` |").iter().map(|row| quoted(&row[0]).remove(0)).collect();
-        assert_eq!(crate::store::Failure::CODES.map(str::to_owned).into_iter().collect::<BTreeSet<_>>(), written);
+        assert_eq!(
+            crate::model::message::Failure::CODES.map(str::to_owned).into_iter().collect::<BTreeSet<_>>(),
+            written
+        );
     }
 
     #[test]

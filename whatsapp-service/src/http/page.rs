@@ -10,8 +10,13 @@ use axum::{
 use futures_util::{StreamExt, stream};
 use serde::Serialize;
 
-use super::problem::Problem;
-use crate::store::{Part, Position, Rest, Room, StoreError};
+use crate::{
+    http::problem::Problem,
+    store::{
+        StoreError,
+        parts::{Part, Position, Rest, Room},
+    },
+};
 
 /// How many bytes a page holds at most, but of a single entry that is longer.
 pub const BYTES: usize = 1024 * 1024;

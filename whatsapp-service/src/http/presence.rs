@@ -10,10 +10,10 @@ use axum::{
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{App, body::Body, caller::Tenant, problem::Problem, send::recipient};
 use crate::{
-    address::Names,
-    sessions::{Doing, NotDone},
+    http::{App, body::Body, caller::Tenant, problem::Problem, send::recipient},
+    model::address::Names,
+    session::presence::{Doing, NotDone},
 };
 
 /// `POST /presence`'s body.

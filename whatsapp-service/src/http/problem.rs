@@ -13,17 +13,23 @@ use axum::{
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::{
-    openapi,
-    request_log::Noted,
-    unknown::{self, Unknown, Warning},
-};
 use crate::{
+    http::{
+        openapi,
+        request_log::Noted,
+        unknown::{self, Unknown, Warning},
+    },
     media, metrics,
-    sessions::{AssertionRefused, NotDeleted, NotDone, NotTaken, OpenRefused, PasskeyRefused, Refused, State},
-    store::{Message, StoreError},
-    tenant::InvalidTenantId,
+    model::{message::Message, session_state::State, tenant::InvalidTenantId},
+    session::{
+        deletion::NotDeleted,
+        outbox::{NotTaken, Refused},
+        presence::NotDone,
+        supervisor::{OpenRefused, PasskeyRefused},
+    },
+    store::StoreError,
     webhooks::PutRefused,
+    whatsapp::passkey::AssertionRefused,
 };
 
 /// How long to wait before asking again when a tenant's queue is full, in seconds.

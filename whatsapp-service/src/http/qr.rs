@@ -12,7 +12,7 @@ use axum::{
 };
 use fast_qr::{QRBuilder, QRCode, convert::Builder, convert::svg::SvgBuilder};
 
-use super::{App, caller::Tenant, problem::Problem};
+use crate::http::{App, caller::Tenant, problem::Problem};
 
 /// Pixels for one module of the PNG.
 const SCALE: usize = 8;

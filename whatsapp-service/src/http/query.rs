@@ -3,7 +3,7 @@
 use axum::{extract::FromRequestParts, http::request::Parts};
 use serde::de::DeserializeOwned;
 
-use super::{json, problem::Problem};
+use crate::http::{json, problem::Problem};
 
 /// What stands in the query. Names that the operation does not have were refused before.
 pub struct Query<T>(pub T);

@@ -15,8 +15,10 @@ use axum::{
     response::Response,
 };
 
-use super::{App, caller, openapi, unknown::Unknown};
-use crate::metrics;
+use crate::{
+    http::{App, caller, openapi, unknown::Unknown},
+    metrics,
+};
 
 /// How long requests are summed up that need no secret, or don't have it.
 const SUM: Duration = Duration::from_secs(10);

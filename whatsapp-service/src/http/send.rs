@@ -17,29 +17,33 @@ use serde_json::{Value, json, value::RawValue};
 use sha2::{Digest, Sha256};
 use utoipa::{IntoParams, ToSchema};
 
-use super::{
-    App,
-    attachment::{Attachment, Fetched, Wanted},
-    body::{self, Raw},
-    caller::Tenant,
-    content::{Parts, Said},
-    json,
-    link_previews::LinkPreviews,
-    multipart::{Form, SendBody},
-    problem::Problem,
-    query::{self, Query},
-    request_log::Noted,
-    unknown::{Unknown, Warning, preferences, understood},
-};
 use crate::{
-    address::Person,
-    clock::timestamp,
-    media,
-    sessions::{NotTaken, Session, Submission, Taken},
-    store::{
-        Accepted, Contact, Content, ContentKind, Edit, Idempotency, Location, Message, MessageStatus, Reaction, Revoke,
+    http::{
+        App,
+        attachment::{Attachment, Fetched, Wanted},
+        body::{self, Raw},
+        caller::Tenant,
+        content::{Parts, Said},
+        json,
+        link_previews::LinkPreviews,
+        multipart::{Form, SendBody},
+        problem::Problem,
+        query::{self, Query},
+        request_log::Noted,
+        unknown::{Unknown, Warning, preferences, understood},
     },
-    tenant::TenantId,
+    media::link_preview::first_link,
+    model::{
+        address::Person,
+        content::{Contact, Content, ContentKind, Edit, Location, Reaction, Revoke},
+        message::{Accepted, Idempotency, Message, MessageStatus},
+        tenant::TenantId,
+    },
+    session::{
+        outbox::{NotTaken, Submission, Taken},
+        supervisor::Session,
+    },
+    util::clock::timestamp,
 };
 
 /// The longest reference, in characters.
@@ -85,7 +89,7 @@ pub struct Send {
     gif: Option<bool>,
     /// The bytes of `media`, where they came in with the call.
     #[serde(skip)]
-    bytes: Option<media::Taken>,
+    bytes: Option<crate::media::shelf::Taken>,
     /// A place.
     #[serde(default, deserialize_with = "json::object")]
     location: Option<Location>,
@@ -122,7 +126,7 @@ pub struct Send {
 
 impl Send {
     /// With media that came in with the call.
-    pub fn with_bytes(self, bytes: media::Taken) -> Self {
+    pub fn with_bytes(self, bytes: crate::media::shelf::Taken) -> Self {
         Self { bytes: Some(bytes), ..self }
     }
 
@@ -332,7 +336,7 @@ async fn submit(
 }
 
 /// The tenant's session, if it takes messages.
-pub(super) fn accepting(app: &App, tenant: &TenantId) -> Result<Arc<Session>, Problem> {
+pub(crate) fn accepting(app: &App, tenant: &TenantId) -> Result<Arc<Session>, Problem> {
     let session = app.manager.get(tenant).ok_or_else(|| Problem::session_not_found(StatusCode::CONFLICT))?;
     session.accepts()?;
     Ok(session)
@@ -343,7 +347,7 @@ fn unforeseen() -> Problem {
 }
 
 /// The key of a single call: in the header, or, as in bulk, in the body.
-pub(super) fn key(headers: &HeaderMap, in_body: Option<String>) -> Result<Option<String>, Problem> {
+pub(crate) fn key(headers: &HeaderMap, in_body: Option<String>) -> Result<Option<String>, Problem> {
     let mut values = headers.get_all("idempotency-key").iter();
     match (values.next(), values.next(), in_body) {
         (None, _, in_body) => Ok(in_body),
@@ -511,7 +515,7 @@ impl Wish {
         tenant: &TenantId,
         fetched: &Fetched,
         previews: &LinkPreviews,
-    ) -> Result<(Submission, Option<media::Taken>), Problem> {
+    ) -> Result<(Submission, Option<crate::media::shelf::Taken>), Problem> {
         let Self { to, said, link, reference, expires_in, idempotency } = self;
         let (content, media) = match said {
             Said::Content(content) => {
@@ -534,7 +538,7 @@ fn wish(body: Send) -> Result<Wish, Problem> {
     let Send { message, caption, media, voice, sticker, document, gif, bytes, .. } = body;
     let Send { location, contact, reaction, edit, revoke, reply_to, mentions, link_preview, .. } = body;
     let shows_link = link_preview == Some(true);
-    let link = message.as_deref().filter(|_| shows_link).and_then(media::first_link).map(str::to_owned);
+    let link = message.as_deref().filter(|_| shows_link).and_then(first_link).map(str::to_owned);
     let said = Parts {
         message,
         caption,
@@ -576,7 +580,7 @@ fn wish(body: Send) -> Result<Wish, Problem> {
 }
 
 /// The person whom a call's `to` names.
-pub(super) fn recipient(to: &str) -> Result<Person, Problem> {
+pub(crate) fn recipient(to: &str) -> Result<Person, Problem> {
     Person::parse(to).map_err(|error| Problem::bad_request("invalid_recipient", error.of("to")))
 }
 

@@ -7,19 +7,23 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
 
-use super::{
-    App,
-    body::{Body, Tolerant},
-    caller::Tenant,
-    problem::Problem,
-    request_log::Noted,
-    status::{Action, Done, StatusBody},
-};
 use crate::{
-    address::Address,
-    clock::timestamp,
-    sessions::{OpenRefused, Opened, Proxy, Snapshot, State as SessionState, Status, Unlinked},
-    tenant::TenantId,
+    http::{
+        App,
+        body::{Body, Tolerant},
+        caller::Tenant,
+        problem::Problem,
+        request_log::Noted,
+        status::{Action, Done, StatusBody},
+    },
+    model::{address::Address, session_state::State as SessionState, tenant::TenantId},
+    net::proxy::Proxy,
+    session::{
+        deletion::Unlinked,
+        state::{Snapshot, Status},
+        supervisor::{OpenRefused, Opened},
+    },
+    util::clock::timestamp,
 };
 
 /// How long the answer waits for the first QR code.

@@ -6,15 +6,15 @@ use axum::{Json, extract::State};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use super::{
-    App,
-    problem::Problem,
-    query::{Query, invalid},
-};
 use crate::{
-    clock::timestamp,
-    sessions::{Session, State as SessionState, Status},
-    tenant::TenantId,
+    http::{
+        App,
+        problem::Problem,
+        query::{Query, invalid},
+    },
+    model::{session_state::State as SessionState, tenant::TenantId},
+    session::{state::Status, supervisor::Session},
+    util::clock::timestamp,
 };
 
 const DEFAULT_LIMIT: usize = 100;

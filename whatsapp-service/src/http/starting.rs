@@ -9,8 +9,10 @@ use axum::{
     routing::get,
 };
 
-use super::{caller, health, problem::Problem};
-use crate::config::Secrets;
+use crate::{
+    config::Secrets,
+    http::{caller, health, problem::Problem},
+};
 
 /// Says that the process lives, that it is not ready, and, to all else, why.
 pub fn router(secrets: Secrets) -> Router {

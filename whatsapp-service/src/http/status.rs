@@ -7,15 +7,20 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
-use super::{
-    App,
-    caller::Tenant,
-    request_log::Noted,
-    unknown::{Unknown, Warning},
-};
 use crate::{
-    clock::timestamp,
-    sessions::{NewChatQuota, ReachoutTimelock, Session, State, Status},
+    http::{
+        App,
+        caller::Tenant,
+        request_log::Noted,
+        unknown::{Unknown, Warning},
+    },
+    model::session_state::State,
+    session::{
+        limits::{NewChatQuota, ReachoutTimelock},
+        state::Status,
+        supervisor::Session,
+    },
+    util::clock::timestamp,
 };
 
 /// What `/status` and `/session` answer. The contract's fields first; the others are additions.

@@ -5,10 +5,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::http::StatusCode;
 
-use super::problem::Problem;
 use crate::{
-    shares::{Full, Shares},
-    tenant::TenantId,
+    http::problem::Problem,
+    model::tenant::TenantId,
+    util::shares::{Full, Shares},
 };
 
 /// How many of them one tenant may have.

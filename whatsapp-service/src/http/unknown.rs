@@ -10,7 +10,7 @@ use axum::{
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::{json::Parsed, openapi, problem::Problem};
+use crate::http::{json::Parsed, openapi, problem::Problem};
 
 /// What goes on taking what the old service ignored: in its own fields, and in the query.
 pub const TOLERANT: [&str; 4] = ["POST /session", "GET /status", "POST /send", "GET /health"];

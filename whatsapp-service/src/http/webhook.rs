@@ -6,8 +6,11 @@ use axum::{Json, extract::State, http::StatusCode};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{App, body::Body, caller::Tenant, problem::Problem};
-use crate::{clock::timestamp, store::EventKind, tenant::TenantId};
+use crate::{
+    http::{App, body::Body, caller::Tenant, problem::Problem},
+    model::{event::EventKind, tenant::TenantId},
+    util::clock::timestamp,
+};
 
 /// `PUT /webhook`'s body.
 #[derive(Deserialize, ToSchema)]

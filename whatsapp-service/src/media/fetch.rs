@@ -12,13 +12,11 @@ use tokio::time::{Instant, timeout_at};
 use self::FetchFailure::{
     Broken, Encoded, NotConnected, NotFound, Redirects, Refused, RefusedAddress, ServerError, Tls, TooSlow,
 };
-use super::{
-    NotTaken, names,
-    turns::{Turn, Turns},
-};
 use crate::{
-    egress::{Egress, PostError, RefusedTarget},
-    tenant::TenantId,
+    media::{NotTaken, names},
+    model::tenant::TenantId,
+    net::egress::{Egress, PostError, RefusedTarget},
+    util::fair_semaphore::{Turn, Turns},
 };
 
 /// How many redirects are followed.

@@ -1,35 +1,15 @@
 //! What media is: the kinds that WhatsApp knows, and which of them some bytes are.
 
-use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
-use whatsapp_rust::wacore::download::MediaType;
-
-use super::{
-    NotTaken,
-    mime::{self, UNKNOWN, VOICE},
+use crate::{
+    media::{
+        NotTaken,
+        mime::{self, UNKNOWN, VOICE},
+    },
+    model::media::Kind,
 };
 
 /// How many bytes are looked at to say what they are.
 pub const HEAD: usize = 8 * 1024;
-
-/// How WhatsApp shows media.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "lowercase")]
-#[schema(as = MediaKind)]
-pub enum Kind {
-    /// A picture.
-    Image,
-    /// A video.
-    Video,
-    /// An audio file.
-    Audio,
-    /// A voice note.
-    Voice,
-    /// A file with a name.
-    Document,
-    /// A sticker.
-    Sticker,
-}
 
 /// What the caller says that the bytes are to be.
 #[derive(Clone, Debug, Default)]
@@ -171,36 +151,6 @@ fn told(found: Option<&str>, claim: &Claim) -> String {
     let precise = |one: &String| !mime::is_vague(one);
     let best = found.clone().filter(precise).or(hint.clone().filter(precise)).or(found).or(hint);
     best.unwrap_or_else(|| UNKNOWN.into())
-}
-
-impl Kind {
-    /// What the library calls it: the keys are derived for it, and it is uploaded to a place of its own.
-    pub fn media_type(self) -> MediaType {
-        match self {
-            Self::Image => MediaType::Image,
-            Self::Video => MediaType::Video,
-            Self::Audio | Self::Voice => MediaType::Audio,
-            Self::Document => MediaType::Document,
-            Self::Sticker => MediaType::Sticker,
-        }
-    }
-
-    /// The word as it stands in answers.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Image => "image",
-            Self::Video => "video",
-            Self::Audio => "audio",
-            Self::Voice => "voice",
-            Self::Document => "document",
-            Self::Sticker => "sticker",
-        }
-    }
-
-    /// Whether WhatsApp shows a text beside it.
-    pub fn takes_caption(self) -> bool {
-        matches!(self, Self::Image | Self::Video | Self::Document)
-    }
 }
 
 /// What the bytes are, by what they begin with.

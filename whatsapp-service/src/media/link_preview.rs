@@ -13,8 +13,10 @@ use linkify::{LinkFinder, LinkKind};
 use reqwest::Url;
 use tokio::time::{Instant, timeout_at};
 
-use super::{Fetched, Shelf};
-use crate::{store::LinkPreview, tenant::TenantId};
+use crate::{
+    media::{fetch::Fetched, shelf::Shelf},
+    model::{content::LinkPreview, tenant::TenantId},
+};
 
 /// How long the page and its picture may take together.
 pub const LINK_PREVIEW_LIMIT: Duration = Duration::from_secs(5);

@@ -1,6 +1,6 @@
 //! MIME types: which of them mean the same, and what some bytes may be called without misleading a phone.
 
-use super::NotTaken;
+use crate::media::NotTaken;
 
 /// What nothing more is known of.
 pub const UNKNOWN: &str = "application/octet-stream";

@@ -2,7 +2,7 @@
 
 use base64::{Engine, prelude::BASE64_STANDARD};
 
-use super::mime;
+use crate::media::mime;
 
 /// The longest name, in characters.
 const MAX_NAME: usize = 255;

@@ -7,12 +7,14 @@ use std::{
     sync::Arc,
 };
 
-use super::{
-    Kind, NotTaken, Parcel,
-    room::Room,
-    sealed::{Plain, Writing},
+use crate::{
+    media::{NotTaken, room::Room},
+    model::{
+        media::{Kind, Parcel},
+        tenant::TenantId,
+    },
+    whatsapp::media_crypto::{Plain, Writing, media_type, parcel},
 };
-use crate::tenant::TenantId;
 
 /// How a file is called that is not complete.
 pub const PART: &str = "part";
@@ -37,7 +39,7 @@ impl Part {
         let mut part = Self { name, path: path.clone(), room, tenant, kind, writing: None, kept: false };
         let created = blocking(move || {
             let file = fs::File::options().read(true).write(true).create_new(true).mode(0o600).open(path)?;
-            Writing::new(file, kind.media_type())
+            Writing::new(file, media_type(kind))
         });
         part.writing = Some(created.await?);
         Ok(part)
@@ -67,12 +69,12 @@ impl Part {
         let (writing, path) = (self.writing.take().ok_or(NotTaken::Disk)?, self.path.clone());
         let (info, length) = blocking(move || Ok((writing.finish()?, fs::metadata(path)?.len()))).await?;
         self.room.set(&self.name, Some(&self.tenant), length);
-        Ok(Parcel::new(self.name.clone(), self.kind, info))
+        Ok(parcel(self.name.clone(), self.kind, info))
     }
 
     /// What is in it, decrypted.
     pub fn plain(&self, parcel: &Parcel) -> Result<Plain, NotTaken> {
-        let plain = self.open().and_then(|file| Plain::new(file, &parcel.key, self.kind.media_type(), parcel.size));
+        let plain = self.open().and_then(|file| Plain::new(file, &parcel.key, media_type(self.kind), parcel.size));
         plain.map_err(|error| {
             tracing::error!(kind = %error.kind(), "media could not be read back from the disk");
             NotTaken::Disk

@@ -22,7 +22,11 @@ use image::{
 use lofty::{config::ParseOptions, file::AudioFile, probe::Probe};
 use tokio::{sync::Semaphore, time::timeout};
 
-use super::{Kind, Parcel, bounded::Bounded, jpeg, movie, sealed::Plain, webp};
+use crate::{
+    media::{bounded::Bounded, jpeg, movie, webp},
+    model::media::{Kind, Parcel},
+    whatsapp::media_crypto::{Plain, media_type},
+};
 
 /// The longer side of the small picture, in pixels.
 const SIDE: u32 = 96;
@@ -81,7 +85,7 @@ impl Previews {
 }
 
 fn describe(mut parcel: Parcel, kind: Kind, mimetype: &str, file: File, memory: u64) -> Parcel {
-    let Ok(plain) = Plain::new(file, &parcel.key, parcel.kind.media_type(), parcel.size) else { return parcel };
+    let Ok(plain) = Plain::new(file, &parcel.key, media_type(parcel.kind), parcel.size) else { return parcel };
     let mut plain = Bounded::new(plain, parcel.size);
     match kind {
         Kind::Image | Kind::Sticker => {
@@ -235,11 +239,13 @@ mod tests {
     use futures_util::FutureExt;
     use image::ImageEncoder;
 
-    use crate::media::{
-        bounded::tests::Counted,
-        jpeg::tests::{head, progressive},
-        sealed::Writing,
-        webp::tests::webp,
+    use crate::{
+        media::{
+            bounded::tests::Counted,
+            jpeg::tests::{head, progressive},
+            webp::tests::webp,
+        },
+        whatsapp::media_crypto::{Writing, parcel},
     };
 
     use super::*;
@@ -423,10 +429,10 @@ mod tests {
 
     fn sealed(bytes: &[u8], kind: Kind) -> (Parcel, File) {
         let file = tempfile::tempfile().unwrap();
-        let mut writing = Writing::new(file.try_clone().unwrap(), kind.media_type()).unwrap();
+        let mut writing = Writing::new(file.try_clone().unwrap(), media_type(kind)).unwrap();
         writing.write(bytes).unwrap();
         let info = writing.finish().unwrap();
-        let parcel = Parcel::new(String::new(), kind, info);
+        let parcel = parcel(String::new(), kind, info);
         (parcel, file)
     }
 

@@ -5,10 +5,10 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-use super::NotTaken;
 use crate::{
-    shares::{Full, Shares},
-    tenant::TenantId,
+    media::NotTaken,
+    model::tenant::TenantId,
+    util::shares::{Full, Shares},
 };
 
 /// The files that are there.

@@ -19,26 +19,32 @@ use axum::body::Bytes;
 use futures_util::{Stream, StreamExt};
 use whatsapp_rust::wacore::download::MediaType;
 
-use super::{
-    Claim, Kind, Limits, NotTaken, Parcel, Upload,
-    bounded::Bounded,
-    fetch::{Fetched, Fetcher},
-    kind::{Guess, HEAD, Look},
-    movie,
-    part::{PART, Part, blocking},
-    preview::Previews,
-    room::Room,
-    turns::Turns,
-    upload::{self, Line, NotUploaded},
-    voice::{Note, Recording, Voices},
-    zip,
-};
 use crate::{
-    clock,
     config::Config,
-    egress::Egress,
-    store::{StoreError, create_private_dir, io_error},
-    tenant::TenantId,
+    media::{
+        NotTaken,
+        bounded::Bounded,
+        fetch::{Fetched, Fetcher},
+        kind::{Claim, Guess, HEAD, Look},
+        movie,
+        part::{PART, Part, blocking},
+        preview::Previews,
+        room::Room,
+        upload::{self, Line, NotUploaded},
+        voice::{Recording, Voices, convert::Note},
+        zip,
+    },
+    model::{
+        media::{Kind, Limits, Parcel, Upload},
+        tenant::TenantId,
+    },
+    net::egress::Egress,
+    store::{
+        StoreError,
+        data_dir::{create_private_dir, io_error},
+    },
+    util::{clock, fair_semaphore::Turns},
+    whatsapp::media_crypto::media_type,
 };
 
 /// How much is encrypted and written at a time.
@@ -65,11 +71,11 @@ pub struct Shelf {
     folder: PathBuf,
     limits: Limits,
     room: Arc<Room>,
-    pub(super) previews: Previews,
+    pub(crate) previews: Previews,
     voices: Voices,
     fetcher: Fetcher,
     /// For pages that links in texts lead to: apart from media, so that neither waits for the other.
-    pub(super) links: Fetcher,
+    pub(crate) links: Fetcher,
     uploads: Turns,
     known: Mutex<Known>,
     /// Whether the last sweep has left something.
@@ -312,7 +318,7 @@ impl Shelf {
                 note
             }
             _ => {
-                if part.kind().media_type() != guess.kind.media_type() {
+                if media_type(part.kind()) != media_type(guess.kind) {
                     (part, parcel) = self.encrypted_anew(tenant, &part, &parcel, guess.kind).await?;
                 }
                 None
@@ -580,7 +586,7 @@ async fn fill(
 /// What media is encrypted and uploaded as: kinds that agree in both share their files. A voice note has its own, as it is
 /// made of the bytes.
 fn share_of(kind: Kind) -> &'static str {
-    match kind.media_type() {
+    match media_type(kind) {
         _ if kind == Kind::Voice => "voice",
         MediaType::Sticker => MediaType::Image.mms_type(),
         media_type => media_type.mms_type(),

@@ -19,10 +19,11 @@ use tokio::{
 };
 use whatsapp_rust::Client;
 
-use super::{Parcel, Upload};
 use crate::{
-    clock,
-    sessions::{Dialler, Proxy, media_host},
+    model::media::{Parcel, Upload},
+    net::{dial::Dialler, media_host, proxy::Proxy},
+    util::clock,
+    whatsapp::media_crypto::media_type,
 };
 
 /// From how many bytes on the host is asked first what it has of a file, as WhatsApp Web does.
@@ -94,7 +95,7 @@ pub async fn upload(line: &Line<'_>, parcel: &Parcel, path: &Path) -> Result<Upl
     for fresh in [false, true] {
         let known = tokio::time::timeout(PATIENCE, line.client.refresh_media_conn(fresh)).await;
         let known = known.map_err(|_| NotUploaded::Later)?.map_err(|_| NotUploaded::Later)?;
-        let place = format!("{}/{token}?auth={}&token={token}", parcel.kind.media_type().upload_path(), known.auth);
+        let place = format!("{}/{token}?auth={}&token={token}", media_type(parcel.kind).upload_path(), known.auth);
         let mut stale = false;
         for host in &known.hosts {
             let Ok(host) = host.hostname.parse::<Authority>() else { continue };
@@ -197,8 +198,7 @@ mod tests {
     };
 
     use super::*;
-    use crate::Trust;
-    use crate::egress::Policy;
+    use crate::net::{egress::Policy, trust::Trust};
 
     /// More than what the system keeps of a connection whose other end does not read.
     const MUCH: u64 = 32 * 1024 * 1024;

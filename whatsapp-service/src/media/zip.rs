@@ -4,7 +4,7 @@
 
 use std::io::{self, BufReader, Read, Seek, SeekFrom};
 
-use super::mime;
+use crate::media::mime;
 
 /// How long the end of the directory is, without its comment.
 const END: u64 = 22;

@@ -1,15 +1,27 @@
 //! What is kept for a linked device: named values of several kinds, in one table for all devices.
 
+use chrono::{DateTime, Utc};
 use std::borrow::Cow;
 
 use rusqlite::{Connection, OptionalExtension, params};
 use serde::{Serialize, de::DeserializeOwned};
 
-use super::{
-    StoreError,
-    seal::{Seal, VALUE},
-    tx::{carry, damaged},
+use crate::{
+    store::{
+        StoreError,
+        tx::{carry, damaged},
+    },
+    util::seal::{Seal, VALUE},
 };
+
+/// How long a recipient's device may ask for a message again that it could not read, and how long a message that was
+/// decrypted may wait to be handed over, in milliseconds.
+pub const KEPT_FOR: i64 = 7 * 24 * 3600 * 1000;
+
+/// Until when a text is kept that was stored now.
+pub fn kept_until(now: DateTime<Utc>) -> i64 {
+    now.timestamp_millis() + KEPT_FOR
+}
 
 /// What kind of value. The numbers are in the database: they never change their meaning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -8,9 +8,6 @@
 //! DATA_DIR/media/…           media that is to be sent, encrypted as WhatsApp wants it
 //! DATA_DIR/downloads/        where files are put for as long as somebody reads them; without names, so seemingly empty
 //! DATA_DIR/whatsapp-version  the last good version of WhatsApp Web
-//! DATA_DIR/tenants/…         what an earlier version has left there, if it could not be taken over
-//! DATA_DIR/migrated/…        what was taken over
-//! DATA_DIR/quarantine/…      what an earlier version put aside
 //! ```
 
 use std::{
@@ -20,8 +17,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::StoreError;
-use crate::Trust;
+use crate::{net::trust::Trust, store::StoreError};
 
 /// The data directory. One process at a time: the lock goes when this does, or when the process ends.
 #[derive(Debug)]
@@ -61,13 +57,6 @@ impl DataDir {
     /// The database.
     pub fn database(&self) -> PathBuf {
         self.root.join("service.db")
-    }
-
-    /// The folders that earlier versions have left, and in which nothing is encrypted.
-    pub fn left_over(&self) -> Vec<PathBuf> {
-        let folders = ["tenants", "migrated", "quarantine"].map(|name| self.root.join(name));
-        let is_full = |folder: &PathBuf| fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_some());
-        folders.into_iter().filter(is_full).collect()
     }
 
     /// Where media stands until it was sent.

@@ -1,22 +1,20 @@
 //! The devices that tenants have linked: which there are, what is known of their sessions, and where their keys are.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use serde::{Deserialize, Serialize};
-use whatsapp_rust::store::Backend;
 
-use super::{
-    Store, StoreError,
-    backend::{self, DeviceBackend, Owner},
-    cells::{Cells, decode, encode},
-    seal::{RECORD, Seal},
-    tx::{Tx, damaged, millis, tenant_name},
-};
 use crate::{
-    sessions::{Proxy, State},
-    tenant::TenantId,
+    model::{session_state::State, tenant::TenantId},
+    net::proxy::Proxy,
+    store::{
+        Store, StoreError,
+        cells::{decode, encode},
+        tx::{Tx, damaged, millis, tenant_name},
+    },
+    util::seal::{RECORD, Seal},
 };
 
 /// What is known of a tenant's session from one process to the next, beside its keys.
@@ -106,7 +104,6 @@ impl Store {
 
     /// What was last written down of a tenant's session. What can't be read is not taken for nothing.
     pub async fn recorded(&self, tenant: &TenantId) -> Result<Record, StoreError> {
-        self.import(tenant).await?;
         Ok(self.live_store(tenant).await?.map(|(_, record)| record).unwrap_or_default())
     }
 
@@ -116,7 +113,6 @@ impl Store {
         tenant: &TenantId,
         change: impl FnOnce(&mut Record) + Send + 'static,
     ) -> Result<(), StoreError> {
-        self.import(tenant).await?;
         let tenant = tenant.clone();
         self.write(move |tx| {
             let mut record = tx.live_record(&tenant)?.unwrap_or_default();
@@ -127,30 +123,6 @@ impl Store {
             }
         })
         .await
-    }
-
-    /// The store for a tenant's device. One that was linked must still be there and whole: it is never made anew.
-    pub async fn device(
-        self: &Arc<Self>,
-        tenant: &TenantId,
-        owner: Arc<dyn Owner>,
-    ) -> Result<Arc<dyn Backend>, StoreError> {
-        self.import(tenant).await?;
-        let seal = self.seal.clone();
-        let key = match self.live_store(tenant).await? {
-            Some((key, record)) => {
-                let device = self.read(move |connection| backend::device(&Cells::of(connection, &seal, key))).await?;
-                if record.paired && device.is_none_or(|device| device.pn.is_none()) {
-                    return Err(StoreError::Damaged("the store of a linked device no longer holds its link".into()));
-                }
-                key
-            }
-            None => {
-                let tenant = tenant.clone();
-                self.write(move |tx| tx.new_store(&tenant, &Record::default())).await?
-            }
-        };
-        Ok(Arc::new(DeviceBackend::new(self.clone(), key, owner)))
     }
 
     /// Puts a tenant's store aside: the next one begins anew. Nothing is destroyed: a person may still need what is in
@@ -166,7 +138,6 @@ impl Store {
 
     /// The same, and the next one begins with the tenant's way to WhatsApp.
     pub async fn start_over(&self, tenant: &TenantId) -> Result<(), StoreError> {
-        self.import(tenant).await?;
         let tenant = tenant.clone();
         self.write(move |tx| {
             let Some(record) = tx.live_record(&tenant)? else { return Ok(()) };
@@ -179,7 +150,6 @@ impl Store {
 
     /// Deletes a tenant's store, but for what was put aside before. Only for a person who asked for it.
     pub async fn delete_device(&self, tenant: &TenantId) -> Result<(), StoreError> {
-        self.delete_folder(tenant)?;
         let name = tenant.clone();
         let deleted = self.write(move |tx| {
             let key = tx.known_tenant(&name)?;
@@ -209,7 +179,7 @@ impl Store {
         .await
     }
 
-    async fn live_store(&self, tenant: &TenantId) -> Result<Option<(i64, Record)>, StoreError> {
+    pub async fn live_store(&self, tenant: &TenantId) -> Result<Option<(i64, Record)>, StoreError> {
         let (tenant, seal) = (tenant.clone(), self.seal.clone());
         self.read(move |connection| {
             let sql = "SELECT key, record FROM stores WHERE state = 'live' \

@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, Utc};
 
-use super::{Store, StoreError};
+use crate::store::{Store, StoreError};
 
 /// How much waits.
 pub struct Figures {

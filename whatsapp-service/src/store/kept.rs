@@ -6,16 +6,15 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::{
-    Store, StoreError,
-    cells::{Cells, Kind, decode, encode, name, prefix},
-    read_live_store,
-    tx::{Tx, millis},
-};
 use crate::{
-    encoding::{base64_text, hexadecimal},
-    media,
-    tenant::TenantId,
+    model::tenant::TenantId,
+    store::{
+        Store, StoreError,
+        cells::{Cells, Kind, decode, encode, name, prefix},
+        read_live_store,
+        tx::{Tx, millis},
+    },
+    util::encoding::{base64_text, hexadecimal},
 };
 
 /// What is kept of a message.
@@ -49,7 +48,7 @@ pub enum KeptFor {
 #[derive(Clone, Serialize, Deserialize)]
 pub struct MediaSource {
     /// What it is encrypted as: a voice note counts as a sound.
-    pub kind: media::Kind,
+    pub kind: crate::model::media::Kind,
     /// Its path at WhatsApp's media hosts.
     pub path: String,
     /// What it is encrypted with.

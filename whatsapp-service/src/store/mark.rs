@@ -15,7 +15,7 @@ use std::{
 
 use rusqlite::Connection;
 
-use super::{StoreError, data_dir::io_error, schema};
+use crate::store::{StoreError, data_dir::io_error, schema};
 
 /// How often the number grows at most.
 const INTERVAL: Duration = Duration::from_secs(1);

@@ -3,33 +3,29 @@
 //!
 //! All SQL is in this folder. Above it nobody knows which database this is.
 
-mod backend;
-mod cells;
-mod content;
-mod data_dir;
-mod devices;
-mod events;
-mod figures;
-mod files;
-mod kept;
-mod legacy;
-mod mark;
-mod messages;
-mod news;
-mod parts;
-mod people;
-mod read;
-mod referred;
-mod rekey;
-mod retries;
-mod schema;
-mod seal;
+pub mod cells;
+pub mod data_dir;
+pub mod devices;
+pub mod events;
+pub mod figures;
+pub mod files;
+pub mod kept;
+pub mod mark;
+pub mod messages;
+pub mod news;
+pub mod parts;
+pub mod people;
+pub mod read;
+pub mod referred;
+pub mod rekey;
+pub mod retries;
+pub mod schema;
 #[cfg(test)]
 mod tests;
-mod timers;
-mod tx;
-mod webhooks;
-mod writer;
+pub mod timers;
+pub mod tx;
+pub mod webhooks;
+pub mod writer;
 
 use std::{
     io,
@@ -40,30 +36,23 @@ use std::{
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
-pub use self::tx::Rules;
-pub use self::{
-    backend::Owner,
-    content::{Contact, Content, ContentKind, Edit, LinkPreview, Location, Media, Reaction, Revoke},
-    data_dir::{DataDir, create_private_dir, io_error},
-    devices::{Hold, Linked, Record},
-    events::{Event, EventKind, Received},
-    figures::Figures,
-    kept::{Kept, KeptFor, MediaSource, PollKey},
-    legacy::DamagedFolder,
-    messages::{
-        Accepted, Author, Claimed, Draft, Failure, Filter, Idempotency, KINDS, Message, MessageStatus, Pending, is_with,
+use crate::{
+    store::{
+        data_dir::io_error,
+        devices::read_live_store,
+        files::Files,
+        mark::Mark,
+        news::News,
+        read::Readers,
+        tx::{Rules, Tx},
+        writer::Writer,
     },
-    news::{Waiting, Watch},
-    parts::{Part, Position, Rest, Room},
-    referred::{Logged, Referred},
-    rekey::rekey,
-    retries::{Noted, RetryRequest},
-    seal::{InvalidKey, Seal, WrongKey},
-    timers::{ChatTimer, Timer},
-    webhooks::{Delivery, DeliveryState, Webhook, WebhookSummary},
+    util::{
+        clock::Clock,
+        seal::{Seal, WrongKey},
+        sync::lock,
+    },
 };
-use self::{devices::read_live_store, files::Files, mark::Mark, news::News, read::Readers, tx::Tx, writer::Writer};
-use crate::clock::Clock;
 
 /// Why something on disk can't be used.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -174,24 +163,22 @@ pub struct Store {
     /// Part of every event's id, so that those of another database are others.
     instance: String,
     rules: Rules,
-    seal: Seal,
+    pub seal: Seal,
     clock: Clock,
     files: Files,
     /// The file of the database that is no longer there, once that was noticed.
     gone: OnceLock<PathBuf>,
     /// Cancelled when another process is to go on with the database.
     spent: CancellationToken,
-    /// Where an earlier version had a folder for each tenant.
-    folders: PathBuf,
 }
 
 impl Store {
     /// Opens or creates the database, and brings an older one up to date.
     pub fn open(path: &Path, rules: Rules, seal: Seal, clock: Clock) -> Result<Self, StoreError> {
-        let connection = schema::open(path, &seal)?;
-        rekey::discard_unfinished(path)?;
-        let instance = schema::instance(&connection)?;
-        if let Some(newest) = schema::newest(&connection)? {
+        let connection = crate::store::schema::open(path, &seal)?;
+        crate::store::rekey::discard_unfinished(path)?;
+        let instance = crate::store::schema::instance(&connection)?;
+        if let Some(newest) = crate::store::schema::newest(&connection)? {
             clock.compare(newest);
         }
         let mark = Mark::of(path, &connection)?;
@@ -202,7 +189,8 @@ impl Store {
             path: path.into(),
             source: source.into(),
         };
-        let thread = writer::Thread::new(connection, rules, seal.clone(), clock.clone(), news.clone(), mark);
+        let thread =
+            crate::store::writer::Thread::new(connection, rules, seal.clone(), clock.clone(), news.clone(), mark);
         let (writer, ended) = Writer::start(thread).map_err(no_thread)?;
         let readers = Readers::start(path).map_err(no_thread)?;
         Ok(Self {
@@ -217,7 +205,6 @@ impl Store {
             files,
             gone: OnceLock::new(),
             spent: CancellationToken::new(),
-            folders: path.with_file_name("tenants"),
         })
     }
 
@@ -283,7 +270,7 @@ impl Store {
         }
     }
 
-    fn write<T, W>(&self, work: W) -> impl Future<Output = Result<T, StoreError>> + Send + use<T, W>
+    pub fn write<T, W>(&self, work: W) -> impl Future<Output = Result<T, StoreError>> + Send + use<T, W>
     where
         T: Send + 'static,
         W: FnOnce(&mut Tx<'_>) -> rusqlite::Result<T> + Send + 'static,
@@ -339,8 +326,4 @@ fn is_damage(error: &rusqlite::Error) -> bool {
 fn is_corruption(error: &rusqlite::Error) -> bool {
     use rusqlite::ErrorCode::{DatabaseCorrupt, NotADatabase};
     matches!(error.sqlite_error_code(), Some(DatabaseCorrupt | NotADatabase))
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }

@@ -4,8 +4,11 @@ use std::{collections::HashMap, sync::Mutex};
 
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::{Message, Store, lock};
-use crate::{metrics, tenant::TenantId};
+use crate::{
+    metrics,
+    model::{message::Message, tenant::TenantId},
+    store::{Store, lock},
+};
 
 /// Something that was committed.
 pub enum Told {

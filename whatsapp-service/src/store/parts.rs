@@ -2,7 +2,7 @@
 //! one part in memory and no more, however long the list is, and however large what stands in it; of what may change while
 //! it is read, one row.
 
-use super::{StoreError, tx::carry};
+use crate::store::{StoreError, tx::carry};
 
 /// How much of a list is in memory at a time, in bytes.
 const PART: usize = 64 * 1024;

@@ -3,15 +3,17 @@
 use rusqlite::Connection;
 use whatsapp_rust::wacore::store::traits::LidPnMappingEntry;
 
-use super::{
-    Store, StoreError,
-    cells::{Cells, Kind, decode, prefix},
-    devices::read_live_store,
-    seal::Seal,
-};
 use crate::{
-    address::{Lid, Names, Number, Person},
-    tenant::TenantId,
+    model::{
+        address::{Lid, Names, Person, number::Number},
+        tenant::TenantId,
+    },
+    store::{
+        Store, StoreError,
+        cells::{Cells, Kind, decode, prefix},
+        devices::read_live_store,
+    },
+    util::seal::Seal,
 };
 
 impl Store {

@@ -10,7 +10,7 @@ use std::{
 use rusqlite::Connection;
 use tokio::sync::oneshot;
 
-use super::{Store, StoreError, lock, schema};
+use crate::store::{Store, StoreError, lock, schema};
 
 /// How many may read at the same time. Each has a thread and a connection, however many sessions there are.
 const READERS: usize = 4;
@@ -48,7 +48,7 @@ impl Readers {
 
 impl Store {
     /// Reads what was committed.
-    pub(super) fn read<T, W>(&self, work: W) -> impl Future<Output = Result<T, StoreError>> + Send + use<T, W>
+    pub(crate) fn read<T, W>(&self, work: W) -> impl Future<Output = Result<T, StoreError>> + Send + use<T, W>
     where
         T: Send + 'static,
         W: FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,

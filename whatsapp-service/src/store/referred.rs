@@ -3,15 +3,16 @@
 use rusqlite::{Connection, params};
 use serde::Deserialize;
 
-use super::{
-    Store, StoreError,
-    cells::{Cells, Kind, name},
-    events::event,
-    messages::{self, Message},
-    read_live_store,
-    seal::Seal,
+use crate::{
+    model::{message::Message, tenant::TenantId},
+    store::{
+        Store, StoreError,
+        cells::{Cells, Kind, name},
+        events::event,
+        messages, read_live_store,
+    },
+    util::seal::Seal,
 };
-use crate::tenant::TenantId;
 
 /// A message that another one may refer to.
 pub enum Referred {

@@ -15,11 +15,16 @@ use rusqlite::{
     types::{Value, ValueRef},
 };
 
-use super::{
-    StoreError,
-    data_dir::{create_private_file, io_error},
-    schema,
-    seal::{self, Column, Seal},
+use crate::{
+    store::{
+        StoreError,
+        data_dir::{create_private_file, io_error},
+        schema,
+    },
+    util::{
+        seal,
+        seal::{Column, Seal},
+    },
 };
 
 /// Seals all that `from` opens with `to`, and says how many values these were. Nobody else may use the database.

@@ -6,15 +6,20 @@
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::{
-    Store, StoreError,
-    backend::kept_until,
-    cells::{Cells, Kind, decode, encode, name},
-    messages::{Author, Failure, MessageStatus, Of},
-    read_live_store,
-    tx::Tx,
+use crate::{
+    model::{
+        message::{Author, Failure, MessageStatus},
+        tenant::TenantId,
+    },
+    store::{
+        Store, StoreError,
+        cells::{Cells, Kind, decode, encode, kept_until, name},
+        messages::Of,
+        read_live_store,
+        tx::Tx,
+    },
+    util::encoding::base64_text,
 };
-use crate::{encoding::base64_text, tenant::TenantId};
 
 /// How often a device gets a message again, whatever it says of how often it has asked: WhatsApp Web asks four times, and
 /// a device that is set up anew may begin again.

@@ -10,9 +10,9 @@ use std::{
 use chrono::{DateTime, Utc};
 use rusqlite::{Connection, OpenFlags, OptionalExtension, TransactionBehavior, params};
 
-use super::{
-    StoreError, data_dir, mark,
-    seal::{CONTENT, CONTENT_WITHOUT_RECIPIENT, Seal},
+use crate::{
+    store::{StoreError, data_dir, mark},
+    util::seal::{CONTENT, CONTENT_WITHOUT_RECIPIENT, Seal},
 };
 
 /// What leads from each schema to the next: the first file from nothing to 1, and so on.

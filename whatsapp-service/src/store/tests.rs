@@ -10,10 +10,25 @@ use chrono::{TimeDelta, Utc};
 use tempfile::TempDir;
 use whatsapp_rust::{async_trait, wacore::store::traits::LidPnMappingEntry};
 
-use super::*;
 use crate::{
-    address::{Lid, Names, Number, Person},
-    tenant::TenantId,
+    model::{
+        address::{Lid, Names, Person, number::Number},
+        content::{Content, ContentKind, Location},
+        event::{Event, EventKind},
+        message::{Accepted, Author, Claimed, Draft, Failure, Filter, Idempotency, Message, MessageStatus},
+        tenant::TenantId,
+    },
+    signal::owner::Owner,
+    store::{
+        devices::Record,
+        events::Received,
+        kept::{Kept, KeptFor, MediaSource},
+        parts::{Position, Room},
+        referred::Referred,
+        retries::{Noted, RetryRequest},
+        timers::{ChatTimer, Timer},
+        *,
+    },
 };
 
 const RULES: Rules = Rules { keep_bodies: false, webhook_for_all: false };
@@ -170,7 +185,7 @@ async fn a_receipt_counts_from_the_recipient_for_what_has_left() {
 async fn a_retry_receipt_is_kept_until_it_is_answered_and_not_answered_twice() {
     let folder = TempDir::new().unwrap();
     let (store, acme) = (Arc::new(open(&folder)), tenant("acme"));
-    let device = store.device(&acme, Arc::new(Nobody)).await.unwrap();
+    let device = crate::signal::open(&store, &acme, Arc::new(Nobody)).await.unwrap();
     let request = |count: u8| RetryRequest {
         device: "7@lid".into(),
         id: "A".into(),
@@ -441,7 +456,7 @@ async fn what_opens_the_files_of_two_senders_with_one_id_is_told_apart_and_forgo
     let until = Utc::now() + TimeDelta::hours(1);
     let message = |sender: &str, at: i64| {
         let source = MediaSource {
-            kind: crate::media::Kind::Image,
+            kind: crate::model::media::Kind::Image,
             path: format!("/v/{sender}"),
             key: vec![1; 32],
             sha256: vec![2; 32],
@@ -724,7 +739,7 @@ async fn learns(store: &Arc<Store>, tenant: &TenantId, number: &str, lid: &str) 
         learning_source: "usync".into(),
     };
     let key = key.await.unwrap();
-    store.write(move |tx| backend::put_mapping(&tx.cells(key)?, entry)).await.unwrap();
+    store.write(move |tx| crate::signal::protocol::put_mapping(&tx.cells(key)?, entry)).await.unwrap();
 }
 
 #[tokio::test]

@@ -4,13 +4,15 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{
-    Store, StoreError,
-    cells::{Cells, Kind, decode, encode, name},
-    devices::read_live_store,
-    tx::Tx,
+use crate::{
+    model::tenant::TenantId,
+    store::{
+        Store, StoreError,
+        cells::{Cells, Kind, decode, encode, name},
+        devices::read_live_store,
+        tx::Tx,
+    },
 };
-use crate::tenant::TenantId;
 
 /// How long the messages of a chat stay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

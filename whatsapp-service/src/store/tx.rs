@@ -5,11 +5,13 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use chrono::{DateTime, Utc};
 use rusqlite::{Connection, OptionalExtension, Params, Row};
 
-use super::{StoreError, cells::Cells, is_corruption, news::Told, people, seal::Seal};
 use crate::{
-    address::{Names, Person},
-    clock::Clock,
-    tenant::TenantId,
+    model::{
+        address::{Names, Person},
+        tenant::TenantId,
+    },
+    store::{StoreError, cells::Cells, is_corruption, news::Told, people},
+    util::{clock::Clock, seal::Seal},
 };
 
 /// A transaction that several jobs share, each undone by itself if it fails.

@@ -3,13 +3,18 @@
 use chrono::{DateTime, Utc};
 use rusqlite::{OptionalExtension, params};
 
-use super::{
-    Event, EventKind, Store, StoreError,
-    events::event,
-    seal::{Column, Seal, WEBHOOK_SECRET, WEBHOOK_URL},
-    tx::{Tx, maybe_time, millis, tenant_name},
+use crate::{
+    model::{
+        event::{Event, EventKind},
+        tenant::TenantId,
+    },
+    store::{
+        Store, StoreError,
+        events::event,
+        tx::{Tx, maybe_time, millis, tenant_name},
+    },
+    util::seal::{Column, Seal, WEBHOOK_SECRET, WEBHOOK_URL},
 };
-use crate::tenant::TenantId;
 
 /// How many events are read at a time for a webhook, and how many bytes of them.
 const BATCH: i64 = 32;

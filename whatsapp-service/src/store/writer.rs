@@ -14,14 +14,16 @@ use std::{
 use rusqlite::Connection;
 use tokio::sync::oneshot;
 
-use super::{
-    StoreError, lock,
-    mark::Mark,
-    news::News,
-    seal::Seal,
-    tx::{Rules, Tx},
+use crate::{
+    metrics::Commits,
+    store::{
+        StoreError, lock,
+        mark::Mark,
+        news::News,
+        tx::{Rules, Tx},
+    },
+    util::{clock::Clock, seal::Seal},
 };
-use crate::{clock::Clock, metrics::Commits};
 
 /// How many jobs may share a commit: more would let the last of them wait longer than it saves.
 const BATCH: usize = 512;

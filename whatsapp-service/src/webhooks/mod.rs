@@ -3,7 +3,7 @@
 //! Each tenant with something to deliver has a task of its own, so that a receiver that is slow, dead or hostile delays
 //! nobody else. What is to be delivered is on the disk; the task only remembers where to look.
 
-mod signature;
+pub mod signature;
 
 use std::{
     collections::HashMap,
@@ -16,15 +16,20 @@ use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
 use tokio::sync::Notify;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-pub use self::signature::{InvalidSecret, SigningKey};
 use crate::{
-    clock,
     config::{Config, UnreadableSecret},
-    egress::{Egress, RefusedTarget, Target},
     metrics::{self, Delivered},
-    store::{Delivery, Event, EventKind, Store, StoreError, Webhook, WebhookSummary},
-    supervise::supervised,
-    tenant::TenantId,
+    model::{
+        event::{Event, EventKind},
+        tenant::TenantId,
+    },
+    net::egress::{Egress, RefusedTarget, Target},
+    store::{
+        Store, StoreError,
+        webhooks::{Delivery, Webhook, WebhookSummary},
+    },
+    util::{clock, supervise::supervised},
+    webhooks::signature::{InvalidSecret, SigningKey},
 };
 
 /// The wait after the first failure; it doubles with each further one.

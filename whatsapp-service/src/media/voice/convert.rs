@@ -21,8 +21,9 @@ use symphonia::core::{
     units::TimeBase,
 };
 
-use super::{
-    opus::{self, Head, MAX_PACKET, RATE},
+use crate::media::voice::{
+    opus,
+    opus::{Head, MAX_PACKET, RATE},
     waveform::Waveform,
 };
 

@@ -2,9 +2,9 @@
 //!
 //! The work is done by processes of their own ([`worker`]), a few at a time and one of each tenant.
 
-mod convert;
-mod opus;
-mod waveform;
+pub mod convert;
+pub mod opus;
+pub mod waveform;
 pub mod worker;
 
 use std::{os::unix::process::ExitStatusExt, process::Stdio, thread::available_parallelism, time::Duration};
@@ -16,13 +16,18 @@ use tokio::{
     time::timeout,
 };
 
-pub use self::convert::Note;
-use self::{
-    convert::{LONGEST, Refused},
-    worker::{ARGUMENT, Job, Outcome},
+use crate::{
+    media::{
+        NotTaken,
+        part::Part,
+        voice::{
+            convert::{LONGEST, Note, Refused},
+            worker::{ARGUMENT, Job, Outcome},
+        },
+    },
+    model::tenant::TenantId,
+    util::fair_semaphore::Turns,
 };
-use super::{NotTaken, part::Part, turns::Turns};
-use crate::tenant::TenantId;
 
 /// This program, also when another one has taken its place on the disk.
 const PROGRAM: &str = "/proc/self/exe";

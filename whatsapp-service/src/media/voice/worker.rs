@@ -12,10 +12,11 @@ use std::{
 use rustix::process::{Resource, Rlimit, getrlimit, nice, setrlimit};
 use serde::{Deserialize, Serialize};
 
-use super::convert::{Note, Refused, convert};
 use crate::{
-    encoding::base64_text,
-    media::{Kind, sealed::Plain},
+    media::voice::convert::{Note, Refused, convert},
+    model::media::Kind,
+    util::encoding::base64_text,
+    whatsapp::media_crypto::{Plain, media_type},
 };
 
 /// The argument that asks for it.
@@ -80,7 +81,7 @@ fn work() -> io::Result<()> {
     }
     let _ = nice(NICE);
     let job: Job = serde_json::from_reader(io::stdin().lock())?;
-    let plain = Plain::new(File::open(job.path)?, &job.key, Kind::Voice.media_type(), job.size)?;
+    let plain = Plain::new(File::open(job.path)?, &job.key, media_type(Kind::Voice), job.size)?;
     let to = (!job.only_listen).then(|| BufWriter::with_capacity(64 * 1024, io::stdout().lock()));
     let outcome = match convert(plain, job.size, to) {
         Ok(note) => Outcome::Note(note),

@@ -1,6 +1,9 @@
 //! What the database does while the clock is wrong.
 
-use super::*;
+use crate::{
+    model::message::{Accepted, Claimed, Draft, Filter, Message, MessageStatus},
+    store::tests::*,
+};
 
 const DAY: TimeDelta = TimeDelta::hours(25);
 
@@ -133,7 +136,7 @@ async fn what_a_clock_far_ahead_has_stamped_counts_as_of_now() {
     store.give_up(&acme, settled.row, failure()).await.unwrap();
     accept_with_key(&store, &clock, "waiting").await;
     let store = Arc::new(store);
-    let device = store.device(&acme, Arc::new(Nobody)).await.unwrap();
+    let device = crate::signal::open(&store, &acme, Arc::new(Nobody)).await.unwrap();
     device.store_sent_message("5511888888888@s.whatsapp.net", "waiting", b"text").await.unwrap();
     clock.jump(-years);
     clock.now();

@@ -5,7 +5,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::*;
+use crate::{
+    model::message::Filter,
+    store::{rekey::rekey, tests::*},
+};
 
 fn file(folder: &Path, suffix: &str) -> PathBuf {
     folder.join(format!("service.{suffix}"))

@@ -2,10 +2,17 @@
 
 use std::{collections::BTreeSet, fs, path::PathBuf};
 
-use super::*;
-use crate::store::{
-    cells::{Cells, Kind},
-    seal,
+use crate::{
+    model::message::{Accepted, Claimed, Message},
+    store::{
+        cells::{Cells, Kind},
+        devices::Record,
+        events::Received,
+        rekey::rekey,
+        tests::*,
+        webhooks::Webhook,
+    },
+    util::seal,
 };
 
 fn key(byte: u8) -> Seal {
@@ -32,7 +39,7 @@ const SECRETS: [&str; 7] = [
     "a-proxys-password",
 ];
 
-fn proxy() -> crate::sessions::Proxy {
+fn proxy() -> crate::net::proxy::Proxy {
     format!("socks5://user:{}@proxy.example:1080", SECRETS[6]).parse().unwrap()
 }
 

@@ -1,0 +1,447 @@
+//! Fetching the files that came with messages, when somebody asks for them.
+//!
+//! WhatsApp keeps a file for some weeks. After that the account's phone, which has it too, is asked once to upload it
+//! again: that is what WhatsApp's own clients do. What was fetched stays for a minute or so, for the next part of it that
+//! is asked for.
+
+use std::{
+    collections::HashMap,
+    path::PathBuf,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use base64::{Engine, prelude::BASE64_URL_SAFE};
+use hyper::StatusCode;
+use tokio::{sync::OnceCell, time::Instant};
+use whatsapp_rust::{
+    Client, Jid, MediaRetryResult, NodeFilter,
+    wacore::media_retry::{build_media_retry_receipt, encrypt_media_retry_receipt, parse_media_retry_notification},
+};
+
+use crate::{
+    model::{session_state::State, tenant::TenantId},
+    net::media_host,
+    session::{
+        download_quota::{Room, Space},
+        media_file::{ComingFile, LONGEST_STORED, MediaError, MediaFile, most_stored},
+        outbox::Refused,
+        supervisor::Session,
+    },
+    store::{
+        StoreError,
+        kept::{Kept, MediaSource},
+    },
+    util::{
+        fair_semaphore::{Turn, Turns},
+        shares::Full,
+        sync::lock,
+    },
+    whatsapp::{decode::media::is_path, media_crypto::media_type},
+};
+
+/// How many files may be fetched at the same time, for all tenants together, and for each.
+const AT_ONCE: usize = 4;
+const AT_ONCE_EACH: usize = 2;
+/// How long somebody waits for his turn.
+const TURN_LIMIT: Duration = Duration::from_secs(30);
+/// How long one file may take, from whatever hosts.
+const FETCH_LIMIT: Duration = Duration::from_secs(300);
+/// How long WhatsApp may take to name its media hosts.
+const HOSTS_LIMIT: Duration = Duration::from_secs(20);
+/// How long the account's phone may take.
+const PHONE_LIMIT: Duration = Duration::from_secs(30);
+/// How long a session that is connecting is waited for.
+const READY_LIMIT: Duration = Duration::from_secs(10);
+/// How long a file stays that nobody reads.
+const IDLE: Duration = Duration::from_secs(60);
+/// How many files stay for the next part that is asked for, and how long they may be together.
+const STAYING: usize = 16;
+const BYTES_STAYING: u64 = 1024 * 1024 * 1024;
+/// How much room files may take on the disk, also those on their way and those that somebody still reads: for all tenants
+/// together, and for each. The longest one has room.
+const BYTES: u64 = 2 * LONGEST_STORED;
+const BYTES_EACH: u64 = LONGEST_STORED;
+/// How long a phone that did not help is not asked again.
+const PHONE_PAUSE: Duration = Duration::from_secs(30);
+
+/// Files on their way, and those that are here just now.
+pub struct Downloads {
+    folder: PathBuf,
+    turns: Turns,
+    space: Arc<Space>,
+    recent: Mutex<HashMap<Key, Arc<Recent>>>,
+}
+
+/// Whose file it is, and which.
+type Key = (TenantId, String, String);
+
+struct Recent {
+    file: OnceCell<Arc<MediaFile>>,
+    used: Mutex<Instant>,
+    /// Until when the phone is not asked again.
+    in_vain_until: Mutex<Option<Instant>>,
+}
+
+/// Why a file can't be had.
+#[derive(Debug, thiserror::Error)]
+pub enum NotFetched {
+    /// The session is needed for it.
+    #[error(transparent)]
+    Refused(#[from] Refused),
+    /// Too many are on their way, or there is no room for more.
+    #[error("too many files, or too large ones, are being fetched just now")]
+    Busy,
+    /// WhatsApp has it no longer, and the account's phone did not upload it again.
+    #[error("WhatsApp has the file no longer, and the account's phone did not upload it again")]
+    Expired,
+    /// No media host gives it now.
+    #[error("the file can't be fetched just now: {0}")]
+    Unavailable(String),
+    /// What WhatsApp has is not what the sender has sent.
+    #[error("{0}")]
+    Damaged(MediaError),
+    /// The disk.
+    #[error(transparent)]
+    Disk(MediaError),
+}
+
+impl From<StoreError> for NotFetched {
+    fn from(error: StoreError) -> Self {
+        Self::Refused(error.into())
+    }
+}
+
+impl Downloads {
+    /// Files are put into this folder.
+    pub fn new(folder: PathBuf) -> Self {
+        Self {
+            folder,
+            turns: Turns::new(AT_ONCE, AT_ONCE_EACH),
+            space: Space::new(BYTES, BYTES_EACH),
+            recent: Mutex::default(),
+        }
+    }
+
+    /// A tenant's turn to fetch a file.
+    async fn turn(&self, tenant: &TenantId) -> Result<Turn, NotFetched> {
+        tokio::time::timeout(TURN_LIMIT, self.turns.take(tenant)).await.map_err(|_| NotFetched::Busy)
+    }
+
+    /// Room for a tenant's file. Those that nobody reads just now make way for it.
+    fn room(&self, tenant: &TenantId, bytes: u64) -> Result<Room, NotFetched> {
+        let mut recent = lock(&self.recent);
+        loop {
+            let full = match self.space.take(tenant, bytes) {
+                Ok(room) => return Ok(room),
+                Err(full) => full,
+            };
+            let helps = |(key, one): &(&Key, &Arc<Recent>)| {
+                one.is_unread() && Arc::strong_count(one) == 1 && (full == Full::All || key.0 == *tenant)
+            };
+            let oldest = oldest(recent.iter().filter(helps)).ok_or(NotFetched::Busy)?;
+            recent.remove(&oldest);
+        }
+    }
+
+    fn recent(&self, key: Key) -> Arc<Recent> {
+        let (mut recent, now) = (lock(&self.recent), Instant::now());
+        let entry = recent.entry(key).or_insert_with(|| {
+            Arc::new(Recent { file: OnceCell::new(), used: Mutex::new(now), in_vain_until: Mutex::default() })
+        });
+        let entry = entry.clone();
+        *lock(&entry.used) = now;
+        entry
+    }
+
+    /// Lets go of what was used longest ago until the others fit. Those who read it go on with it. What is on its way
+    /// stays, and what keeps a phone from being asked again.
+    fn tidy(&self) {
+        let mut recent = lock(&self.recent);
+        recent.retain(|_, one| one.file.initialized() || Arc::strong_count(one) > 1 || one.is_in_vain());
+        loop {
+            let here = || recent.iter().filter(|(_, one)| one.file.initialized());
+            let bytes: u64 = here().filter_map(|(_, one)| one.file.get()).map(|file| file.size()).sum();
+            let count = here().count();
+            if count <= STAYING && (bytes <= BYTES_STAYING || count <= 1) {
+                return;
+            }
+            let Some(oldest) = oldest(here()) else { return };
+            recent.remove(&oldest);
+        }
+    }
+
+    /// Lets go of the files that nobody has asked for in a while.
+    pub fn forget_idle(&self) {
+        lock(&self.recent).retain(|_, one| Arc::strong_count(one) > 1 || lock(&one.used).elapsed() < IDLE);
+    }
+}
+
+impl Recent {
+    /// Whether the phone was asked in vain, a short time ago.
+    fn is_in_vain(&self) -> bool {
+        lock(&self.in_vain_until).is_some_and(|until| Instant::now() < until)
+    }
+
+    /// Whether the file is here for nobody but those who may still come.
+    fn is_unread(&self) -> bool {
+        self.file.get().is_some_and(|file| Arc::strong_count(file) == 1)
+    }
+}
+
+/// The one that was used longest ago.
+fn oldest<'a>(among: impl Iterator<Item = (&'a Key, &'a Arc<Recent>)>) -> Option<Key> {
+    among.min_by_key(|(_, one)| *lock(&one.used)).map(|(key, _)| key.clone())
+}
+
+impl Session {
+    /// The file that came with a message. Those who ask for the same one at the same time share one download.
+    pub async fn file(&self, kept: &Kept, source: &MediaSource) -> Result<Arc<MediaFile>, NotFetched> {
+        let downloads = &self.around.downloads;
+        let recent = downloads.recent((self.tenant.clone(), kept.id.clone(), kept.digest()));
+        let file = recent.file.get_or_try_init(|| self.fetch(kept, source, &recent)).await.cloned();
+        *lock(&recent.used) = Instant::now();
+        drop(recent);
+        downloads.tidy();
+        file
+    }
+
+    async fn fetch(&self, kept: &Kept, source: &MediaSource, recent: &Recent) -> Result<Arc<MediaFile>, NotFetched> {
+        let client = self.client_for_file().await?;
+        match self.take_turn(&client, source).await {
+            Err(NotFetched::Expired) => {}
+            fetched => return fetched,
+        }
+        if recent.is_in_vain() {
+            return Err(NotFetched::Expired);
+        }
+        // Nobody has to wait for this phone who waits for his turn.
+        let path = match self.ask_phone(&client, kept, source).await {
+            Ok(path) => path,
+            Err(why) => {
+                *lock(&recent.in_vain_until) = Some(Instant::now() + PHONE_PAUSE);
+                return Err(why);
+            }
+        };
+        self.around.store.moved(&self.tenant, kept, path.clone()).await?;
+        self.take_turn(&client, &MediaSource { path, ..source.clone() }).await
+    }
+
+    async fn take_turn(&self, client: &Client, source: &MediaSource) -> Result<Arc<MediaFile>, NotFetched> {
+        let downloads = &self.around.downloads;
+        let _turn = downloads.turn(&self.tenant).await?;
+        let mut room = downloads.room(&self.tenant, most_stored(source))?;
+        let fetched = tokio::time::timeout(FETCH_LIMIT, self.ask_hosts(client, source)).await;
+        let file =
+            fetched.unwrap_or_else(|_| Err(NotFetched::Unavailable(format!("it took longer than {FETCH_LIMIT:?}"))))?;
+        room.shrink(file.stored());
+        Ok(Arc::new(file.in_room(room)))
+    }
+
+    /// The client, if it is there or comes back soon.
+    async fn client_for_file(&self) -> Result<Arc<Client>, NotFetched> {
+        self.accepts()?;
+        if let Some(client) = self.ready_client() {
+            return Ok(client);
+        }
+        self.wait_until(READY_LIMIT, |snapshot| snapshot.state == State::Ready || snapshot.stops_client()).await;
+        if let Some(client) = self.ready_client() {
+            return Ok(client);
+        }
+        self.accepts()?;
+        let snapshot = self.snapshot();
+        let reason = snapshot.reason.map(|reason| reason.code);
+        let retry_after = Some(Duration::from_secs(5));
+        Err(Refused::NotReady { state: snapshot.state, reason, retry_after }.into())
+    }
+
+    /// Asks each media host for a file.
+    async fn ask_hosts(&self, client: &Client, source: &MediaSource) -> Result<MediaFile, NotFetched> {
+        let hosts = tokio::time::timeout(HOSTS_LIMIT, client.refresh_media_conn(false)).await;
+        let hosts = match hosts {
+            Ok(Ok(hosts)) => hosts.hosts,
+            Ok(Err(error)) => return Err(NotFetched::Unavailable(format!("WhatsApp names no media host: {error}"))),
+            Err(_) => return Err(NotFetched::Unavailable("WhatsApp names no media host in time".into())),
+        };
+        let path = address(source);
+        let mut last = NotFetched::Unavailable("WhatsApp names no media host".into());
+        for host in hosts {
+            match self.ask_host(&host.hostname, &path, source).await {
+                Ok(file) => return Ok(file),
+                // The next one has no other file, and no other disk to put it on.
+                Err(NotFetched::Expired) => return Err(NotFetched::Expired),
+                Err(NotFetched::Disk(error)) => return Err(NotFetched::Disk(error)),
+                Err(why) => last = why,
+            }
+        }
+        Err(last)
+    }
+
+    async fn ask_host(&self, host: &str, path: &str, source: &MediaSource) -> Result<MediaFile, NotFetched> {
+        let unavailable = |why: String| NotFetched::Unavailable(why);
+        let host = host.parse().map_err(|_| unavailable("a media host's name is none".into()))?;
+        let answer = media_host::get(&self.around.dialler, self.proxy().as_ref(), &host, path).await;
+        let mut answer = answer.map_err(|error| unavailable(error.to_string()))?;
+        match answer.status {
+            StatusCode::OK => {}
+            // What is no longer there is also called forbidden: the path was signed for a time.
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::NOT_FOUND | StatusCode::GONE => {
+                return Err(NotFetched::Expired);
+            }
+            status => return Err(unavailable(format!("a media host answers {status}"))),
+        }
+        let mut coming = ComingFile::create(&self.around.downloads.folder, source)?;
+        while let Some(part) = answer.next().await.map_err(|error| unavailable(error.to_string()))? {
+            coming.append(&part).await?;
+        }
+        Ok(coming.finish(source).await?)
+    }
+
+    /// Asks the account's phone to upload a file again, and says where it is then.
+    async fn ask_phone(&self, client: &Client, kept: &Kept, source: &MediaSource) -> Result<String, NotFetched> {
+        let (Ok(chat), Ok(sender)) = (kept.chat.parse::<Jid>(), kept.sender.parse::<Jid>()) else {
+            return Err(NotFetched::Expired);
+        };
+        // In a group it has to be said who wrote it.
+        let participant = (chat.user != sender.user && !kept.from_me).then_some(&sender);
+        // The library's own request goes to this device of the account, and not to its phone.
+        let phone = client.pn().ok_or(NotFetched::Expired)?.to_non_ad();
+        let (sealed, iv) = encrypt_media_retry_receipt(&source.key, &kept.id).map_err(|_| NotFetched::Expired)?;
+        let request = build_media_retry_receipt(&phone, &kept.id, &chat, kept.from_me, participant, &sealed, &iv);
+        let filter = NodeFilter::tag("notification").attr("type", "mediaretry").attr("id", kept.id.as_str());
+        // Before it is asked: the answer may come at once.
+        let answer = client.wait_for_node(filter);
+        tracing::info!(tenant = %self.tenant, "a file is no longer at WhatsApp; the phone is asked for it");
+        let asked = async {
+            client.send_node(request).await.ok()?;
+            parse_media_retry_notification(answer.await.ok()?.get(), &source.key).ok()
+        };
+        match tokio::time::timeout(PHONE_LIMIT, asked).await {
+            Ok(Some(MediaRetryResult::Success { direct_path })) if is_path(&direct_path) => Ok(direct_path),
+            _ => Err(NotFetched::Expired),
+        }
+    }
+}
+
+impl From<MediaError> for NotFetched {
+    fn from(error: MediaError) -> Self {
+        match error {
+            MediaError::Disk(_) => Self::Disk(error),
+            MediaError::Damaged | MediaError::TooLong => Self::Damaged(error),
+        }
+    }
+}
+
+/// A file's path at the media hosts, and what they want to know beside it.
+fn address(source: &MediaSource) -> String {
+    let joint = if source.path.contains('?') { '&' } else { '?' };
+    let hash = BASE64_URL_SAFE.encode(&source.encrypted_sha256);
+    format!("{}{joint}hash={hash}&mms-type={}&__wa-mms=", source.path, media_type(source.kind).mms_type())
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+
+    use super::*;
+
+    fn tenant(name: &str) -> TenantId {
+        name.parse().unwrap()
+    }
+
+    fn key(name: &str, id: &str) -> Key {
+        (tenant(name), id.into(), String::new())
+    }
+
+    fn downloads() -> Downloads {
+        Downloads::new("nowhere".into())
+    }
+
+    /// A file that was fetched, and is here.
+    fn fetched(downloads: &Downloads, key: Key, bytes: u64) -> Arc<Recent> {
+        let room = downloads.room(&key.0, bytes).unwrap();
+        let recent = downloads.recent(key);
+        recent.file.set(Arc::new(MediaFile::holding(b"bytes").in_room(room))).ok().unwrap();
+        recent
+    }
+
+    fn is_known(downloads: &Downloads, key: &Key) -> bool {
+        lock(&downloads.recent).contains_key(key)
+    }
+
+    #[test]
+    fn a_path_may_have_a_query_of_its_own() {
+        let source = |path: &str| MediaSource {
+            kind: crate::model::media::Kind::Audio,
+            path: path.into(),
+            key: Vec::new(),
+            sha256: vec![1; 32],
+            encrypted_sha256: vec![0xfb; 32],
+            size: None,
+            mimetype: None,
+            filename: None,
+        };
+        let hash = "hash=-_v7-_v7-_v7-_v7-_v7-_v7-_v7-_v7-_v7-_v7-_s=&mms-type=audio&__wa-mms=";
+        assert_eq!(address(&source("/v/1")), format!("/v/1?{hash}"));
+        assert_eq!(address(&source("/v/1?ccb=9&oh=x")), format!("/v/1?ccb=9&oh=x&{hash}"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn no_tenant_has_all_the_turns_and_nobody_waits_for_long() {
+        let (downloads, acme, other) = (downloads(), tenant("acme"), tenant("other"));
+        let _slow = [downloads.turn(&acme).await.unwrap(), downloads.turn(&acme).await.unwrap()];
+        let started = Instant::now();
+        assert!(matches!(downloads.turn(&acme).await, Err(NotFetched::Busy)));
+        assert_eq!(started.elapsed(), TURN_LIMIT);
+        let _others = [downloads.turn(&other).now_or_never(), downloads.turn(&other).now_or_never()]
+            .map(|turn| turn.expect("at once").unwrap());
+        assert!(matches!(downloads.turn(&tenant("third")).await, Err(NotFetched::Busy)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_on_its_way_and_what_was_asked_for_in_vain_is_not_forgotten() {
+        let downloads = downloads();
+        let (coming, vain, failed) = (key("acme", "coming"), key("acme", "vain"), key("acme", "failed"));
+        let under_way = downloads.recent(coming.clone());
+        *lock(&downloads.recent(vain.clone()).in_vain_until) = Some(Instant::now() + PHONE_PAUSE);
+        downloads.recent(failed.clone());
+        for n in 0..=STAYING {
+            tokio::time::advance(Duration::from_millis(1)).await;
+            fetched(&downloads, key("acme", &n.to_string()), 1);
+        }
+        downloads.tidy();
+        assert!(Arc::ptr_eq(&downloads.recent(coming.clone()), &under_way), "it would be fetched twice");
+        assert!(downloads.recent(vain.clone()).is_in_vain(), "the phone would be asked too soon");
+        assert!(!is_known(&downloads, &failed), "there is nothing to remember");
+        assert!(!is_known(&downloads, &key("acme", "0")), "the one that was used longest ago made way");
+        assert!(is_known(&downloads, &key("acme", "1")));
+        // A large file takes longer than files stay.
+        tokio::time::advance(IDLE).await;
+        downloads.forget_idle();
+        assert!(Arc::ptr_eq(&downloads.recent(coming), &under_way));
+        assert_eq!(lock(&downloads.recent).len(), 1, "all others were idle");
+        drop(under_way);
+        tokio::time::advance(IDLE).await;
+        downloads.forget_idle();
+        assert!(lock(&downloads.recent).is_empty());
+    }
+
+    #[tokio::test]
+    async fn files_that_are_read_take_room_until_their_last_reader_goes() {
+        let downloads = downloads();
+        let half = BYTES_EACH / 2;
+        // Both were let go, and somebody still reads one of them.
+        let read = fetched(&downloads, key("acme", "read"), half).file.get().cloned().unwrap();
+        fetched(&downloads, key("acme", "unread"), half);
+        fetched(&downloads, key("other", "unread"), half);
+        let _first = downloads.room(&tenant("acme"), half).expect("what nobody reads makes way");
+        assert!(!is_known(&downloads, &key("acme", "unread")));
+        assert!(is_known(&downloads, &key("other", "unread")), "this would not have helped");
+        assert!(matches!(downloads.room(&tenant("acme"), half), Err(NotFetched::Busy)));
+        lock(&downloads.recent).clear();
+        assert!(matches!(downloads.room(&tenant("acme"), half), Err(NotFetched::Busy)), "it has no name any more");
+        let _others = downloads.room(&tenant("other"), BYTES_EACH).expect("the others have theirs");
+        drop(read);
+        assert!(downloads.room(&tenant("acme"), half).is_ok());
+    }
+}

@@ -1,0 +1,118 @@
+//! What WhatsApp is asked or told without a message: who is on it, that somebody types, that a message was read.
+
+use std::{sync::Arc, time::Duration};
+
+use serde::{Deserialize, Serialize};
+use tokio::time::timeout;
+use utoipa::ToSchema;
+use whatsapp_rust::{ChatStateType, Client, Jid, wacore_binary::JidExt};
+
+use crate::{
+    model::address::{Names, Person},
+    session::{
+        outbox::{NotTaken, Refused},
+        supervisor::Session,
+    },
+    store::referred::{Logged, Referred},
+    whatsapp::lookup::{self, NotLookedUp},
+};
+
+/// How long WhatsApp may take.
+const LIMIT: Duration = Duration::from_secs(20);
+
+/// What somebody is doing in a chat.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Doing {
+    /// Writing a text.
+    Typing,
+    /// Recording a voice message.
+    Recording,
+    /// Neither any more.
+    Paused,
+}
+
+/// Why it was not done.
+#[derive(Debug, thiserror::Error)]
+pub enum NotDone {
+    /// The session can't, as it is.
+    #[error(transparent)]
+    Refused(#[from] Refused),
+    /// Too many numbers were looked up lately.
+    #[error("too many numbers were looked up lately")]
+    TooMany {
+        /// When it may be tried again.
+        wait: Duration,
+    },
+    /// Nobody is registered under this address.
+    #[error("nobody is on WhatsApp under this address")]
+    NotOnWhatsApp,
+    /// The number is somebody's LID.
+    #[error(transparent)]
+    LidAsNumber(NotTaken),
+    /// No message of this id has come in.
+    #[error("the event log has no incoming message of this id")]
+    UnknownMessage,
+    /// WhatsApp did not take it, or said nothing.
+    #[error("WhatsApp did not answer")]
+    NoAnswer,
+}
+
+impl From<NotLookedUp> for NotDone {
+    fn from(error: NotLookedUp) -> Self {
+        match error {
+            NotLookedUp::TooMany(wait) => Self::TooMany { wait },
+            NotLookedUp::NoAnswer => Self::NoAnswer,
+        }
+    }
+}
+
+impl Session {
+    /// The names that WhatsApp knows each of these by; `None` for those that it does not know.
+    pub async fn check_numbers(&self, people: &[Person]) -> Result<Vec<Option<Names>>, NotDone> {
+        let client = self.client_now()?;
+        Ok(timeout(LIMIT, self.numbers.look_up(&client, people)).await.map_err(|_| NotDone::NoAnswer)??)
+    }
+
+    /// Shows somebody that a text or a voice message is on its way, or no longer. Returns the names that WhatsApp knows
+    /// them by.
+    pub async fn show(&self, to: &Person, doing: Doing) -> Result<Names, NotDone> {
+        let client = self.client_now()?;
+        if let Some(field) = self.lid_among([("to", to.clone())]).await.map_err(Refused::from)? {
+            return Err(NotDone::LidAsNumber(NotTaken::LidAsNumber(field)));
+        }
+        let state = match doing {
+            Doing::Typing => ChatStateType::Composing,
+            Doing::Recording => ChatStateType::Recording,
+            Doing::Paused => ChatStateType::Paused,
+        };
+        let shown = async {
+            // Whether a number is on WhatsApp can be asked by this too: it is counted like any other question.
+            let names = self.numbers.look_up_one(&client, to).await?.ok_or(NotDone::NotOnWhatsApp)?;
+            let jid = lookup::jid(to, &names);
+            client.chatstate().send(&jid, state).await.map_err(|_| NotDone::NoAnswer)?;
+            Ok::<_, NotDone>(names)
+        };
+        timeout(LIMIT, shown).await.map_err(|_| NotDone::NoAnswer)?
+    }
+
+    /// Tells the sender of an incoming message that it was read.
+    pub async fn mark_as_read(&self, id: &str) -> Result<(), NotDone> {
+        let found = self.around.store.referred(&self.tenant, id).await.map_err(Refused::from)?;
+        let incoming = found.into_iter().find_map(|referred| match referred {
+            Referred::Logged(logged) if !logged.from_me => Some(*logged),
+            _ => None,
+        });
+        let Logged { chat, from, from_lid, .. } = incoming.ok_or(NotDone::UnknownMessage)?;
+        let chat: Jid = chat.parse().map_err(|_| NotDone::UnknownMessage)?;
+        // Whoever wrote it is the chat, unless several people write there.
+        let author = chat.is_group().then(|| from_lid.map(Jid::lid).or_else(|| from.map(Jid::pn))).flatten();
+        let client = self.client_now()?;
+        let told = timeout(LIMIT, client.mark_as_read(&chat, author.as_ref(), &[id])).await;
+        told.map_err(|_| NotDone::NoAnswer)?.map_err(|_| NotDone::NoAnswer)
+    }
+
+    fn client_now(&self) -> Result<Arc<Client>, Refused> {
+        self.ready_client().ok_or_else(|| Refused::not_ready(self.snapshot(), self.now()))
+    }
+}

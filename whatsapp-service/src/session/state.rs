@@ -1,0 +1,807 @@
+//! What a session is right now, derived in this one place from what happened to it.
+//!
+//! [`Signal`]s are facts, in the order in which they happened; [`Snapshot::apply`] is the only code that turns them into
+//! a state. `/status`, `/send` and `/health` all read the snapshot.
+
+use std::time::Duration;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use crate::{
+    model::session_state::State,
+    net::dial::PROXY_FAILED,
+    store::devices::Hold,
+    whatsapp::codes::{self, Again, Word},
+};
+
+/// The contract's word for a state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Status {
+    /// There is no session.
+    NotFound,
+    /// Not ready yet, or not ready for the moment.
+    Initializing,
+    /// Messages can be sent.
+    Ready,
+    /// It will not get ready without a person, or only after a long wait.
+    Failed,
+}
+
+/// A fact about a session. The facts of the library's client come from `events`, those of the wire from `transport`.
+#[derive(Clone, Debug)]
+pub enum Signal {
+    /// An earlier process, or an earlier client of this one, has linked it, with this phone where that is known.
+    Linked { phone: Option<String> },
+    /// A client starts on this store; `paired` with this phone, or not yet with any.
+    Started { phone: Option<String> },
+    /// An earlier process was told not to dial yet.
+    Held(Hold),
+    /// An earlier process was replaced then, and did not believe it.
+    WasReplaced(DateTime<Utc>),
+    /// No connection could be opened.
+    DialFailed(String),
+    /// The tenant's proxy led nowhere: why, for the operator.
+    ProxyFailed(String),
+    /// The server could not prove that it is WhatsApp.
+    CertificateRefused(String),
+    /// This QR code is valid from now on, and no other.
+    QrCode { code: String, valid_for: TimeDelta },
+    /// The server's QR codes are used up; `disconnected` unless a pairing code keeps the connection.
+    QrExhausted { disconnected: bool },
+    /// This pairing code can be typed on the phone.
+    PairingCode { code: String, valid_for: TimeDelta },
+    /// No pairing code is coming.
+    PairingCodeRefused { message: String, retry_after: Option<TimeDelta> },
+    /// The pairing code is no longer valid.
+    PairingCodeExpired,
+    /// The server's WebAuthn request options, verbatim.
+    PasskeyRequested { options: String },
+    /// The code that the phone shows too, to be compared.
+    PasskeyCode { code: String, needs_confirmation: bool },
+    /// The passkey step failed.
+    PasskeyFailed(String),
+    /// Linked, and the credentials are on disk.
+    Paired { phone: String },
+    /// The linking failed.
+    PairingFailed(String),
+    /// Logged in, the backlog received, everything so far on disk.
+    Online { phone: Option<String>, push_name: String },
+    /// The account's display name.
+    PushName(String),
+    /// The connection ended.
+    Offline,
+    /// WhatsApp refused a login or ended a connection.
+    Said(Said),
+    /// A connection on which WhatsApp neither takes nor refuses the login, or no longer knows of it.
+    Stuck,
+    /// The store can't be opened, read or written.
+    StorageFailed(String),
+    /// Something in this program failed that must not.
+    Panicked,
+    /// The client has stopped for good.
+    Ended,
+    /// The next dial waits for this moment; with `None`, only for its turn.
+    Waits(Option<DateTime<Utc>>),
+}
+
+/// What WhatsApp said when it refused a login or ended a connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Said {
+    /// The word that decides what follows.
+    pub word: Word,
+    /// A temporary ban's kind.
+    pub ban: Option<i32>,
+    /// How long a temporary ban lasts.
+    pub lasts: Option<TimeDelta>,
+    /// What a locked account's owner needs for an appeal. It is said once.
+    pub appeal_token: Option<String>,
+}
+
+impl From<Word> for Said {
+    fn from(word: Word) -> Self {
+        Self { word, ban: None, lasts: None, appeal_token: None }
+    }
+}
+
+/// Why a session is in its state.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reason {
+    /// A stable identifier.
+    pub code: String,
+    /// A sentence for a person; holds no one's data.
+    pub message: String,
+}
+
+/// A text that is valid for a while.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Expiring {
+    /// The text.
+    pub text: String,
+    /// When it stops being valid.
+    pub expires_at: DateTime<Utc>,
+}
+
+/// A passkey ceremony under way.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Passkey {
+    /// The server's `PublicKeyCredentialRequestOptions`, verbatim.
+    pub options: String,
+    /// The code to compare with the phone's, once there is one.
+    pub code: Option<String>,
+    /// Whether the code waits for the person's word.
+    pub needs_confirmation: bool,
+}
+
+/// All that is known of a session.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Snapshot {
+    /// Its state.
+    pub state: State,
+    /// Since when it is in that state.
+    pub since: DateTime<Utc>,
+    /// Why, where there is something to say.
+    pub reason: Option<Reason>,
+    /// The QR code that is valid now.
+    pub qr: Option<Expiring>,
+    /// The pairing code that is valid now.
+    pub pairing_code: Option<Expiring>,
+    /// The passkey ceremony under way.
+    pub passkey: Option<Passkey>,
+    /// The account's phone number, once linked.
+    pub phone: Option<String>,
+    /// The account's display name, once known.
+    pub push_name: Option<String>,
+    /// When it last became ready.
+    pub connected_at: Option<DateTime<Utc>>,
+    /// When it will try again by itself, if it waits for that.
+    pub retry_at: Option<DateTime<Utc>>,
+    /// What a locked account's owner needs for an appeal.
+    pub appeal_token: Option<String>,
+    /// Whether it dials again by itself, when its client has stopped.
+    pub again: Again,
+    /// Whether the reason is an earlier client's, shown until the present one has its own.
+    old_reason: bool,
+    /// Whether it was linked before, although its number is not known yet.
+    linked: bool,
+    /// Whether a login was refused as if the device were unlinked, and that is yet to be confirmed.
+    logout_suspected: bool,
+    /// When another connection last took this session's place, and that was not believed.
+    pub replaced_at: Option<DateTime<Utc>>,
+}
+
+/// How long a locked account is left alone.
+const LOCKED: TimeDelta = TimeDelta::hours(24);
+/// How long a temporary ban is taken to last when the server does not say.
+const UNKNOWN_BAN: TimeDelta = TimeDelta::hours(24);
+/// The least wait after a refusal that only time can heal; the exact one is known when the client has stopped.
+const SLOW_RETRY: TimeDelta = TimeDelta::seconds(60);
+/// How long a session shows QR codes: the server's usual six last 160 seconds.
+const PAIRING_LIMIT: Duration = Duration::from_secs(180);
+/// A session that is replaced twice within this time has another owner.
+const REPLACED_TWICE: TimeDelta = TimeDelta::minutes(10);
+/// No ban is waited out for less, whatever the server says.
+const SHORTEST_BAN: TimeDelta = TimeDelta::seconds(60);
+/// No wait is longer, whatever the server says; dates far beyond it can't be written down.
+const LONGEST_WAIT: TimeDelta = TimeDelta::days(3650);
+
+impl Snapshot {
+    /// A session of which nothing is known yet.
+    pub fn new(now: DateTime<Utc>) -> Self {
+        Self {
+            state: State::Connecting,
+            since: now,
+            reason: None,
+            qr: None,
+            pairing_code: None,
+            passkey: None,
+            phone: None,
+            push_name: None,
+            connected_at: None,
+            retry_at: None,
+            appeal_token: None,
+            again: Again::Soon,
+            old_reason: false,
+            linked: false,
+            logout_suspected: false,
+            replaced_at: None,
+        }
+    }
+
+    /// Takes in a fact that became known at `now`.
+    pub fn apply(&mut self, signal: Signal, now: DateTime<Utc>) {
+        match signal {
+            Signal::Linked { phone } => (self.phone, self.linked) = (phone, true),
+            Signal::Started { phone } => {
+                (self.phone, self.linked) = (phone, false);
+                // While it goes on failing, what is wrong stays to be seen.
+                let why = self.reason.take().filter(|_| self.is_under_way());
+                self.enter(self.under_way(), why, now);
+                self.old_reason = true;
+            }
+            Signal::Held(hold) => {
+                self.enter(hold.state, reason(hold.reason, hold.message), now);
+                self.retry_at = hold.until.and_then(DateTime::from_timestamp_millis);
+                self.appeal_token = hold.appeal_token;
+                self.again = if self.retry_at.is_some() { Again::AtExpiry } else { Again::Never };
+            }
+            Signal::WasReplaced(at) => self.replaced_at = Some(at),
+            // News of an attempt to connect that comes when a later one has succeeded is no news.
+            Signal::DialFailed(_) | Signal::ProxyFailed(_) | Signal::CertificateRefused(_) if !self.is_under_way() => {}
+            Signal::DialFailed(message) => self.explain("connection_failed", message),
+            Signal::ProxyFailed(_) => self.explain("proxy_failed", PROXY_FAILED),
+            Signal::CertificateRefused(message) if self.is_paired() => {
+                self.explain("server_certificate_refused", message);
+            }
+            Signal::CertificateRefused(message) => self.fail("server_certificate_refused", message, now),
+            Signal::QrCode { .. } if self.passkey.is_some() => {}
+            Signal::QrCode { code, valid_for } => {
+                self.qr = Some(Expiring { text: code, expires_at: after(now, valid_for) });
+                if self.pairing_code.is_none() {
+                    self.enter(State::PairingQr, None, now);
+                }
+            }
+            Signal::QrExhausted { disconnected: false } => self.qr = None,
+            Signal::QrExhausted { disconnected: true } => {
+                self.fail("qr_expired", "Nobody scanned the QR code in time.", now);
+            }
+            Signal::PairingCode { code, valid_for } => {
+                self.pairing_code = Some(Expiring { text: code, expires_at: after(now, valid_for) });
+                self.enter(State::PairingCode, None, now);
+            }
+            Signal::PairingCodeRefused { message, retry_after } => {
+                self.fail("pairing_code_refused", message, now);
+                self.retry_at = retry_after.map(|wait| after(now, wait));
+            }
+            Signal::PairingCodeExpired => {
+                self.fail("pairing_code_expired", "Nobody typed the pairing code in time.", now);
+            }
+            Signal::PasskeyRequested { options } => {
+                self.passkey = Some(Passkey { options, code: None, needs_confirmation: false });
+                self.enter(State::PasskeyRequired, None, now);
+            }
+            Signal::PasskeyCode { code, needs_confirmation } => {
+                if let Some(passkey) = &mut self.passkey {
+                    passkey.code = Some(code);
+                    passkey.needs_confirmation = needs_confirmation;
+                }
+            }
+            Signal::PasskeyFailed(message) => self.fail("passkey_failed", message, now),
+            Signal::Paired { phone } => {
+                self.phone = Some(phone);
+                self.enter(State::Connecting, None, now);
+            }
+            Signal::PairingFailed(message) => self.fail("pairing_failed", message, now),
+            Signal::Online { phone, push_name } => {
+                self.phone = phone.or(self.phone.take());
+                self.logout_suspected = false;
+                self.set_push_name(push_name);
+                // The library reports a connection twice, once when messages can flow and once when all is synced.
+                if self.state != State::Ready {
+                    self.connected_at = Some(now);
+                    self.appeal_token = None;
+                    self.enter(State::Ready, None, now);
+                }
+            }
+            Signal::PushName(name) => self.set_push_name(name),
+            Signal::Offline => match self.state {
+                State::Ready => self.enter(State::Reconnecting, None, now),
+                // A code dies with the connection that carried it; the next connection brings a new one.
+                State::PairingQr | State::PairingCode | State::PasskeyRequired => {
+                    self.enter(State::Connecting, None, now);
+                }
+                _ => {}
+            },
+            Signal::Said(said) => self.take_in(said, now),
+            Signal::Stuck => {
+                let why = "The connection was open, but WhatsApp neither took nor refused the login.";
+                self.enter(self.under_way(), reason("connection_failed", why), now);
+            }
+            Signal::StorageFailed(message) => {
+                self.fail("storage_failed", message, now);
+                self.again = Again::Soon;
+            }
+            Signal::Panicked => {
+                let why = "Something in the service failed that must not; the log says where.";
+                self.enter(self.under_way(), reason("internal_error", why), now);
+            }
+            Signal::Ended if self.state.status() == Status::Failed => {}
+            Signal::Ended => {
+                if !self.is_under_way() {
+                    self.enter(self.under_way(), None, now);
+                }
+                if self.reason.is_none() || self.old_reason {
+                    self.explain("connection_lost", "The connection to WhatsApp ended without a word.");
+                }
+            }
+            Signal::Waits(until) => self.retry_at = until,
+        }
+    }
+
+    /// Does what the table says.
+    fn take_in(&mut self, said: Said, now: DateTime<Utc>) {
+        let row = codes::row(said.word);
+        if let Some((code, message)) = row.unconfirmed()
+            && !self.is_confirmed(row.again, now)
+        {
+            self.enter(self.under_way(), reason(code, message), now);
+            self.again = row.again;
+            return;
+        }
+        let state = if row.state == State::Reconnecting { self.under_way() } else { row.state };
+        let detail = match said.word {
+            Word::Failure(402) => said.ban,
+            word => Some(word.code()).filter(|code| *code != 0),
+        };
+        let (code, message) = row.reason(detail);
+        self.enter(state, reason(code, message), now);
+        self.again = if row.unconfirmed().is_some() { Again::Never } else { row.again };
+        self.appeal_token = said.appeal_token;
+        self.retry_at = match row.again {
+            Again::AtExpiry => Some(after(now, said.lasts.unwrap_or(UNKNOWN_BAN).max(SHORTEST_BAN))),
+            Again::Tomorrow => Some(after(now, LOCKED)),
+            Again::Slowly => Some(after(now, SLOW_RETRY)),
+            _ => None,
+        };
+    }
+
+    /// Whether a word that is not believed at once was heard before. From now on it was.
+    fn is_confirmed(&mut self, again: Again, now: DateTime<Utc>) -> bool {
+        if again == Again::OnceMore {
+            // This process alone has the data. But a login of one that was killed may be handled after its successor's.
+            // The clock may have been set meanwhile, in either direction.
+            let before = self.replaced_at.replace(now);
+            return before.is_some_and(|before| (now - before).abs() < REPLACED_TWICE);
+        }
+        // Servers have been seen to say by mistake that a device is unlinked.
+        std::mem::replace(&mut self.logout_suspected, true)
+    }
+
+    /// On the way to WhatsApp, for the first time or again.
+    fn under_way(&self) -> State {
+        if self.connected_at.is_some() { State::Reconnecting } else { State::Connecting }
+    }
+
+    /// Whether it is on the way to WhatsApp.
+    pub fn is_under_way(&self) -> bool {
+        matches!(self.state, State::Connecting | State::Reconnecting)
+    }
+
+    /// Whether WhatsApp said last that the device is unlinked, confirmed or not.
+    pub fn seems_unlinked(&self) -> bool {
+        self.state == State::LoggedOut || self.logout_suspected
+    }
+
+    /// What a later process has to know before it dials.
+    pub fn hold(&self) -> Option<Hold> {
+        let kept = matches!(self.state, State::Banned | State::Locked | State::Replaced);
+        let reason = self.reason.clone().filter(|_| kept)?;
+        Some(Hold {
+            state: self.state,
+            reason: reason.code,
+            message: reason.message,
+            since: Some(self.since.timestamp_millis()),
+            until: self.retry_at.map(|at| at.timestamp_millis()),
+            appeal_token: self.appeal_token.clone(),
+        })
+    }
+
+    /// Whether it is linked to an account.
+    pub fn is_paired(&self) -> bool {
+        self.phone.is_some() || self.linked
+    }
+
+    /// Whether the client has nothing left to do in this state and is to be stopped.
+    pub fn stops_client(&self) -> bool {
+        self.state.status() == Status::Failed
+    }
+
+    /// Whether `POST /session` starts it again. What the server refused is not healed by dialling more often: it has
+    /// to wait for its time, and a ban, a lock or an old version is not opened by asking at all.
+    pub fn can_be_reopened(&self, now: DateTime<Utc>) -> bool {
+        match self.state {
+            State::LoggedOut | State::Replaced => true,
+            State::Failed => match self.again {
+                Again::Slowly => self.retry_at.is_some_and(|at| at <= now),
+                Again::Soon => true,
+                _ => self.retry_at.is_none_or(|at| at <= now),
+            },
+            _ => false,
+        }
+    }
+
+    /// Whether QR codes have been shown for so long, maybe over several connections, that nobody will scan them.
+    pub fn pairing_is_overdue(&self, shown_for: Duration) -> bool {
+        let waits = matches!(self.state, State::Connecting | State::PairingQr) && !self.is_paired();
+        waits && shown_for > PAIRING_LIMIT
+    }
+
+    fn set_push_name(&mut self, name: String) {
+        if !name.is_empty() {
+            self.push_name = Some(name);
+        }
+    }
+
+    fn fail(&mut self, code: impl Into<String>, message: impl Into<String>, now: DateTime<Utc>) {
+        self.enter(State::Failed, reason(code, message), now);
+    }
+
+    /// Says why it is in its state.
+    fn explain(&mut self, code: &str, message: impl Into<String>) {
+        (self.reason, self.old_reason) = (reason(code, message), false);
+    }
+
+    /// Enters a state. What belonged to another state goes: no code outlives the wait that it was made for.
+    fn enter(&mut self, state: State, reason: Option<Reason>, now: DateTime<Utc>) {
+        if state != self.state {
+            self.since = now;
+        }
+        self.state = state;
+        (self.reason, self.old_reason) = (reason, false);
+        self.retry_at = None;
+        self.again = if state.status() == Status::Failed { Again::Never } else { Again::Soon };
+        match state {
+            State::PairingQr => (self.pairing_code, self.passkey) = (None, None),
+            State::PairingCode => self.passkey = None,
+            State::PasskeyRequired => (self.qr, self.pairing_code) = (None, None),
+            _ => (self.qr, self.pairing_code, self.passkey) = (None, None, None),
+        }
+    }
+}
+
+fn after(now: DateTime<Utc>, wait: TimeDelta) -> DateTime<Utc> {
+    now + wait.min(LONGEST_WAIT)
+}
+
+fn reason(code: impl Into<String>, message: impl Into<String>) -> Option<Reason> {
+    Some(Reason { code: code.into(), message: message.into() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(second: i64) -> DateTime<Utc> {
+        DateTime::from_timestamp(1_800_000_000 + second, 0).unwrap()
+    }
+
+    fn snapshot_after(signals: impl IntoIterator<Item = Signal>) -> Snapshot {
+        let mut snapshot = Snapshot::new(at(0));
+        for (second, signal) in (1..).zip(signals) {
+            snapshot.apply(signal, at(second));
+        }
+        snapshot
+    }
+
+    fn qr(code: &str) -> Signal {
+        Signal::QrCode { code: code.into(), valid_for: TimeDelta::seconds(20) }
+    }
+
+    fn code(code: &str) -> Signal {
+        Signal::PairingCode { code: code.into(), valid_for: TimeDelta::seconds(180) }
+    }
+
+    fn online() -> Signal {
+        Signal::Online { phone: Some("5511999999999".into()), push_name: "Ana".into() }
+    }
+
+    fn said(word: Word) -> Signal {
+        Signal::Said(word.into())
+    }
+
+    fn banned(ban: Option<i32>, lasts: Option<TimeDelta>) -> Signal {
+        Signal::Said(Said { ban, lasts, ..Word::Failure(402).into() })
+    }
+
+    fn reason_of(snapshot: &Snapshot) -> Option<&str> {
+        snapshot.reason.as_ref().map(|reason| reason.code.as_str())
+    }
+
+    #[test]
+    fn a_new_qr_code_takes_the_place_of_the_old_one() {
+        let snapshot = snapshot_after([qr("first"), qr("second")]);
+        assert_eq!(snapshot.state, State::PairingQr);
+        assert_eq!(snapshot.since, at(1), "the state did not change with the second code");
+        assert_eq!(snapshot.qr, Some(Expiring { text: "second".into(), expires_at: at(22) }));
+    }
+
+    #[test]
+    fn a_scanned_code_is_gone_at_once() {
+        let snapshot = snapshot_after([qr("code"), Signal::Paired { phone: "5511999999999".into() }]);
+        assert_eq!((snapshot.state, snapshot.qr), (State::Connecting, None));
+        assert_eq!(snapshot.phone.as_deref(), Some("5511999999999"));
+    }
+
+    #[test]
+    fn qr_codes_that_ran_out_say_so_and_can_be_asked_for_again() {
+        let snapshot = snapshot_after([qr("code"), Signal::QrExhausted { disconnected: true }]);
+        assert_eq!((snapshot.state, reason_of(&snapshot)), (State::Failed, Some("qr_expired")));
+        assert!(snapshot.qr.is_none() && snapshot.stops_client() && snapshot.can_be_reopened(at(9)));
+    }
+
+    #[test]
+    fn a_pairing_code_outlives_the_qr_codes_beside_it() {
+        let snapshot =
+            snapshot_after([qr("a"), code("ABCD1234"), qr("b"), Signal::QrExhausted { disconnected: false }]);
+        assert_eq!(snapshot.state, State::PairingCode);
+        assert_eq!(snapshot.pairing_code.unwrap().text, "ABCD1234");
+        assert!(snapshot.qr.is_none());
+    }
+
+    #[test]
+    fn a_pairing_code_is_not_renewed_by_itself() {
+        let snapshot = snapshot_after([qr("a"), code("ABCD1234"), Signal::PairingCodeExpired]);
+        assert_eq!((snapshot.state, reason_of(&snapshot)), (State::Failed, Some("pairing_code_expired")));
+        assert!(snapshot.pairing_code.is_none() && snapshot.qr.is_none());
+    }
+
+    #[test]
+    fn ready_is_entered_once_and_kept() {
+        let mut snapshot = snapshot_after([online()]);
+        assert_eq!((snapshot.state, snapshot.connected_at), (State::Ready, Some(at(1))));
+        snapshot.apply(online(), at(9));
+        assert_eq!(snapshot.connected_at, Some(at(1)), "the second report of one connection changes nothing");
+    }
+
+    #[test]
+    fn a_lost_connection_is_not_ready_and_comes_back() {
+        let mut snapshot = snapshot_after([online(), Signal::DialFailed("late news".into())]);
+        assert_eq!((snapshot.state, &snapshot.reason), (State::Ready, &None));
+        snapshot.apply(Signal::Offline, at(2));
+        assert_eq!(snapshot.state, State::Reconnecting);
+        assert_eq!(snapshot.state.status(), Status::Initializing);
+        snapshot.apply(Signal::DialFailed("refused".into()), at(3));
+        assert_eq!((snapshot.state, reason_of(&snapshot)), (State::Reconnecting, Some("connection_failed")));
+        snapshot.apply(online(), at(4));
+        assert_eq!((snapshot.state, snapshot.connected_at, snapshot.reason), (State::Ready, Some(at(4)), None));
+    }
+
+    #[test]
+    fn a_code_dies_with_its_connection() {
+        let snapshot = snapshot_after([qr("code"), Signal::Offline]);
+        assert_eq!((snapshot.state, snapshot.qr), (State::Connecting, None));
+    }
+
+    #[test]
+    fn a_passkey_is_asked_for_compared_and_forgotten() {
+        let mut snapshot =
+            snapshot_after([qr("a"), Signal::PasskeyRequested { options: r#"{"challenge":"x"}"#.into() }]);
+        assert_eq!(snapshot.state, State::PasskeyRequired);
+        assert!(snapshot.qr.is_none());
+        snapshot.apply(Signal::PasskeyCode { code: "ABCD-1234".into(), needs_confirmation: true }, at(3));
+        let passkey = snapshot.passkey.clone().unwrap();
+        assert_eq!(passkey.options, r#"{"challenge":"x"}"#);
+        assert_eq!((passkey.code.as_deref(), passkey.needs_confirmation), (Some("ABCD-1234"), true));
+        snapshot.apply(Signal::Paired { phone: "5511999999999".into() }, at(4));
+        assert!(snapshot.passkey.is_none());
+    }
+
+    #[test]
+    fn a_failed_passkey_says_why() {
+        let asked = Signal::PasskeyRequested { options: "{}".into() };
+        let snapshot = snapshot_after([asked, Signal::PasskeyFailed("cancelled".into())]);
+        assert_eq!((snapshot.state, reason_of(&snapshot)), (State::Failed, Some("passkey_failed")));
+    }
+
+    #[test]
+    fn a_ban_waits_out_its_time() {
+        let lasts = Some(TimeDelta::seconds(60));
+        let snapshot = snapshot_after([online(), banned(Some(101), lasts)]);
+        assert_eq!((snapshot.state, reason_of(&snapshot)), (State::Banned, Some("account_banned_101")));
+        assert_eq!(snapshot.retry_at, Some(at(62)));
+        assert!(snapshot.is_paired() && !snapshot.can_be_reopened(at(9)));
+    }
+
+    #[test]
+    fn no_ban_is_waited_out_in_a_hurry_or_beyond_all_dates() {
+        for (lasts, waits) in [(0, 60), (-5, 60), (61, 61), (i64::MAX / 1000, 3650 * 24 * 3600)] {
+            let lasts = Some(TimeDelta::seconds(lasts));
+            let snapshot = snapshot_after([online(), banned(None, lasts)]);
+            assert_eq!(snapshot.retry_at, Some(at(2 + waits)));
+        }
+    }
+
+    #[test]
+    fn a_ban_that_nobody_timed_lasts_a_day() {
+        let snapshot = snapshot_after([online(), banned(None, None)]);
+        assert_eq!((reason_of(&snapshot), snapshot.retry_at), (Some("account_banned"), Some(at(2 + 24 * 3600))));
+    }
+
+    #[test]
+    fn what_a_later_process_must_know_is_the_same_for_it() {
+        let locked = Said { appeal_token: Some("token".into()), ..Word::Failure(403).into() };
+        let twice = Signal::WasReplaced(at(0));
+        for signals in [
+            vec![banned(Some(101), Some(TimeDelta::hours(1)))],
+            vec![Signal::Said(locked)],
+            vec![twice, said(Word::Replaced)],
+        ] {
+            let before = snapshot_after(std::iter::once(online()).chain(signals));
+            let hold = before.hold().unwrap();
+            assert_eq!(hold.remaining(at(2)).is_some(), before.retry_at.is_some());
+            let after = snapshot_after([Signal::Held(hold)]);
+            assert_eq!((after.state, after.reason, after.retry_at), (before.state, before.reason, before.retry_at));
+            assert_eq!(after.appeal_token, before.appeal_token);
+        }
+        assert_eq!(snapshot_after([online()]).hold(), None);
+    }
+
+    #[test]
+    fn a_clock_that_was_wrong_does_not_lengthen_a_ban() {
+        // The clock was a day ahead when the ban was written down, or is a day behind when it is read.
+        let hold = snapshot_after([online(), banned(Some(101), Some(TimeDelta::hours(1)))]).hold().unwrap();
+        let seconds = |now| hold.remaining(at(now)).map(|wait| wait.as_secs());
+        let day = 24 * 3600;
+        assert_eq!((seconds(2), seconds(1802), seconds(3602)), (Some(3600), Some(1800), Some(0)));
+        assert_eq!((seconds(2 - 3600), seconds(2 - day)), (Some(3600), Some(3600)), "never longer than WhatsApp said");
+        assert_eq!((seconds(2 + 3600), seconds(2 + day)), (Some(0), Some(0)));
+        assert!(hold.is_in_force(at(2 - day)) && !hold.is_in_force(at(2 + day)));
+    }
+
+    #[test]
+    fn one_that_is_replaced_dials_once_more_and_believes_the_second_time() {
+        for word in [Word::Replaced, Word::StreamError(409)] {
+            let mut first = snapshot_after([online(), said(word), Signal::Ended]);
+            assert_eq!((first.state, first.again), (State::Reconnecting, Again::OnceMore));
+            assert_eq!(reason_of(&first), Some("replaced_unconfirmed"));
+            assert!(first.is_paired() && first.hold().is_none() && !first.stops_client());
+            first.apply(online(), at(30));
+            let replaced = |mut snapshot: Snapshot, second| {
+                snapshot.apply(said(word), at(second));
+                (snapshot.state, snapshot.again)
+            };
+            let (believed, doubted) = ((State::Replaced, Again::Never), (State::Reconnecting, Again::OnceMore));
+            assert_eq!(replaced(first.clone(), 31), believed);
+            assert_eq!(replaced(first.clone(), 600), believed, "the connection between the two does not matter");
+            assert_eq!(replaced(first.clone(), 603), doubted, "that was long ago");
+            // The next process knows when it was; the clock may have been set back meanwhile.
+            let next = snapshot_after([Signal::WasReplaced(first.replaced_at.unwrap())]);
+            assert_eq!(replaced(next.clone(), 500), believed);
+            assert_eq!(replaced(next.clone(), -500), believed);
+            assert_eq!(replaced(next, 3600), (State::Connecting, Again::OnceMore));
+            first.apply(said(word), at(99));
+            assert_eq!(reason_of(&first), Some("replaced"));
+            assert!(first.hold().is_some() && first.can_be_reopened(at(100)));
+        }
+    }
+
+    #[test]
+    fn one_word_of_unlinking_is_not_yet_a_logout() {
+        for word in
+            [Word::Failure(401), Word::Failure(516), Word::StreamError(401), Word::StreamError(516), Word::Removed]
+        {
+            let mut snapshot = snapshot_after([online(), Signal::Offline, said(word), Signal::Ended]);
+            assert_eq!((snapshot.state, snapshot.again), (State::Reconnecting, Again::ToConfirm));
+            assert_eq!(reason_of(&snapshot), Some("logged_out_unconfirmed"));
+            assert!(snapshot.is_paired() && snapshot.seems_unlinked());
+            let mut confirmed = snapshot.clone();
+            confirmed.apply(said(word), at(9));
+            assert_eq!((confirmed.state, reason_of(&confirmed)), (State::LoggedOut, Some("logged_out")));
+            assert_eq!(confirmed.again, Again::Never);
+            snapshot.apply(online(), at(9));
+            snapshot.apply(Signal::Offline, at(10));
+            snapshot.apply(said(word), at(11));
+            assert_eq!(snapshot.state, State::Reconnecting, "a login in between starts the count anew");
+        }
+    }
+
+    #[test]
+    fn qr_codes_are_not_shown_for_ever() {
+        let mut snapshot = snapshot_after([qr("a"), Signal::Offline, qr("b")]);
+        let seconds = Duration::from_secs;
+        assert!(!snapshot.pairing_is_overdue(seconds(180)) && snapshot.pairing_is_overdue(seconds(181)));
+        snapshot.apply(code("ABCD1234"), at(100));
+        assert!(!snapshot.pairing_is_overdue(seconds(181)), "a pairing code has its own time");
+        snapshot.apply(online(), at(101));
+        assert!(!snapshot.pairing_is_overdue(seconds(999)));
+    }
+
+    #[test]
+    fn a_passkey_does_not_outlive_its_connection() {
+        let asked = Signal::PasskeyRequested { options: "{}".into() };
+        let mut snapshot = snapshot_after([qr("a"), asked, qr("b")]);
+        assert_eq!((snapshot.state, &snapshot.qr), (State::PasskeyRequired, &None));
+        snapshot.apply(Signal::QrExhausted { disconnected: true }, at(4));
+        assert_eq!((snapshot.state, reason_of(&snapshot)), (State::Failed, Some("qr_expired")));
+    }
+
+    #[test]
+    fn the_states_that_the_server_decides() {
+        for (signal, state, again, reopens) in [
+            (said(Word::Failure(402)), State::Banned, Again::AtExpiry, false),
+            (said(Word::Failure(403)), State::Locked, Again::Tomorrow, false),
+            (said(Word::Failure(405)), State::Outdated, Again::Slowly, false),
+            (said(Word::Failure(406)), State::Banned, Again::Never, false),
+            (said(Word::Failure(409)), State::Failed, Again::Never, true),
+            (said(Word::Failure(428)), State::Failed, Again::Slowly, false),
+            (said(Word::Failure(429)), State::Failed, Again::Slowly, false),
+            (Signal::StorageFailed("disk full".into()), State::Failed, Again::Soon, true),
+        ] {
+            let mut snapshot = snapshot_after([online(), signal]);
+            snapshot.apply(Signal::Ended, at(3));
+            assert_eq!(snapshot.state, state, "the end that follows changes nothing");
+            assert_eq!(snapshot.state.status(), Status::Failed);
+            assert_eq!(snapshot.again, again, "{state:?}");
+            assert_eq!(snapshot.can_be_reopened(at(9)), reopens, "{state:?}");
+            assert!(snapshot.reason.is_some() && snapshot.stops_client());
+        }
+    }
+
+    #[test]
+    fn no_word_leaves_a_session_dead_without_saying_so() {
+        // It dials again by itself, or says that it does not and what a person can do.
+        let words = (400..600).flat_map(|code| [Word::Failure(code), Word::StreamError(code)]);
+        for word in words.chain([Word::Replaced, Word::Removed]) {
+            for first in [Signal::Linked { phone: None }, online()] {
+                let was_ready = matches!(first, Signal::Online { .. });
+                let mut snapshot = snapshot_after([first, said(word), Signal::Ended]);
+                let reason = snapshot.reason.clone().expect("a reason");
+                assert!(!reason.code.is_empty() && !reason.message.is_empty());
+                assert!(snapshot.is_paired(), "{word:?} destroys nothing");
+                if snapshot.is_under_way() {
+                    assert_eq!(snapshot.state == State::Reconnecting, was_ready);
+                    assert!(snapshot.again.pause(1, 0.5).is_some(), "{word:?} is followed by a dial");
+                } else {
+                    assert_eq!(snapshot.state.status(), Status::Failed);
+                    let by_itself = snapshot.again.pause(1, 0.5).is_some() || snapshot.retry_at.is_some();
+                    let banned = snapshot.state == State::Banned;
+                    assert!(by_itself || snapshot.can_be_reopened(at(9)) || banned, "{word:?} has a way out");
+                }
+                snapshot.apply(online(), at(9));
+                assert_eq!((snapshot.state, snapshot.reason), (State::Ready, None));
+            }
+        }
+    }
+
+    #[test]
+    fn trouble_of_the_servers_is_no_failure_of_the_session() {
+        let snapshot = snapshot_after([online(), said(Word::Failure(503))]);
+        assert_eq!((snapshot.state, reason_of(&snapshot)), (State::Reconnecting, Some("server_error_503")));
+        let fresh = snapshot_after([Signal::Linked { phone: None }, said(Word::StreamError(515))]);
+        assert_eq!((fresh.state, reason_of(&fresh)), (State::Connecting, Some("stream_error_515")));
+    }
+
+    #[test]
+    fn an_end_without_a_reason_is_retried() {
+        let mut snapshot = snapshot_after([online(), Signal::Ended]);
+        assert_eq!((snapshot.state, snapshot.again), (State::Reconnecting, Again::Soon));
+        assert_eq!(reason_of(&snapshot), Some("connection_lost"));
+        assert_eq!(reason_of(&snapshot_after([online(), Signal::Panicked, Signal::Ended])), Some("internal_error"));
+        snapshot.apply(Signal::Waits(Some(at(7))), at(3));
+        assert_eq!(snapshot.retry_at, Some(at(7)));
+        snapshot.apply(Signal::Waits(None), at(7));
+        assert_eq!(snapshot.retry_at, None);
+    }
+
+    #[test]
+    fn what_is_wrong_stays_to_be_seen_while_it_goes_on_failing() {
+        let started = || Signal::Started { phone: Some("5511999999999".into()) };
+        let mut snapshot = snapshot_after([online(), Signal::Offline, Signal::DialFailed("refused".into()), started()]);
+        assert_eq!(reason_of(&snapshot), Some("connection_failed"));
+        let mut ended = snapshot.clone();
+        ended.apply(Signal::Ended, at(9));
+        assert_eq!(reason_of(&ended), Some("connection_lost"), "what went wrong last, not what did before");
+        snapshot.apply(online(), at(9));
+        assert_eq!(snapshot.reason, None);
+        let refused = snapshot_after([online(), said(Word::Failure(428)), started()]);
+        assert_eq!((refused.state, refused.reason), (State::Reconnecting, None));
+    }
+
+    #[test]
+    fn a_forged_server_stops_a_pairing_but_not_a_paired_session() {
+        let refused = || Signal::CertificateRefused("not signed by WhatsApp".into());
+        let fresh = snapshot_after([Signal::Started { phone: None }, refused()]);
+        assert_eq!((fresh.state, reason_of(&fresh)), (State::Failed, Some("server_certificate_refused")));
+        let paired = snapshot_after([Signal::Started { phone: Some("5511999999999".into()) }, refused()]);
+        assert_eq!((paired.state, reason_of(&paired)), (State::Connecting, Some("server_certificate_refused")));
+    }
+
+    #[test]
+    fn the_words_in_answers_are_the_names_of_the_states() {
+        for state in [State::PairingQr, State::LoggedOut, State::PasskeyRequired, State::Ready] {
+            assert_eq!(serde_json::to_value(state).unwrap(), state.as_str());
+        }
+    }
+}

@@ -1,0 +1,32 @@
+//! What a device's store asks of the session that runs the device.
+
+use std::sync::Weak;
+
+use whatsapp_rust::async_trait;
+
+use crate::{session::supervisor::Session, signal::owner::Owner};
+
+/// Who stands behind the store of a session's device.
+pub struct StoreOwner(pub Weak<Session>);
+
+#[async_trait]
+impl Owner for StoreOwner {
+    async fn recall(&self, identity: [String; 3]) -> bool {
+        match self.0.upgrade() {
+            Some(session) => session.recall(identity).await,
+            None => false,
+        }
+    }
+
+    async fn linking(&self) {
+        if let Some(session) = self.0.upgrade() {
+            session.linking().await;
+        }
+    }
+
+    fn damaged(&self, why: &str) {
+        if let Some(session) = self.0.upgrade() {
+            session.report_damage(why);
+        }
+    }
+}

@@ -1,0 +1,369 @@
+//! What WhatsApp says to a login or on a connection, and what follows from it: one table, which `docs/sessions.md` shows.
+
+use std::time::Duration;
+
+use crate::model::session_state::State;
+
+/// What WhatsApp said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Word {
+    /// `<failure reason=…>`, the answer to a login.
+    Failure(i32),
+    /// `<stream:error code=…>` on a connection; 0 where it has no code.
+    StreamError(i32),
+    /// `<stream:error><conflict type="replaced">`.
+    Replaced,
+    /// `<stream:error><conflict>` of any other type, like `device_removed`.
+    Removed,
+}
+
+impl Word {
+    /// The code in it; 0 where it has none.
+    pub fn code(self) -> i32 {
+        match self {
+            Self::Failure(code) | Self::StreamError(code) => code,
+            Self::Replaced | Self::Removed => 0,
+        }
+    }
+}
+
+/// The words that a row is about.
+#[derive(Clone, Copy, Debug)]
+enum Arrives {
+    Failures(&'static [i32]),
+    OtherFailures,
+    StreamErrors(&'static [i32]),
+    OtherStreamErrors,
+    Replaced,
+    Removed,
+}
+
+/// Whether, and when, a session dials again by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Again {
+    /// After a pause that grows with the failures in a row: at most a second first, at most a minute in the end.
+    Soon,
+    /// The same, if the connection does not answer a ping within ten seconds; otherwise nothing has happened.
+    SoonIfDead,
+    /// After a minute or two first, an hour or two in the end.
+    Slowly,
+    /// Once, after five seconds. The same word again is believed.
+    ToConfirm,
+    /// Once, after 10 to 30 seconds. The same word again within ten minutes is believed.
+    OnceMore,
+    /// When the ban is over.
+    AtExpiry,
+    /// After a day.
+    Tomorrow,
+    /// Only when a person asks.
+    Never,
+}
+
+impl Again {
+    /// The pause after that many failures in a row, the last one included; `fraction`, from 0 to 1, is where in its
+    /// range it lies. `None` where a date decides, or nobody dials.
+    ///
+    /// The whole range is used (full jitter), so that sessions that failed together don't come back together.
+    pub fn pause(self, failures: u32, fraction: f64) -> Option<Duration> {
+        let (least, first, most) = match self {
+            Self::Soon | Self::SoonIfDead => (0, 1, 60),
+            Self::Slowly => (60, 60, 3600),
+            Self::ToConfirm => (5, 1, 1),
+            Self::OnceMore => (10, 20, 20),
+            Self::AtExpiry | Self::Tomorrow | Self::Never => return None,
+        };
+        let doublings = failures.saturating_sub(1).min(16);
+        let range = Duration::from_secs((first << doublings).min(most));
+        Some(Duration::from_secs(least) + range.mul_f64(fraction.clamp(0.0, 1.0)))
+    }
+}
+
+/// What follows from a word.
+#[derive(Debug)]
+pub struct Row {
+    arrives: &'static [Arrives],
+    /// The state; `Reconnecting` stands for `connecting` too, where the session was not ready before.
+    pub state: State,
+    /// The reason's identifier; `N` stands for the code.
+    reason: &'static str,
+    /// The reason for a person; `N` stands for the code.
+    message: &'static str,
+    /// When it dials again by itself.
+    pub again: Again,
+    /// Whether it speaks of WhatsApp or of this service rather than of this session: several sessions that hear it hold
+    /// up the dials of all.
+    pub fleet: bool,
+}
+
+/// The table. The first row that fits counts.
+const TABLE: &[Row] = &[
+    Row {
+        arrives: &[Arrives::Failures(&[401, 516]), Arrives::StreamErrors(&[401, 516]), Arrives::Removed],
+        state: State::LoggedOut,
+        reason: "logged_out",
+        message: "The device was unlinked from the account.",
+        again: Again::ToConfirm,
+        fleet: false,
+    },
+    Row {
+        arrives: &[Arrives::Failures(&[402])],
+        state: State::Banned,
+        reason: "account_banned_N",
+        message: "WhatsApp banned the account for a time.",
+        again: Again::AtExpiry,
+        fleet: false,
+    },
+    Row {
+        arrives: &[Arrives::Failures(&[403])],
+        state: State::Locked,
+        reason: "account_locked",
+        message: "WhatsApp locked the account.",
+        again: Again::Tomorrow,
+        fleet: false,
+    },
+    Row {
+        arrives: &[Arrives::Failures(&[406])],
+        state: State::Banned,
+        reason: "account_banned",
+        message: "WhatsApp banned the account.",
+        again: Again::Never,
+        fleet: false,
+    },
+    Row {
+        arrives: &[Arrives::Failures(&[405])],
+        state: State::Outdated,
+        reason: "client_outdated",
+        message: "WhatsApp no longer accepts this client's version.",
+        again: Again::Slowly,
+        fleet: true,
+    },
+    Row {
+        arrives: &[Arrives::Failures(&[409])],
+        state: State::Failed,
+        reason: "refused_N",
+        message: "WhatsApp refused the login with code N: it does not accept this client.",
+        again: Again::Never,
+        fleet: false,
+    },
+    Row {
+        arrives: &[Arrives::Failures(&[429])],
+        state: State::Failed,
+        reason: "refused_N",
+        message: "WhatsApp refused the login with code N: too many requests.",
+        again: Again::Slowly,
+        fleet: true,
+    },
+    Row {
+        arrives: &[Arrives::Failures(&[500, 503])],
+        state: State::Reconnecting,
+        reason: "server_error_N",
+        message: "WhatsApp answered the login with code N: its servers are in trouble.",
+        again: Again::Soon,
+        fleet: true,
+    },
+    Row {
+        arrives: &[Arrives::OtherFailures],
+        state: State::Failed,
+        reason: "refused_N",
+        message: "WhatsApp refused the login with code N.",
+        again: Again::Slowly,
+        fleet: false,
+    },
+    Row {
+        arrives: &[Arrives::Replaced, Arrives::StreamErrors(&[409])],
+        state: State::Replaced,
+        reason: "replaced",
+        message: "Another process uses this session. POST /session takes it back.",
+        again: Again::OnceMore,
+        fleet: false,
+    },
+    Row {
+        arrives: &[Arrives::StreamErrors(&[515])],
+        state: State::Reconnecting,
+        reason: "stream_error_N",
+        message: "WhatsApp asked for a new connection (code N).",
+        again: Again::Soon,
+        fleet: false,
+    },
+    Row {
+        arrives: &[Arrives::StreamErrors(&[429, 503])],
+        state: State::Reconnecting,
+        reason: "stream_error_N",
+        message: "WhatsApp ended the connection with code N.",
+        again: Again::Soon,
+        fleet: true,
+    },
+    Row {
+        arrives: &[Arrives::OtherStreamErrors],
+        state: State::Reconnecting,
+        reason: "stream_error_N",
+        message: "WhatsApp reported an error on the connection (code N), and then no longer answered.",
+        again: Again::SoonIfDead,
+        fleet: false,
+    },
+];
+
+/// What follows from this word.
+pub fn row(word: Word) -> &'static Row {
+    let fits = |row: &&Row| row.arrives.iter().any(|arrives| arrives.covers(word));
+    // Every word has a row, as the last ones of their kind take all; a test goes through them.
+    TABLE.iter().find(fits).unwrap_or(&TABLE[TABLE.len() - 1])
+}
+
+impl Row {
+    /// The reason's identifier and its sentence as long as the word is not believed: one more login has to confirm it.
+    pub fn unconfirmed(&self) -> Option<(&'static str, &'static str)> {
+        match self.again {
+            Again::ToConfirm => Some((
+                "logged_out_unconfirmed",
+                "WhatsApp says that the device is unlinked. One more login will confirm it.",
+            )),
+            Again::OnceMore => Some((
+                "replaced_unconfirmed",
+                "Another connection took this session's place. It may have been one that a killed process left behind: \
+                 one more login will tell.",
+            )),
+            _ => None,
+        }
+    }
+
+    /// The reason's identifier and its sentence; `detail` is the code, or the kind of a ban, where it has one.
+    pub fn reason(&self, detail: Option<i32>) -> (String, String) {
+        let fill = |text: &str| match detail {
+            Some(detail) => text.replace('N', &detail.to_string()),
+            None => text.replace("_N", "").replace(" (code N)", "").replace(" with code N", ""),
+        };
+        // `N` is a letter of one sentence only where it stands for the code.
+        let message = if self.message.contains("code N") { fill(self.message) } else { self.message.into() };
+        (fill(self.reason), message)
+    }
+}
+
+impl Arrives {
+    fn covers(self, word: Word) -> bool {
+        match (self, word) {
+            (Self::Failures(codes), Word::Failure(code)) => codes.contains(&code),
+            (Self::StreamErrors(codes), Word::StreamError(code)) => codes.contains(&code),
+            (Self::OtherFailures, Word::Failure(_))
+            | (Self::OtherStreamErrors, Word::StreamError(_))
+            | (Self::Replaced, Word::Replaced)
+            | (Self::Removed, Word::Removed) => true,
+            _ => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::session::state::Status;
+
+    fn list(codes: &[i32]) -> String {
+        codes.iter().map(|code| format!("`{code}`")).collect::<Vec<_>>().join(", ")
+    }
+
+    /// The table as Markdown. What it says of `POST /send` and of events follows from the state.
+    fn rendered() -> String {
+        let mut lines = vec![
+            "| what arrives | `state` | `reason` | dials again by itself | `POST /send` | event | counts for all |"
+                .to_owned(),
+            "|---|---|---|---|---|---|---|".to_owned(),
+        ];
+        for row in TABLE {
+            let arrives: Vec<_> = row
+                .arrives
+                .iter()
+                .map(|arrives| match arrives {
+                    Arrives::Failures(codes) => format!("failure {}", list(codes)),
+                    Arrives::OtherFailures => "any other failure".into(),
+                    Arrives::StreamErrors(codes) => format!("stream error {}", list(codes)),
+                    Arrives::OtherStreamErrors => "any other stream error".into(),
+                    Arrives::Replaced => "conflict `replaced`".into(),
+                    Arrives::Removed => "conflict `device_removed`, any other conflict".into(),
+                })
+                .collect();
+            let again = match row.again {
+                Again::Soon => "soon",
+                Again::SoonIfDead => "soon, if a ping stays unanswered for 10 s",
+                Again::Slowly => "slowly",
+                Again::ToConfirm => "once, after 5 s, to confirm it",
+                Again::OnceMore => "once, after 10 to 30 s; a second time within ten minutes, never",
+                Again::AtExpiry => "when the ban is over",
+                Again::Tomorrow => "after a day",
+                Again::Never => "never",
+            };
+            let word = |state: State| match state {
+                State::Reconnecting => "`reconnecting`".to_owned(),
+                state => format!("`{}`", state.as_str()),
+            };
+            let doubted = matches!(row.again, Again::ToConfirm | Again::OnceMore);
+            let state = if doubted { format!("`reconnecting`, then {}", word(row.state)) } else { word(row.state) };
+            let reason = match row.unconfirmed() {
+                Some((reason, _)) => format!("`{reason}`, then `{}`", row.reason),
+                None => format!("`{}`", row.reason),
+            };
+            let send = match row.state.status() {
+                _ if doubted => "202, then 409",
+                Status::Initializing => "202",
+                _ => "409",
+            };
+            let fleet = if row.fleet { "yes" } else { "" };
+            let arrives = arrives.join("; ");
+            lines.push(format!("| {arrives} | {state} | {reason} | {again} | {send} | {state} | {fleet} |"));
+        }
+        lines.join("\n")
+    }
+
+    #[test]
+    fn the_documentation_shows_this_table() {
+        let documented = include_str!("../../../docs/sessions.md");
+        assert!(documented.contains(&rendered()), "docs/sessions.md needs this table:\n{}", rendered());
+    }
+
+    #[test]
+    fn every_word_has_a_row_and_the_reason_is_in_the_documentation() {
+        // Every reason from 400 to 599, and what lies beyond.
+        let (manual, _) = include_str!("../../../docs/sessions.md").split_once("\n## What WhatsApp says").unwrap();
+        let codes = (400..600).chain([-1, 0, 1, 100, 399, 600, 999, i32::MAX]);
+        let words = codes.flat_map(|code| [Word::Failure(code), Word::StreamError(code)]);
+        for word in words.chain([Word::Replaced, Word::Removed]) {
+            let row = row(word);
+            assert!(row.arrives.iter().any(|arrives| arrives.covers(word)), "{word:?} has no row of its own kind");
+            assert!(manual.contains(&format!("`{}`", row.reason)), "{} is not in docs/sessions.md", row.reason);
+            assert!(manual.contains(&format!("`{}`", row.state.as_str())));
+            if let Some((reason, _)) = row.unconfirmed() {
+                assert!(manual.contains(&format!("`{reason}`")), "{reason} is not in docs/sessions.md");
+            }
+            let (reason, message) = row.reason(Some(word.code()));
+            assert!(!reason.contains('N') && !message.contains("code N"), "{reason}: {message}");
+        }
+    }
+
+    #[test]
+    fn a_reason_names_the_code_where_there_is_one() {
+        let (reason, message) = row(Word::Failure(428)).reason(Some(428));
+        assert_eq!((reason.as_str(), message.as_str()), ("refused_428", "WhatsApp refused the login with code 428."));
+        assert_eq!(row(Word::Failure(402)).reason(None).0, "account_banned");
+        assert_eq!(row(Word::Failure(402)).reason(Some(104)).0, "account_banned_104");
+        assert_eq!(row(Word::StreamError(0)).reason(None).0, "stream_error");
+    }
+
+    #[test]
+    fn pauses_grow_and_use_their_whole_range() {
+        // Who flaps waits longer and longer.
+        let soon: Vec<_> = (1..12).map(|failures| Again::Soon.pause(failures, 1.0).unwrap().as_secs()).collect();
+        assert_eq!(soon, [1, 2, 4, 8, 16, 32, 60, 60, 60, 60, 60]);
+        assert_eq!(Again::Soon.pause(9, 0.0), Some(Duration::ZERO));
+        let slowly: Vec<_> = (1..9).map(|failures| Again::Slowly.pause(failures, 1.0).unwrap().as_secs()).collect();
+        assert_eq!(slowly, [120, 180, 300, 540, 1020, 1980, 3660, 3660]);
+        assert_eq!(Again::Slowly.pause(1, 0.0), Some(Duration::from_secs(60)));
+        for failures in [1, 50] {
+            assert_eq!(Again::ToConfirm.pause(failures, 0.0), Some(Duration::from_secs(5)));
+            assert_eq!(Again::ToConfirm.pause(failures, 1.0), Some(Duration::from_secs(6)));
+        }
+        assert_eq!(Again::OnceMore.pause(1, 0.0), Some(Duration::from_secs(10)));
+        assert_eq!(Again::OnceMore.pause(50, 1.0), Some(Duration::from_secs(30)));
+        assert_eq!(Again::Soon.pause(u32::MAX, 2.0), Some(Duration::from_secs(60)));
+        assert!([Again::AtExpiry, Again::Tomorrow, Again::Never].iter().all(|again| again.pause(1, 1.0).is_none()));
+    }
+}
