@@ -6,9 +6,7 @@ use anyhow::Context;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use sandbox::{build_times, without_looking_up_the_version};
 use tempfile::TempDir;
-use whatsapp_service::{
-    Config, Manager, Server, Trust, asked_to_stop, cli, log, worker,
-};
+use whatsapp_service::{Config, Manager, Server, Trust, asked_to_stop, cli, log, worker};
 use whatsapp_simulator::{Phone, Simulator, World};
 
 /// Starts the service and an offline WhatsApp with two phones, and says what to do next.

@@ -13,7 +13,7 @@ use crate::{
     media::{NotTaken, fetch::FetchFailure, kind::Claim, names, shelf::Taken},
     model::{
         content::{Content, ContentKind, Media},
-        media::Kind,
+        media::MediaKind,
         tenant::TenantId,
     },
     util::encoding::hexadecimal,
@@ -138,7 +138,7 @@ impl Wanted {
 /// What media is called, and its type: of a document, either may tell the other.
 fn named(filename: Option<String>, taken: &Taken) -> (Option<String>, String) {
     let mut mimetype = taken.mimetype.clone();
-    if taken.kind != Kind::Document {
+    if taken.kind != MediaKind::Document {
         return (filename, mimetype);
     }
     if !taken.said

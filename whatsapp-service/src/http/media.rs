@@ -312,7 +312,7 @@ mod tests {
     #[test]
     fn what_is_no_mime_type_is_not_passed_on() {
         let source = |mimetype: &str| MediaSource {
-            kind: crate::model::media::Kind::Document,
+            kind: crate::model::media::MediaKind::Document,
             path: String::new(),
             key: Vec::new(),
             sha256: Vec::new(),

@@ -13,7 +13,7 @@ use utoipa::ToSchema;
 use crate::{
     http::{App, body::Body, caller::Tenant, problem::Problem, send::recipient},
     model::address::Names,
-    session::presence::{Doing, NotDone},
+    session::presence::{ChatState, PresenceRefused},
 };
 
 /// `POST /presence`'s body.
@@ -24,7 +24,7 @@ pub struct Presence {
     #[schema(example = "5511888888888")]
     to: String,
     /// What the chat shows.
-    state: Doing,
+    state: ChatState,
 }
 
 /// `POST /presence`'s answer.
@@ -37,7 +37,7 @@ pub struct Shown {
     /// The recipient's LID, where it is known.
     #[serde(skip_serializing_if = "Option::is_none")]
     to_lid: Option<String>,
-    state: Doing,
+    state: ChatState,
 }
 
 /// `POST /messages/{id}/read`'s answer.
@@ -77,7 +77,7 @@ pub async fn read(
     id: Result<Path<String>, PathRejection>,
 ) -> Result<Json<MarkedAsRead>, Problem> {
     // What is no text is nobody's id. All else may be one: whoever sends a message chooses it.
-    let Path(id) = id.map_err(|_| NotDone::UnknownMessage)?;
+    let Path(id) = id.map_err(|_| PresenceRefused::UnknownMessage)?;
     let session = app.manager.get(&tenant).ok_or_else(|| Problem::session_not_found(StatusCode::CONFLICT))?;
     session.mark_as_read(&id).await?;
     Ok(Json(MarkedAsRead { id }))

@@ -24,7 +24,7 @@ use crate::{
     session::{
         deletion::NotDeleted,
         outbox::{NotTaken, Refused},
-        presence::NotDone,
+        presence::PresenceRefused,
         supervisor::{OpenRefused, PasskeyRefused},
     },
     store::StoreError,
@@ -387,26 +387,28 @@ impl From<media::NotTaken> for Problem {
     }
 }
 
-impl From<NotDone> for Problem {
-    fn from(not_done: NotDone) -> Self {
+impl From<PresenceRefused> for Problem {
+    fn from(not_done: PresenceRefused) -> Self {
         let message = not_done.to_string();
         match not_done {
-            NotDone::Refused(refused) => refused.into(),
-            NotDone::TooMany { wait } => {
+            PresenceRefused::Refused(refused) => refused.into(),
+            PresenceRefused::TooMany { wait } => {
                 // Rounded up: before it, the answer would be the same.
                 let seconds = wait.as_millis().div_ceil(1000);
                 let (status, code) = (StatusCode::TOO_MANY_REQUESTS, "too_many_lookups");
                 Self::new(status, "Too many look-ups", code, message).retry_after(u64::try_from(seconds).ok())
             }
-            NotDone::NotOnWhatsApp => {
+            PresenceRefused::NotOnWhatsApp => {
                 let (status, code) = (StatusCode::UNPROCESSABLE_ENTITY, "recipient_not_on_whatsapp");
                 Self::new(status, "Recipient not on WhatsApp", code, message).retryable(false)
             }
-            NotDone::LidAsNumber(refused) => refused.into(),
-            NotDone::UnknownMessage => {
+            PresenceRefused::LidAsNumber(refused) => refused.into(),
+            PresenceRefused::UnknownMessage => {
                 Self::new(StatusCode::NOT_FOUND, "Message not found", "message_not_found", message)
             }
-            NotDone::NoAnswer => Self::new(StatusCode::BAD_GATEWAY, "No answer", "no_answer", message).retryable(true),
+            PresenceRefused::NoAnswer => {
+                Self::new(StatusCode::BAD_GATEWAY, "No answer", "no_answer", message).retryable(true)
+            }
         }
     }
 }

@@ -20,7 +20,7 @@ use tokio::task::JoinSet;
 use crate::{
     config::Config,
     manager::upkeep::Retention,
-    media::shelf::Shelf,
+    media::shelf::MediaStore,
     model::{
         address::{Person, number::Number},
         message::{Accepted, Idempotency, Message},
@@ -77,7 +77,7 @@ impl Manager {
         tracing::info!(encrypted = seal.has_key(), "opening the database");
         let clock = Clock::new(config.clock_steady_after);
         let store = Arc::new(Store::open(&data.database(), rules, seal, clock)?);
-        let media = Arc::new(Shelf::open(data.media(), config)?);
+        let media = Arc::new(MediaStore::open(data.media(), config)?);
         Ok(Self {
             data,
             around: Arc::new(Surroundings::new(config, dialler, version, store, media)),
@@ -102,7 +102,7 @@ impl Manager {
     }
 
     /// Media that is to be sent.
-    pub fn media(&self) -> &Arc<Shelf> {
+    pub fn media(&self) -> &Arc<MediaStore> {
         &self.around.media
     }
 

@@ -16,7 +16,7 @@ use crate::{
     media::{NotTaken, names},
     model::tenant::TenantId,
     net::egress::{Egress, PostError, RefusedTarget},
-    util::fair_semaphore::{Turn, Turns},
+    util::fair_semaphore::{FairSemaphore, Permit},
 };
 
 /// How many redirects are followed.
@@ -105,7 +105,7 @@ impl From<FetchFailure> for NotTaken {
 /// Reads from URLs.
 pub struct Fetcher {
     egress: Egress,
-    turns: Turns,
+    turns: FairSemaphore,
 }
 
 /// An answer whose bytes are still to come.
@@ -116,13 +116,13 @@ pub struct Fetched {
     pub name: Option<String>,
     answer: Response,
     deadline: Instant,
-    _turn: Turn,
+    _turn: Permit,
 }
 
 impl Fetcher {
     /// Nothing is read yet.
     pub fn new(egress: Egress) -> Self {
-        Self { egress, turns: Turns::new(AT_ONCE, AT_ONCE_EACH) }
+        Self { egress, turns: FairSemaphore::new(AT_ONCE, AT_ONCE_EACH) }
     }
 
     /// The answer at `url`, of at most so many bytes, for a tenant. All of it has to be there at the deadline.

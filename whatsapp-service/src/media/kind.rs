@@ -5,7 +5,7 @@ use crate::{
         NotTaken,
         mime::{self, UNKNOWN, VOICE},
     },
-    model::media::Kind,
+    model::media::MediaKind,
 };
 
 /// How many bytes are looked at to say what they are.
@@ -32,7 +32,7 @@ pub struct Claim {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Guess {
     /// What they are sent as.
-    pub kind: Kind,
+    pub kind: MediaKind,
     /// Their MIME type.
     pub mimetype: String,
     /// Whether the caller said that type: then no name knows better.
@@ -72,7 +72,7 @@ impl Guess {
                 return Err(NotTaken::NoVoice);
             }
             let look = Look::Voice { ready: is_mono_opus(head) };
-            return Ok(Self { kind: Kind::Voice, mimetype: VOICE.into(), said: true, look });
+            return Ok(Self { kind: MediaKind::Voice, mimetype: VOICE.into(), said: true, look });
         }
         if let Some(claimed) = &claimed
             && !mime::agree(found, claimed)
@@ -83,7 +83,7 @@ impl Guess {
         if claim.sticker {
             return match found {
                 Some(webp @ "image/webp") => {
-                    Ok(Self { kind: Kind::Sticker, mimetype: webp.into(), said: true, look: Look::Nothing })
+                    Ok(Self { kind: MediaKind::Sticker, mimetype: webp.into(), said: true, look: Look::Nothing })
                 }
                 _ => Err(NotTaken::Type("`sticker` needs a WebP picture (image/webp)".into())),
             };
@@ -102,13 +102,13 @@ impl Guess {
             .flatten()
             .any(|called| called.trim_start().to_ascii_lowercase().starts_with("audio/"));
         let kind = match mimetype.as_str() {
-            _ if claim.document => Kind::Document,
-            "image/jpeg" | "image/png" | "image/webp" => Kind::Image,
+            _ if claim.document => MediaKind::Document,
+            "image/jpeg" | "image/png" | "image/webp" => MediaKind::Image,
             // Its tracks decide; until they are seen, what it is called does.
-            "video/mp4" | "video/3gpp" if called_audio && !claim.gif => Kind::Audio,
-            "video/mp4" | "video/3gpp" => Kind::Video,
-            "audio/aac" | "audio/mp4" | "audio/mpeg" | "audio/amr" | "audio/ogg" | "audio/opus" => Kind::Audio,
-            _ => Kind::Document,
+            "video/mp4" | "video/3gpp" if called_audio && !claim.gif => MediaKind::Audio,
+            "video/mp4" | "video/3gpp" => MediaKind::Video,
+            "audio/aac" | "audio/mp4" | "audio/mpeg" | "audio/amr" | "audio/ogg" | "audio/opus" => MediaKind::Audio,
+            _ => MediaKind::Document,
         };
         let look = match mimetype.as_str() {
             "video/mp4" | "video/3gpp" | "audio/mp4" => Look::Tracks,
@@ -125,13 +125,13 @@ impl Guess {
     /// The same when it is known which tracks there are: with moving pictures it is a video, without them audio.
     pub fn with_tracks(self, video: bool, audio: bool) -> Self {
         let kind = match self.kind {
-            Kind::Video | Kind::Audio if video => Kind::Video,
-            Kind::Video | Kind::Audio if audio => Kind::Audio,
+            MediaKind::Video | MediaKind::Audio if video => MediaKind::Video,
+            MediaKind::Video | MediaKind::Audio if audio => MediaKind::Audio,
             unchanged => unchanged,
         };
         let is_audio = match kind {
-            Kind::Document => audio && !video,
-            kind => kind == Kind::Audio,
+            MediaKind::Document => audio && !video,
+            kind => kind == MediaKind::Audio,
         };
         let mimetype = match (self.mimetype.as_str(), is_audio) {
             ("video/3gpp", true) => "audio/3gpp",
@@ -215,7 +215,7 @@ mod tests {
         Claim { hint: Some(hint.into()), ..Claim::default() }
     }
 
-    fn of(head: &[u8], claim: &Claim) -> (Kind, String) {
+    fn of(head: &[u8], claim: &Claim) -> (MediaKind, String) {
         let Guess { kind, mimetype, .. } = Guess::of(head, claim).unwrap();
         (kind, mimetype)
     }
@@ -223,21 +223,21 @@ mod tests {
     #[test]
     fn the_kind_follows_from_the_bytes() {
         for (head, kind, mimetype) in [
-            (JPEG, Kind::Image, "image/jpeg"),
-            (PNG, Kind::Image, "image/png"),
-            (WEBP, Kind::Image, "image/webp"),
-            (MP4, Kind::Video, "video/mp4"),
-            (THREE_GP, Kind::Video, "video/3gpp"),
-            (M4A, Kind::Audio, "audio/mp4"),
-            (OPUS, Kind::Audio, "audio/ogg; codecs=opus"),
-            (AMR, Kind::Audio, "audio/amr"),
-            (MP3, Kind::Audio, "audio/mpeg"),
-            (AAC, Kind::Audio, "audio/aac"),
-            (PDF, Kind::Document, "application/pdf"),
-            (b"GIF89a\x01\0\x01\0", Kind::Document, "image/gif"),
-            (HEIC, Kind::Document, "image/heif"),
-            (b"\0\0\0\x14ftypqt  \0\0\0\0qt  ", Kind::Document, "video/quicktime"),
-            (b"plain text", Kind::Document, UNKNOWN),
+            (JPEG, MediaKind::Image, "image/jpeg"),
+            (PNG, MediaKind::Image, "image/png"),
+            (WEBP, MediaKind::Image, "image/webp"),
+            (MP4, MediaKind::Video, "video/mp4"),
+            (THREE_GP, MediaKind::Video, "video/3gpp"),
+            (M4A, MediaKind::Audio, "audio/mp4"),
+            (OPUS, MediaKind::Audio, "audio/ogg; codecs=opus"),
+            (AMR, MediaKind::Audio, "audio/amr"),
+            (MP3, MediaKind::Audio, "audio/mpeg"),
+            (AAC, MediaKind::Audio, "audio/aac"),
+            (PDF, MediaKind::Document, "application/pdf"),
+            (b"GIF89a\x01\0\x01\0", MediaKind::Document, "image/gif"),
+            (HEIC, MediaKind::Document, "image/heif"),
+            (b"\0\0\0\x14ftypqt  \0\0\0\0qt  ", MediaKind::Document, "video/quicktime"),
+            (b"plain text", MediaKind::Document, UNKNOWN),
         ] {
             assert_eq!(of(head, &Claim::default()), (kind, mimetype.into()), "{mimetype}");
             for claim in [said(mimetype), said(UNKNOWN), hinted("binary/octet-stream")] {
@@ -245,15 +245,15 @@ mod tests {
             }
         }
         let theora = [&OPUS[..28], b"\x80theora\x03\x02\x01"].concat();
-        assert_eq!(of(&theora, &Claim::default()), (Kind::Document, "video/ogg".into()));
+        assert_eq!(of(&theora, &Claim::default()), (MediaKind::Document, "video/ogg".into()));
     }
 
     #[test]
     fn what_is_said_counts_where_the_bytes_tell_nothing() {
-        assert_eq!(of(b"a,b\n", &said("Text/CSV; charset=utf-8")), (Kind::Document, "text/csv".into()));
-        assert_eq!(of(b"a,b\n", &hinted("text/csv")), (Kind::Document, "text/csv".into()));
+        assert_eq!(of(b"a,b\n", &said("Text/CSV; charset=utf-8")), (MediaKind::Document, "text/csv".into()));
+        assert_eq!(of(b"a,b\n", &hinted("text/csv")), (MediaKind::Document, "text/csv".into()));
         assert_eq!(of(b"a,b\n", &hinted("image/jpeg")).1, UNKNOWN, "a hint proves nothing");
-        assert_eq!(of(PNG, &hinted("text/plain")), (Kind::Image, "image/png".into()));
+        assert_eq!(of(PNG, &hinted("text/plain")), (MediaKind::Image, "image/png".into()));
         assert_eq!(of(ZIP, &hinted("application/epub+zip")).1, "application/epub+zip");
         assert_eq!(of(PDF, &hinted("text/plain")).1, "application/pdf");
         assert_eq!(of(b"<?xml version='1.0'?><svg/>", &hinted("image/svg+xml")).1, "image/svg+xml");
@@ -276,16 +276,16 @@ mod tests {
     #[test]
     fn what_decides_later_is_known() {
         for (head, claim, kind, look) in [
-            (MP4, Claim::default(), Kind::Video, Look::Tracks),
-            (MP4, said("audio/mp4"), Kind::Audio, Look::Tracks),
-            (MP4, hinted("audio/x-m4a"), Kind::Audio, Look::Tracks),
-            (THREE_GP, said("audio/3gpp"), Kind::Audio, Look::Tracks),
-            (M4A, said("video/mp4"), Kind::Audio, Look::Tracks),
-            (ZIP, Claim::default(), Kind::Document, Look::Archive),
-            (ZIP, said("application/octet-stream"), Kind::Document, Look::Archive),
-            (ZIP, said("application/zip"), Kind::Document, Look::Nothing),
-            (MP3, Claim { voice: true, ..Claim::default() }, Kind::Voice, Look::Voice { ready: false }),
-            (OPUS, Claim { voice: true, ..Claim::default() }, Kind::Voice, Look::Voice { ready: false }),
+            (MP4, Claim::default(), MediaKind::Video, Look::Tracks),
+            (MP4, said("audio/mp4"), MediaKind::Audio, Look::Tracks),
+            (MP4, hinted("audio/x-m4a"), MediaKind::Audio, Look::Tracks),
+            (THREE_GP, said("audio/3gpp"), MediaKind::Audio, Look::Tracks),
+            (M4A, said("video/mp4"), MediaKind::Audio, Look::Tracks),
+            (ZIP, Claim::default(), MediaKind::Document, Look::Archive),
+            (ZIP, said("application/octet-stream"), MediaKind::Document, Look::Archive),
+            (ZIP, said("application/zip"), MediaKind::Document, Look::Nothing),
+            (MP3, Claim { voice: true, ..Claim::default() }, MediaKind::Voice, Look::Voice { ready: false }),
+            (OPUS, Claim { voice: true, ..Claim::default() }, MediaKind::Voice, Look::Voice { ready: false }),
         ] {
             let guess = Guess::of(head, &claim).unwrap();
             assert_eq!((guess.kind, guess.look), (kind, look), "{claim:?}");
@@ -298,14 +298,14 @@ mod tests {
     #[test]
     fn tracks_decide() {
         for (head, claim, video, audio, expected) in [
-            (MP4, Claim::default(), false, true, (Kind::Audio, "audio/mp4")),
-            (MP4, said("audio/mp4"), true, true, (Kind::Video, "video/mp4")),
-            (MP4, Claim::default(), false, false, (Kind::Video, "video/mp4")),
-            (M4A, Claim::default(), true, true, (Kind::Video, "video/mp4")),
-            (THREE_GP, Claim::default(), false, true, (Kind::Audio, "audio/3gpp")),
-            (THREE_GP, Claim::default(), true, true, (Kind::Video, "video/3gpp")),
-            (MP4, Claim { document: true, ..Claim::default() }, false, true, (Kind::Document, "audio/mp4")),
-            (MP4, Claim { document: true, ..Claim::default() }, true, true, (Kind::Document, "video/mp4")),
+            (MP4, Claim::default(), false, true, (MediaKind::Audio, "audio/mp4")),
+            (MP4, said("audio/mp4"), true, true, (MediaKind::Video, "video/mp4")),
+            (MP4, Claim::default(), false, false, (MediaKind::Video, "video/mp4")),
+            (M4A, Claim::default(), true, true, (MediaKind::Video, "video/mp4")),
+            (THREE_GP, Claim::default(), false, true, (MediaKind::Audio, "audio/3gpp")),
+            (THREE_GP, Claim::default(), true, true, (MediaKind::Video, "video/3gpp")),
+            (MP4, Claim { document: true, ..Claim::default() }, false, true, (MediaKind::Document, "audio/mp4")),
+            (MP4, Claim { document: true, ..Claim::default() }, true, true, (MediaKind::Document, "video/mp4")),
         ] {
             let guess = Guess::of(head, &claim).unwrap().with_tracks(video, audio);
             assert_eq!((guess.kind, guess.mimetype.as_str()), expected, "{claim:?}");
@@ -336,17 +336,17 @@ mod tests {
         let document = || Claim { document: true, ..Claim::default() };
         let gif = || Claim { gif: true, ..Claim::default() };
         for head in [OPUS, MP3, AAC, WAV, MP4, M4A, AMR] {
-            assert_eq!(kind(head, voice()), Some(Kind::Voice));
+            assert_eq!(kind(head, voice()), Some(MediaKind::Voice));
         }
         // As it is often called where it is recorded.
-        assert_eq!(kind(MP4, Claim { voice: true, ..said("audio/ogg; codecs=opus") }), Some(Kind::Voice));
+        assert_eq!(kind(MP4, Claim { voice: true, ..said("audio/ogg; codecs=opus") }), Some(MediaKind::Voice));
         for head in [PNG, PDF, b"plain text"] {
             assert!(matches!(Guess::of(head, &voice()), Err(NotTaken::NoVoice)));
         }
-        assert_eq!(kind(WEBP, sticker()), Some(Kind::Sticker));
+        assert_eq!(kind(WEBP, sticker()), Some(MediaKind::Sticker));
         assert_eq!(kind(PNG, sticker()), None);
-        assert_eq!(kind(JPEG, document()), Some(Kind::Document));
-        assert_eq!(kind(MP4, Claim { gif: true, ..said("audio/mp4") }), Some(Kind::Video));
+        assert_eq!(kind(JPEG, document()), Some(MediaKind::Document));
+        assert_eq!(kind(MP4, Claim { gif: true, ..said("audio/mp4") }), Some(MediaKind::Video));
         assert!(matches!(Guess::of(b"GIF89a\x01\0\x01\0", &gif()), Err(NotTaken::NoGif)));
         for claim in [Claim { document: true, ..voice() }, Claim { sticker: true, ..gif() }] {
             assert!(matches!(Guess::of(OPUS, &claim), Err(NotTaken::Clash)));

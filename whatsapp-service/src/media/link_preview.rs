@@ -14,7 +14,7 @@ use reqwest::Url;
 use tokio::time::{Instant, timeout_at};
 
 use crate::{
-    media::{fetch::Fetched, shelf::Shelf},
+    media::{fetch::Fetched, shelf::MediaStore},
     model::{content::LinkPreview, tenant::TenantId},
 };
 
@@ -42,7 +42,7 @@ pub fn first_link(text: &str) -> Option<&str> {
     finder.links(text).map(|link| link.as_str()).find(is_web)
 }
 
-impl Shelf {
+impl MediaStore {
     /// What a message of this tenant shows of a link in it; nothing if that is not here at the deadline.
     pub async fn link_preview(&self, tenant: &TenantId, link: &str, deadline: Instant) -> Option<LinkPreview> {
         // Where on the page something stands is for whoever shows it.

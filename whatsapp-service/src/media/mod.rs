@@ -18,7 +18,7 @@ pub mod voice;
 pub mod webp;
 pub mod zip;
 
-use crate::{media::fetch::FetchFailure, model::media::Kind};
+use crate::{media::fetch::FetchFailure, model::media::MediaKind};
 
 /// Why media is not taken. What it says is for the caller, who wrote what it is about.
 #[derive(Debug, thiserror::Error)]
@@ -59,7 +59,7 @@ pub enum NotTaken {
     #[error("`media` is larger than {limit} bytes, which is the most for this kind ({})", .kind.as_str())]
     TooLarge {
         /// What it would be sent as.
-        kind: Kind,
+        kind: MediaKind,
         /// How many bytes are allowed.
         limit: u64,
     },

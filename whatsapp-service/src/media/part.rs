@@ -10,7 +10,7 @@ use std::{
 use crate::{
     media::{NotTaken, room::Room},
     model::{
-        media::{Kind, Parcel},
+        media::{MediaKind, StoredMedia},
         tenant::TenantId,
     },
     whatsapp::media_crypto::{Plain, Writing, media_type, parcel},
@@ -25,14 +25,14 @@ pub struct Part {
     path: PathBuf,
     room: Arc<Room>,
     tenant: TenantId,
-    kind: Kind,
+    kind: MediaKind,
     writing: Option<Writing>,
     kept: bool,
 }
 
 impl Part {
     /// An empty file for media of this kind.
-    pub async fn create(folder: &Path, room: &Arc<Room>, tenant: &TenantId, kind: Kind) -> Result<Self, NotTaken> {
+    pub async fn create(folder: &Path, room: &Arc<Room>, tenant: &TenantId, kind: MediaKind) -> Result<Self, NotTaken> {
         let name = format!("{:032x}", rand::random::<u128>());
         let path = folder.join(&name).with_extension(PART);
         let (room, tenant) = (room.clone(), tenant.clone());
@@ -65,7 +65,7 @@ impl Part {
     }
 
     /// Ends the file, and says what it takes to read it. When this returns, its bytes are on the disk.
-    pub async fn finish(&mut self) -> Result<Parcel, NotTaken> {
+    pub async fn finish(&mut self) -> Result<StoredMedia, NotTaken> {
         let (writing, path) = (self.writing.take().ok_or(NotTaken::Disk)?, self.path.clone());
         let (info, length) = blocking(move || Ok((writing.finish()?, fs::metadata(path)?.len()))).await?;
         self.room.set(&self.name, Some(&self.tenant), length);
@@ -73,7 +73,7 @@ impl Part {
     }
 
     /// What is in it, decrypted.
-    pub fn plain(&self, parcel: &Parcel) -> Result<Plain, NotTaken> {
+    pub fn plain(&self, parcel: &StoredMedia) -> Result<Plain, NotTaken> {
         let plain = self.open().and_then(|file| Plain::new(file, &parcel.key, media_type(self.kind), parcel.size));
         plain.map_err(|error| {
             tracing::error!(kind = %error.kind(), "media could not be read back from the disk");
@@ -82,7 +82,7 @@ impl Part {
     }
 
     /// What it is encrypted for.
-    pub fn kind(&self) -> Kind {
+    pub fn kind(&self) -> MediaKind {
         self.kind
     }
 
@@ -139,13 +139,13 @@ mod tests {
     async fn a_caller_that_leaves_at_the_last_moment_leaves_the_sums_right() {
         let folder = tempfile::TempDir::new().unwrap();
         let (room, tenant) = (Arc::new(Room::new(1_000_000, 1_000_000)), "acme".parse().unwrap());
-        let mut part = Part::create(folder.path(), &room, &tenant, Kind::Document).await.unwrap();
+        let mut part = Part::create(folder.path(), &room, &tenant, MediaKind::Document).await.unwrap();
         part.write(vec![0; 50_000]).await.unwrap();
         // As when the file has its own name already, and nobody is left to say so.
         fs::rename(&part.path, part.path.with_extension("")).unwrap();
         drop(part);
         assert_eq!(room.used("acme").0, 50_000, "what is on the disk counts");
-        drop(Part::create(folder.path(), &room, &tenant, Kind::Document).await.unwrap());
+        drop(Part::create(folder.path(), &room, &tenant, MediaKind::Document).await.unwrap());
         assert_eq!(room.used("acme").0, 50_000);
     }
 }

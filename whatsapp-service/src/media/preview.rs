@@ -24,7 +24,7 @@ use tokio::{sync::Semaphore, time::timeout};
 
 use crate::{
     media::{bounded::Bounded, jpeg, movie, webp},
-    model::media::{Kind, Parcel},
+    model::media::{MediaKind, StoredMedia},
     whatsapp::media_crypto::{Plain, media_type},
 };
 
@@ -54,8 +54,8 @@ impl Previews {
     }
 
     /// Notes what can be said of the media in `file`. If others take too long, nothing is said of it.
-    pub async fn describe(&self, parcel: Parcel, kind: Kind, mimetype: &str, file: File) -> Parcel {
-        if kind == Kind::Document {
+    pub async fn describe(&self, parcel: StoredMedia, kind: MediaKind, mimetype: &str, file: File) -> StoredMedia {
+        if kind == MediaKind::Document {
             return parcel;
         }
         let (memory, kept, mimetype) = (self.memory, parcel.clone(), mimetype.to_owned());
@@ -84,29 +84,29 @@ impl Previews {
     }
 }
 
-fn describe(mut parcel: Parcel, kind: Kind, mimetype: &str, file: File, memory: u64) -> Parcel {
+fn describe(mut parcel: StoredMedia, kind: MediaKind, mimetype: &str, file: File, memory: u64) -> StoredMedia {
     let Ok(plain) = Plain::new(file, &parcel.key, media_type(parcel.kind), parcel.size) else { return parcel };
     let mut plain = Bounded::new(plain, parcel.size);
     match kind {
-        Kind::Image | Kind::Sticker => {
+        MediaKind::Image | MediaKind::Sticker => {
             let picture = Picture::of(&mut plain, mimetype, memory).unwrap_or_default();
             (parcel.width, parcel.height) = picture.size.unzip();
-            (parcel.thumbnail, parcel.animated) = (picture.small, picture.is_animated && kind == Kind::Sticker);
+            (parcel.thumbnail, parcel.animated) = (picture.small, picture.is_animated && kind == MediaKind::Sticker);
         }
-        Kind::Video => {
+        MediaKind::Video => {
             let movie = movie::read(&mut plain);
             (parcel.width, parcel.height, parcel.seconds) = (movie.width, movie.height, movie.seconds);
             // Its cover is a picture like any other; of the video itself nothing is decoded.
             parcel.thumbnail = movie.cover.and_then(|cover| Picture::of_cover(&mut plain, cover, memory).ok()?.small);
         }
-        Kind::Audio | Kind::Voice => {
+        MediaKind::Audio | MediaKind::Voice => {
             parcel.seconds = match mimetype {
                 // Two ways to the same: this one reads what has no sound of a known kind in it too.
                 "audio/mp4" | "audio/3gpp" => movie::read(&mut plain).seconds,
                 _ => seconds(&mut plain).ok().flatten(),
             };
         }
-        Kind::Document => {}
+        MediaKind::Document => {}
     }
     parcel
 }
@@ -302,10 +302,10 @@ mod tests {
         // MPEG-1, layer 3, 128 kbit/s, 44,100 Hz: 26 ms in each of these frames.
         let mp3 = [&b"\xff\xfb\x90\0"[..], &[0; 413]].concat().repeat(100);
         for (kind, mimetype, bytes, seconds) in [
-            (Kind::Audio, "audio/mpeg", mp3, Some(3)),
-            (Kind::Audio, "audio/mp4", movie::tests::film(), Some(7)),
-            (Kind::Video, "video/mp4", movie::tests::film(), Some(7)),
-            (Kind::Audio, "audio/mpeg", vec![7; 5_000], None),
+            (MediaKind::Audio, "audio/mpeg", mp3, Some(3)),
+            (MediaKind::Audio, "audio/mp4", movie::tests::film(), Some(7)),
+            (MediaKind::Video, "video/mp4", movie::tests::film(), Some(7)),
+            (MediaKind::Audio, "audio/mpeg", vec![7; 5_000], None),
         ] {
             let (parcel, file) = sealed(&bytes, kind);
             let parcel = Previews::new(1_000_000).describe(parcel, kind, mimetype, file).await;
@@ -427,7 +427,7 @@ mod tests {
         }
     }
 
-    fn sealed(bytes: &[u8], kind: Kind) -> (Parcel, File) {
+    fn sealed(bytes: &[u8], kind: MediaKind) -> (StoredMedia, File) {
         let file = tempfile::tempfile().unwrap();
         let mut writing = Writing::new(file.try_clone().unwrap(), media_type(kind)).unwrap();
         writing.write(bytes).unwrap();
@@ -442,12 +442,12 @@ mod tests {
         let film = movie::tests::film();
         let sticker = webp(b"VP8X", b"\0\0\0\0\xff\x01\0\xff\x01\0");
         for (kind, mimetype, bytes, size, seconds) in [
-            (Kind::Image, "image/png", png(300, 200), Some((300, 200)), None),
-            (Kind::Image, "image/webp", sticker.clone(), Some((512, 512)), None),
-            (Kind::Sticker, "image/webp", sticker, Some((512, 512)), None),
-            (Kind::Video, "video/mp4", film.clone(), Some((320, 240)), Some(7)),
-            (Kind::Audio, "audio/mp4", film, None, Some(7)),
-            (Kind::Audio, "audio/aac", aac(744).repeat(861), None, Some(20)),
+            (MediaKind::Image, "image/png", png(300, 200), Some((300, 200)), None),
+            (MediaKind::Image, "image/webp", sticker.clone(), Some((512, 512)), None),
+            (MediaKind::Sticker, "image/webp", sticker, Some((512, 512)), None),
+            (MediaKind::Video, "video/mp4", film.clone(), Some((320, 240)), Some(7)),
+            (MediaKind::Audio, "audio/mp4", film, None, Some(7)),
+            (MediaKind::Audio, "audio/aac", aac(744).repeat(861), None, Some(20)),
         ] {
             let (parcel, file) = sealed(&bytes, kind);
             let told = previews.describe(parcel, kind, mimetype, file).await;
@@ -460,14 +460,14 @@ mod tests {
     async fn nobody_waits_long_and_a_document_not_at_all() {
         let previews = Previews::new(MUCH);
         let turn = previews.turn.clone().try_acquire_owned().unwrap();
-        let (parcel, file) = sealed(b"%PDF-1.7", Kind::Document);
-        let document = previews.describe(parcel.clone(), Kind::Document, "application/pdf", file);
+        let (parcel, file) = sealed(b"%PDF-1.7", MediaKind::Document);
+        let document = previews.describe(parcel.clone(), MediaKind::Document, "application/pdf", file);
         assert_eq!(document.now_or_never(), Some(parcel), "at once");
-        let (parcel, file) = sealed(&png(300, 200), Kind::Image);
-        let told = previews.describe(parcel.clone(), Kind::Image, "image/png", file.try_clone().unwrap()).await;
+        let (parcel, file) = sealed(&png(300, 200), MediaKind::Image);
+        let told = previews.describe(parcel.clone(), MediaKind::Image, "image/png", file.try_clone().unwrap()).await;
         assert_eq!(told, parcel, "without a preview");
         drop(turn);
-        let told = previews.describe(parcel, Kind::Image, "image/png", file).await;
+        let told = previews.describe(parcel, MediaKind::Image, "image/png", file).await;
         assert_eq!(told.width, Some(300));
     }
 

@@ -35,7 +35,7 @@ use crate::{
         zip,
     },
     model::{
-        media::{Kind, Limits, Parcel, Upload},
+        media::{Limits, MediaKind, StoredMedia, Upload},
         tenant::TenantId,
     },
     net::egress::Egress,
@@ -43,7 +43,7 @@ use crate::{
         StoreError,
         data_dir::{create_private_dir, io_error},
     },
-    util::{clock, fair_semaphore::Turns},
+    util::{clock, fair_semaphore::FairSemaphore},
     whatsapp::media_crypto::media_type,
 };
 
@@ -67,7 +67,7 @@ const ABANDONED: Duration = Duration::from_secs(3600);
 const SHARE: u64 = 4;
 
 /// The media of all tenants that is to be sent.
-pub struct Shelf {
+pub struct MediaStore {
     folder: PathBuf,
     limits: Limits,
     room: Arc<Room>,
@@ -76,7 +76,7 @@ pub struct Shelf {
     fetcher: Fetcher,
     /// For pages that links in texts lead to: apart from media, so that neither waits for the other.
     pub(crate) links: Fetcher,
-    uploads: Turns,
+    uploads: FairSemaphore,
     known: Mutex<Known>,
     /// Whether the last sweep has left something.
     stuck: AtomicBool,
@@ -95,7 +95,7 @@ struct Known {
 struct Content(TenantId, &'static str, Vec<u8>);
 
 struct Entry {
-    parcel: Parcel,
+    parcel: StoredMedia,
     content: Content,
     /// How many hold it that have not written down yet that they need it.
     holders: usize,
@@ -118,9 +118,9 @@ struct Slot {
 /// Media that was taken in. Its file stays as long as this is held, and then as long as a message needs it.
 pub struct Taken {
     /// What it is.
-    pub parcel: Parcel,
+    pub parcel: StoredMedia,
     /// What it is sent as.
-    pub kind: Kind,
+    pub kind: MediaKind,
     /// Its MIME type.
     pub mimetype: String,
     /// Whether the caller said that type.
@@ -151,7 +151,7 @@ impl std::fmt::Debug for Taken {
 }
 
 struct Held {
-    shelf: Arc<Shelf>,
+    shelf: Arc<MediaStore>,
     name: String,
 }
 
@@ -168,7 +168,7 @@ pub struct Idle {
     touched: u64,
 }
 
-impl Shelf {
+impl MediaStore {
     /// Opens the folder, creates it if it is not there, and clears away what was not complete.
     pub fn open(folder: PathBuf, config: &Config) -> Result<Self, StoreError> {
         create_private_dir(&folder)?;
@@ -191,7 +191,7 @@ impl Shelf {
             voices: Voices::default(),
             fetcher: Fetcher::new(Egress::new(config.allow_private_targets)),
             links: Fetcher::new(Egress::new(config.allow_private_targets)),
-            uploads: Turns::new(UPLOADS, UPLOADS_EACH),
+            uploads: FairSemaphore::new(UPLOADS, UPLOADS_EACH),
             known: Mutex::default(),
             stuck: AtomicBool::new(false),
         })
@@ -242,7 +242,7 @@ impl Shelf {
         tenant: &TenantId,
         claim: &Claim,
         bytes: impl Stream<Item = Result<Bytes, NotTaken>> + Send,
-    ) -> Result<(Part, Parcel, Guess), NotTaken> {
+    ) -> Result<(Part, StoredMedia, Guess), NotTaken> {
         let mut bytes = std::pin::pin!(bytes.fuse());
         let (mut pending, mut rest) = (Vec::with_capacity(PIECE), Bytes::new());
         fill(&mut pending, &mut rest, &mut bytes).await?;
@@ -253,7 +253,7 @@ impl Shelf {
         let kind = guess.kind;
         let limit = match guess.look {
             // It may turn out the other.
-            Look::Tracks if kind != Kind::Document => self.limits.video.max(self.limits.audio),
+            Look::Tracks if kind != MediaKind::Document => self.limits.video.max(self.limits.audio),
             _ => self.limits.of(kind),
         };
         let mut part = Part::create(&self.folder, &self.room, tenant, kind).await?;
@@ -274,14 +274,14 @@ impl Shelf {
     }
 
     /// Looks at the places in a file that decide what it is, where its beginning does not.
-    async fn look(&self, part: &Part, parcel: &Parcel, guess: Guess, claim: &Claim) -> Result<Guess, NotTaken> {
+    async fn look(&self, part: &Part, parcel: &StoredMedia, guess: Guess, claim: &Claim) -> Result<Guess, NotTaken> {
         let size = parcel.size;
         let mut plain = Bounded::new(part.plain(parcel)?, size);
         match guess.look {
             Look::Tracks => {
                 let movie = blocking(move || Ok(movie::read(&mut plain))).await?;
                 let guess = guess.with_tracks(movie.has_video, movie.has_audio);
-                if claim.gif && guess.kind != Kind::Video {
+                if claim.gif && guess.kind != MediaKind::Video {
                     return Err(NotTaken::NoGif);
                 }
                 self.within_limit(guess.kind, size)?;
@@ -295,7 +295,7 @@ impl Shelf {
         }
     }
 
-    fn within_limit(&self, kind: Kind, size: u64) -> Result<(), NotTaken> {
+    fn within_limit(&self, kind: MediaKind, size: u64) -> Result<(), NotTaken> {
         let limit = self.limits.of(kind);
         if size > limit { Err(NotTaken::TooLarge { kind, limit }) } else { Ok(()) }
     }
@@ -305,10 +305,10 @@ impl Shelf {
         self: &Arc<Self>,
         tenant: &TenantId,
         mut part: Part,
-        mut parcel: Parcel,
+        mut parcel: StoredMedia,
         content: Content,
         guess: &Guess,
-    ) -> Result<(Parcel, Held), NotTaken> {
+    ) -> Result<(StoredMedia, Held), NotTaken> {
         let note = match guess.look {
             Look::Voice { ready } => {
                 let (made, note) = self.voice(tenant, &part, &parcel, ready).await?;
@@ -344,17 +344,17 @@ impl Shelf {
         &self,
         tenant: &TenantId,
         part: &Part,
-        parcel: &Parcel,
+        parcel: &StoredMedia,
         ready: bool,
-    ) -> Result<(Option<(Part, Parcel)>, Option<Note>), NotTaken> {
+    ) -> Result<(Option<(Part, StoredMedia)>, Option<Note>), NotTaken> {
         let recording = Recording { part, key: &parcel.key, size: parcel.size };
         if ready {
             return Ok((None, self.voices.listen(tenant, recording).await.ok()));
         }
-        let mut made = Part::create(&self.folder, &self.room, tenant, Kind::Voice).await?;
+        let mut made = Part::create(&self.folder, &self.room, tenant, MediaKind::Voice).await?;
         let note = self.voices.make(tenant, recording, &mut made).await?;
         let parcel = made.finish().await?;
-        self.within_limit(Kind::Voice, parcel.size)?;
+        self.within_limit(MediaKind::Voice, parcel.size)?;
         Ok((Some((made, parcel)), Some(note)))
     }
 
@@ -363,9 +363,9 @@ impl Shelf {
         &self,
         tenant: &TenantId,
         part: &Part,
-        parcel: &Parcel,
-        kind: Kind,
-    ) -> Result<(Part, Parcel), NotTaken> {
+        parcel: &StoredMedia,
+        kind: MediaKind,
+    ) -> Result<(Part, StoredMedia), NotTaken> {
         let mut plain = part.plain(parcel)?;
         let mut anew = Part::create(&self.folder, &self.room, tenant, kind).await?;
         let mut piece = Vec::with_capacity(PIECE);
@@ -385,7 +385,7 @@ impl Shelf {
     }
 
     /// The same bytes, if they were taken in before and are still of use.
-    fn known_bytes(self: &Arc<Self>, content: &Content) -> Option<(Parcel, Held)> {
+    fn known_bytes(self: &Arc<Self>, content: &Content) -> Option<(StoredMedia, Held)> {
         let mut known = self.lock();
         let name = known.names.get(content)?.clone();
         let entry = known.files.get_mut(&name)?;
@@ -394,17 +394,17 @@ impl Shelf {
             return None;
         }
         entry.holders += 1;
-        let parcel = Parcel { upload, ..entry.parcel.clone() };
+        let parcel = StoredMedia { upload, ..entry.parcel.clone() };
         drop(known);
         Some((parcel, Held { shelf: self.clone(), name }))
     }
-    fn hold(self: &Arc<Self>, parcel: &Parcel, content: Content) -> Held {
+    fn hold(self: &Arc<Self>, parcel: &StoredMedia, content: Content) -> Held {
         // Nobody else is given the file before it is all there: the caller may leave at any moment.
         self.remember(parcel, content, 1, false);
         Held { shelf: self.clone(), name: parcel.file.clone() }
     }
 
-    fn remember(&self, parcel: &Parcel, content: Content, holders: usize, on_disk: bool) {
+    fn remember(&self, parcel: &StoredMedia, content: Content, holders: usize, on_disk: bool) {
         let mut known = self.lock();
         known.clock += 1;
         let entry = Entry {
@@ -425,7 +425,12 @@ impl Shelf {
 
     /// Has the bytes where WhatsApp's clients can fetch them, and says where that is. The same file is uploaded once,
     /// however many messages ask for it at the same time.
-    pub async fn upload(&self, tenant: &TenantId, line: &Line<'_>, parcel: &Parcel) -> Result<Upload, NotUploaded> {
+    pub async fn upload(
+        &self,
+        tenant: &TenantId,
+        line: &Line<'_>,
+        parcel: &StoredMedia,
+    ) -> Result<Upload, NotUploaded> {
         // It was fresh when the message was accepted, and no message waits for longer than a week.
         if let Some(upload) = &parcel.upload {
             return Ok(upload.clone());
@@ -438,7 +443,7 @@ impl Shelf {
     async fn once(
         &self,
         tenant: &TenantId,
-        parcel: &Parcel,
+        parcel: &StoredMedia,
         work: impl Future<Output = Result<Upload, NotUploaded>>,
     ) -> Result<Upload, NotUploaded> {
         let slot = self.slot(tenant, parcel);
@@ -470,7 +475,7 @@ impl Shelf {
     }
 
     /// The upload of a file, also of one that an earlier process took in.
-    fn slot(&self, tenant: &TenantId, parcel: &Parcel) -> Arc<Slot> {
+    fn slot(&self, tenant: &TenantId, parcel: &StoredMedia) -> Arc<Slot> {
         if let Some(entry) = self.lock().files.get(&parcel.file) {
             return entry.upload.clone();
         }
@@ -585,9 +590,9 @@ async fn fill(
 
 /// What media is encrypted and uploaded as: kinds that agree in both share their files. A voice note has its own, as it is
 /// made of the bytes.
-fn share_of(kind: Kind) -> &'static str {
+fn share_of(kind: MediaKind) -> &'static str {
     match media_type(kind) {
-        _ if kind == Kind::Voice => "voice",
+        _ if kind == MediaKind::Voice => "voice",
         MediaType::Sticker => MediaType::Image.mms_type(),
         media_type => media_type.mms_type(),
     }
@@ -635,21 +640,21 @@ mod tests {
         config: Config,
     }
 
-    fn shelf(folder: &TempDir, settings: &[&str]) -> Arc<Shelf> {
+    fn shelf(folder: &TempDir, settings: &[&str]) -> Arc<MediaStore> {
         let settings = Settings::parse_from(std::iter::once(&"test").chain(settings));
-        Shelf::open(folder.path().join("media"), &settings.config).unwrap().into()
+        MediaStore::open(folder.path().join("media"), &settings.config).unwrap().into()
     }
 
     fn files(folder: &TempDir) -> usize {
         fs::read_dir(folder.path().join("media")).unwrap().count()
     }
 
-    async fn take(shelf: &Arc<Shelf>, tenant: &str, bytes: &[u8]) -> Result<Taken, NotTaken> {
+    async fn take(shelf: &Arc<MediaStore>, tenant: &str, bytes: &[u8]) -> Result<Taken, NotTaken> {
         let pieces = bytes.chunks(1000).map(|piece| Ok(Bytes::copy_from_slice(piece))).collect::<Vec<_>>();
         shelf.take(&tenant.parse().unwrap(), &Claim::default(), stream::iter(pieces)).await
     }
 
-    async fn clear(shelf: &Shelf, needed: &[&str]) {
+    async fn clear(shelf: &MediaStore, needed: &[&str]) {
         let idle = shelf.idle(true).await;
         shelf.discard(idle, &needed.iter().map(ToString::to_string).collect()).await;
     }
@@ -715,7 +720,7 @@ mod tests {
         let shelf = shelf(&folder, &[]);
         let held = take(&shelf, "acme", &[7; 9_000]).await.unwrap();
         for n in 0..REMEMBERED {
-            let parcel = Parcel { file: format!("{n:032x}"), ..held.parcel.clone() };
+            let parcel = StoredMedia { file: format!("{n:032x}"), ..held.parcel.clone() };
             let content = Content("acme".parse().unwrap(), "document", n.to_be_bytes().to_vec());
             shelf.remember(&parcel, content, 0, false);
             let known = shelf.lock();
@@ -733,7 +738,7 @@ mod tests {
         let shelf = shelf(&folder, &["--media-max-document", "100000", "--media-room", "150000"]);
         assert!(matches!(take(&shelf, "acme", b"").await, Err(NotTaken::Empty)));
         let too_large = take(&shelf, "acme", &[7; 100_001]).await;
-        assert!(matches!(too_large, Err(NotTaken::TooLarge { limit: 100_000, kind: Kind::Document })));
+        assert!(matches!(too_large, Err(NotTaken::TooLarge { limit: 100_000, kind: MediaKind::Document })));
         let broken = stream::iter([Ok(Bytes::from(vec![7; 90_000])), Err(NotTaken::BrokenOff)]);
         let broken = shelf.take(&"acme".parse().unwrap(), &Claim::default(), broken).await;
         assert!(matches!(broken, Err(NotTaken::BrokenOff)));
@@ -756,7 +761,7 @@ mod tests {
     const MOST: u64 = 10_000;
 
     /// A shelf where each tenant may have four of the largest files, and all together sixteen.
-    fn small(folder: &TempDir) -> Arc<Shelf> {
+    fn small(folder: &TempDir) -> Arc<MediaStore> {
         let kinds = ["image", "video", "audio", "document", "sticker"];
         let limits = kinds.map(|kind| format!("--media-max-{kind}={MOST}"));
         let room = format!("--media-room={}", 16 * (MOST + 100));

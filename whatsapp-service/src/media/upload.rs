@@ -20,7 +20,7 @@ use tokio::{
 use whatsapp_rust::Client;
 
 use crate::{
-    model::media::{Parcel, Upload},
+    model::media::{StoredMedia, Upload},
     net::{dial::Dialler, media_host, proxy::Proxy},
     util::clock,
     whatsapp::media_crypto::media_type,
@@ -83,7 +83,7 @@ impl Answer {
 }
 
 /// Uploads the file at `path`. Nothing of what goes wrong is told: it holds addresses and tokens.
-pub async fn upload(line: &Line<'_>, parcel: &Parcel, path: &Path) -> Result<Upload, NotUploaded> {
+pub async fn upload(line: &Line<'_>, parcel: &StoredMedia, path: &Path) -> Result<Upload, NotUploaded> {
     let length = match tokio::fs::metadata(path).await {
         Ok(metadata) => metadata.len(),
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(NotUploaded::Lost),

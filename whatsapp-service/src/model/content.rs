@@ -5,7 +5,7 @@ use serde_json::value::{RawValue, to_raw_value};
 use utoipa::ToSchema;
 
 use crate::{
-    model::media::{Kind, Parcel},
+    model::media::{MediaKind, StoredMedia},
     util::encoding::maybe_base64_text,
 };
 
@@ -54,7 +54,7 @@ pub enum ContentKind {
 #[schema(as = MediaContent)]
 pub struct Media {
     /// How WhatsApp shows it.
-    pub kind: Kind,
+    pub kind: MediaKind,
     /// Its MIME type.
     pub mimetype: String,
     /// What it is called.
@@ -81,7 +81,7 @@ pub struct Media {
     pub caption: Option<String>,
     /// Where the bytes are, and how to read them: for nobody but this service.
     #[schema(ignore)]
-    pub parcel: Parcel,
+    pub parcel: StoredMedia,
 }
 
 /// What a message shows of a link in it.

@@ -9,7 +9,7 @@ use crate::util::encoding::{base64_text, maybe_base64_text};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 #[schema(as = MediaKind)]
-pub enum Kind {
+pub enum MediaKind {
     /// A picture.
     Image,
     /// A video.
@@ -24,7 +24,7 @@ pub enum Kind {
     Sticker,
 }
 
-impl Kind {
+impl MediaKind {
     /// The word as it stands in answers.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -60,13 +60,13 @@ pub struct Limits {
 
 impl Limits {
     /// The most bytes of this kind.
-    pub fn of(&self, kind: Kind) -> u64 {
+    pub fn of(&self, kind: MediaKind) -> u64 {
         match kind {
-            Kind::Image => self.image,
-            Kind::Video => self.video,
-            Kind::Audio | Kind::Voice => self.audio,
-            Kind::Document => self.document,
-            Kind::Sticker => self.sticker,
+            MediaKind::Image => self.image,
+            MediaKind::Video => self.video,
+            MediaKind::Audio | MediaKind::Voice => self.audio,
+            MediaKind::Document => self.document,
+            MediaKind::Sticker => self.sticker,
         }
     }
 
@@ -80,11 +80,11 @@ impl Limits {
 /// file, or the upload, can read them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Parcel {
+pub struct StoredMedia {
     /// The name of the file that holds them, encrypted.
     pub file: String,
     /// What they were encrypted for: the keys of each type are others.
-    pub kind: Kind,
+    pub kind: MediaKind,
     /// The key.
     #[serde(with = "base64_text")]
     pub key: Vec<u8>,
@@ -144,12 +144,12 @@ mod tests {
     fn every_kind_has_a_limit_of_its_own() {
         let limits = Limits { image: 1, video: 2, audio: 3, document: 4, sticker: 5 };
         for (kind, limit) in [
-            (Kind::Image, 1),
-            (Kind::Video, 2),
-            (Kind::Audio, 3),
-            (Kind::Voice, 3),
-            (Kind::Document, 4),
-            (Kind::Sticker, 5),
+            (MediaKind::Image, 1),
+            (MediaKind::Video, 2),
+            (MediaKind::Audio, 3),
+            (MediaKind::Voice, 3),
+            (MediaKind::Document, 4),
+            (MediaKind::Sticker, 5),
         ] {
             assert_eq!(limits.of(kind), limit, "{kind:?}");
         }

@@ -31,7 +31,7 @@ use whatsapp_rust::{
 
 use crate::{
     config::Config,
-    media::shelf::Shelf,
+    media::shelf::MediaStore,
     net::{
         dial::{DialError, Dialler},
         dial_gate::{Dials, Urgency},
@@ -77,7 +77,7 @@ pub struct Surroundings {
     /// Messages, their fates, and the event log.
     pub store: Arc<Store>,
     /// Media that is to be sent.
-    pub media: Arc<Shelf>,
+    pub media: Arc<MediaStore>,
     /// Attempts to send that are under way. They go on when their caller hangs up, and are waited for at the end.
     pub sends: TaskTracker,
     /// Cancelled when the process is about to end: nothing new is begun.
@@ -108,7 +108,7 @@ impl Surroundings {
         dialler: Dialler,
         version: VersionSource,
         store: Arc<Store>,
-        media: Arc<Shelf>,
+        media: Arc<MediaStore>,
     ) -> Self {
         Self {
             dialler: dialler.into(),

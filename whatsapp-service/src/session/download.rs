@@ -33,7 +33,7 @@ use crate::{
         kept::{Kept, MediaSource},
     },
     util::{
-        fair_semaphore::{Turn, Turns},
+        fair_semaphore::{FairSemaphore, Permit},
         shares::Full,
         sync::lock,
     },
@@ -68,7 +68,7 @@ const PHONE_PAUSE: Duration = Duration::from_secs(30);
 /// Files on their way, and those that are here just now.
 pub struct Downloads {
     folder: PathBuf,
-    turns: Turns,
+    turns: FairSemaphore,
     space: Arc<Space>,
     recent: Mutex<HashMap<Key, Arc<Recent>>>,
 }
@@ -117,14 +117,14 @@ impl Downloads {
     pub fn new(folder: PathBuf) -> Self {
         Self {
             folder,
-            turns: Turns::new(AT_ONCE, AT_ONCE_EACH),
+            turns: FairSemaphore::new(AT_ONCE, AT_ONCE_EACH),
             space: Space::new(BYTES, BYTES_EACH),
             recent: Mutex::default(),
         }
     }
 
     /// A tenant's turn to fetch a file.
-    async fn turn(&self, tenant: &TenantId) -> Result<Turn, NotFetched> {
+    async fn turn(&self, tenant: &TenantId) -> Result<Permit, NotFetched> {
         tokio::time::timeout(TURN_LIMIT, self.turns.take(tenant)).await.map_err(|_| NotFetched::Busy)
     }
 
@@ -372,7 +372,7 @@ mod tests {
     #[test]
     fn a_path_may_have_a_query_of_its_own() {
         let source = |path: &str| MediaSource {
-            kind: crate::model::media::Kind::Audio,
+            kind: crate::model::media::MediaKind::Audio,
             path: path.into(),
             key: Vec::new(),
             sha256: vec![1; 32],

@@ -21,7 +21,7 @@ use crate::{
         inbox::{Inbound, calls::Calls},
         state::{Said, Signal},
     },
-    whatsapp::codes::Word,
+    whatsapp::codes::DisconnectCode,
 };
 
 /// What the server said to a message.
@@ -236,17 +236,19 @@ fn signal_of(event: &Event) -> Option<Signal> {
     })
 }
 
-fn failure(reason: ConnectFailureReason) -> Word {
-    Word::Failure(reason.code())
+fn failure(reason: ConnectFailureReason) -> DisconnectCode {
+    DisconnectCode::Failure(reason.code())
 }
 
 /// `<stream:error code=…>`, or with a child that says who has the session now. A conflict decides, whatever the code.
-fn stream_error(error: &NodeRef<'_>) -> Word {
+fn stream_error(error: &NodeRef<'_>) -> DisconnectCode {
     let attribute = |node: &NodeRef<'_>, name: &str| node.get_attr(name).map(|value| value.as_str().to_string());
     match error.get_optional_child("conflict") {
-        Some(conflict) if attribute(conflict, "type").as_deref() == Some("replaced") => Word::Replaced,
-        Some(_) => Word::Removed,
-        None => Word::StreamError(attribute(error, "code").and_then(|code| code.parse().ok()).unwrap_or_default()),
+        Some(conflict) if attribute(conflict, "type").as_deref() == Some("replaced") => DisconnectCode::Replaced,
+        Some(_) => DisconnectCode::Removed,
+        None => {
+            DisconnectCode::StreamError(attribute(error, "code").and_then(|code| code.parse().ok()).unwrap_or_default())
+        }
     }
 }
 

@@ -210,12 +210,12 @@ mod tests {
     use whatsapp_rust::wacore::{download::MediaType, upload::encrypt_media};
 
     use super::*;
-    use crate::model::media::Kind;
+    use crate::model::media::MediaKind;
 
     fn source(plain: &[u8]) -> (MediaSource, Vec<u8>) {
         let stored = encrypt_media(plain, MediaType::Document).unwrap();
         let source = MediaSource {
-            kind: Kind::Document,
+            kind: MediaKind::Document,
             path: "/v/1".into(),
             key: stored.media_key.to_vec(),
             sha256: stored.file_sha256.to_vec(),

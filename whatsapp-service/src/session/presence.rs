@@ -23,7 +23,7 @@ const LIMIT: Duration = Duration::from_secs(20);
 /// What somebody is doing in a chat.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
-pub enum Doing {
+pub enum ChatState {
     /// Writing a text.
     Typing,
     /// Recording a voice message.
@@ -34,7 +34,7 @@ pub enum Doing {
 
 /// Why it was not done.
 #[derive(Debug, thiserror::Error)]
-pub enum NotDone {
+pub enum PresenceRefused {
     /// The session can't, as it is.
     #[error(transparent)]
     Refused(#[from] Refused),
@@ -58,7 +58,7 @@ pub enum NotDone {
     NoAnswer,
 }
 
-impl From<NotLookedUp> for NotDone {
+impl From<NotLookedUp> for PresenceRefused {
     fn from(error: NotLookedUp) -> Self {
         match error {
             NotLookedUp::TooMany(wait) => Self::TooMany { wait },
@@ -69,47 +69,47 @@ impl From<NotLookedUp> for NotDone {
 
 impl Session {
     /// The names that WhatsApp knows each of these by; `None` for those that it does not know.
-    pub async fn check_numbers(&self, people: &[Person]) -> Result<Vec<Option<Names>>, NotDone> {
+    pub async fn check_numbers(&self, people: &[Person]) -> Result<Vec<Option<Names>>, PresenceRefused> {
         let client = self.client_now()?;
-        Ok(timeout(LIMIT, self.numbers.look_up(&client, people)).await.map_err(|_| NotDone::NoAnswer)??)
+        Ok(timeout(LIMIT, self.numbers.look_up(&client, people)).await.map_err(|_| PresenceRefused::NoAnswer)??)
     }
 
     /// Shows somebody that a text or a voice message is on its way, or no longer. Returns the names that WhatsApp knows
     /// them by.
-    pub async fn show(&self, to: &Person, doing: Doing) -> Result<Names, NotDone> {
+    pub async fn show(&self, to: &Person, doing: ChatState) -> Result<Names, PresenceRefused> {
         let client = self.client_now()?;
         if let Some(field) = self.lid_among([("to", to.clone())]).await.map_err(Refused::from)? {
-            return Err(NotDone::LidAsNumber(NotTaken::LidAsNumber(field)));
+            return Err(PresenceRefused::LidAsNumber(NotTaken::LidAsNumber(field)));
         }
         let state = match doing {
-            Doing::Typing => ChatStateType::Composing,
-            Doing::Recording => ChatStateType::Recording,
-            Doing::Paused => ChatStateType::Paused,
+            ChatState::Typing => ChatStateType::Composing,
+            ChatState::Recording => ChatStateType::Recording,
+            ChatState::Paused => ChatStateType::Paused,
         };
         let shown = async {
             // Whether a number is on WhatsApp can be asked by this too: it is counted like any other question.
-            let names = self.numbers.look_up_one(&client, to).await?.ok_or(NotDone::NotOnWhatsApp)?;
+            let names = self.numbers.look_up_one(&client, to).await?.ok_or(PresenceRefused::NotOnWhatsApp)?;
             let jid = lookup::jid(to, &names);
-            client.chatstate().send(&jid, state).await.map_err(|_| NotDone::NoAnswer)?;
-            Ok::<_, NotDone>(names)
+            client.chatstate().send(&jid, state).await.map_err(|_| PresenceRefused::NoAnswer)?;
+            Ok::<_, PresenceRefused>(names)
         };
-        timeout(LIMIT, shown).await.map_err(|_| NotDone::NoAnswer)?
+        timeout(LIMIT, shown).await.map_err(|_| PresenceRefused::NoAnswer)?
     }
 
     /// Tells the sender of an incoming message that it was read.
-    pub async fn mark_as_read(&self, id: &str) -> Result<(), NotDone> {
+    pub async fn mark_as_read(&self, id: &str) -> Result<(), PresenceRefused> {
         let found = self.around.store.referred(&self.tenant, id).await.map_err(Refused::from)?;
         let incoming = found.into_iter().find_map(|referred| match referred {
             Referred::Logged(logged) if !logged.from_me => Some(*logged),
             _ => None,
         });
-        let Logged { chat, from, from_lid, .. } = incoming.ok_or(NotDone::UnknownMessage)?;
-        let chat: Jid = chat.parse().map_err(|_| NotDone::UnknownMessage)?;
+        let Logged { chat, from, from_lid, .. } = incoming.ok_or(PresenceRefused::UnknownMessage)?;
+        let chat: Jid = chat.parse().map_err(|_| PresenceRefused::UnknownMessage)?;
         // Whoever wrote it is the chat, unless several people write there.
         let author = chat.is_group().then(|| from_lid.map(Jid::lid).or_else(|| from.map(Jid::pn))).flatten();
         let client = self.client_now()?;
         let told = timeout(LIMIT, client.mark_as_read(&chat, author.as_ref(), &[id])).await;
-        told.map_err(|_| NotDone::NoAnswer)?.map_err(|_| NotDone::NoAnswer)
+        told.map_err(|_| PresenceRefused::NoAnswer)?.map_err(|_| PresenceRefused::NoAnswer)
     }
 
     fn client_now(&self) -> Result<Arc<Client>, Refused> {

@@ -12,8 +12,8 @@ use utoipa::ToSchema;
 use crate::{
     model::session_state::State,
     net::dial::PROXY_FAILED,
-    store::devices::Hold,
-    whatsapp::codes::{self, Again, Word},
+    store::devices::LoginHold,
+    whatsapp::codes::{self, DisconnectCode, RetryPolicy},
 };
 
 /// The contract's word for a state.
@@ -38,7 +38,7 @@ pub enum Signal {
     /// A client starts on this store; `paired` with this phone, or not yet with any.
     Started { phone: Option<String> },
     /// An earlier process was told not to dial yet.
-    Held(Hold),
+    Held(LoginHold),
     /// An earlier process was replaced then, and did not believe it.
     WasReplaced(DateTime<Utc>),
     /// No connection could be opened.
@@ -91,7 +91,7 @@ pub enum Signal {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Said {
     /// The word that decides what follows.
-    pub word: Word,
+    pub word: DisconnectCode,
     /// A temporary ban's kind.
     pub ban: Option<i32>,
     /// How long a temporary ban lasts.
@@ -100,8 +100,8 @@ pub struct Said {
     pub appeal_token: Option<String>,
 }
 
-impl From<Word> for Said {
-    fn from(word: Word) -> Self {
+impl From<DisconnectCode> for Said {
+    fn from(word: DisconnectCode) -> Self {
         Self { word, ban: None, lasts: None, appeal_token: None }
     }
 }
@@ -161,7 +161,7 @@ pub struct Snapshot {
     /// What a locked account's owner needs for an appeal.
     pub appeal_token: Option<String>,
     /// Whether it dials again by itself, when its client has stopped.
-    pub again: Again,
+    pub again: RetryPolicy,
     /// Whether the reason is an earlier client's, shown until the present one has its own.
     old_reason: bool,
     /// Whether it was linked before, although its number is not known yet.
@@ -202,7 +202,7 @@ impl Snapshot {
             connected_at: None,
             retry_at: None,
             appeal_token: None,
-            again: Again::Soon,
+            again: RetryPolicy::Soon,
             old_reason: false,
             linked: false,
             logout_suspected: false,
@@ -225,7 +225,7 @@ impl Snapshot {
                 self.enter(hold.state, reason(hold.reason, hold.message), now);
                 self.retry_at = hold.until.and_then(DateTime::from_timestamp_millis);
                 self.appeal_token = hold.appeal_token;
-                self.again = if self.retry_at.is_some() { Again::AtExpiry } else { Again::Never };
+                self.again = if self.retry_at.is_some() { RetryPolicy::AtExpiry } else { RetryPolicy::Never };
             }
             Signal::WasReplaced(at) => self.replaced_at = Some(at),
             // News of an attempt to connect that comes when a later one has succeeded is no news.
@@ -301,7 +301,7 @@ impl Snapshot {
             }
             Signal::StorageFailed(message) => {
                 self.fail("storage_failed", message, now);
-                self.again = Again::Soon;
+                self.again = RetryPolicy::Soon;
             }
             Signal::Panicked => {
                 let why = "Something in the service failed that must not; the log says where.";
@@ -332,24 +332,24 @@ impl Snapshot {
         }
         let state = if row.state == State::Reconnecting { self.under_way() } else { row.state };
         let detail = match said.word {
-            Word::Failure(402) => said.ban,
+            DisconnectCode::Failure(402) => said.ban,
             word => Some(word.code()).filter(|code| *code != 0),
         };
         let (code, message) = row.reason(detail);
         self.enter(state, reason(code, message), now);
-        self.again = if row.unconfirmed().is_some() { Again::Never } else { row.again };
+        self.again = if row.unconfirmed().is_some() { RetryPolicy::Never } else { row.again };
         self.appeal_token = said.appeal_token;
         self.retry_at = match row.again {
-            Again::AtExpiry => Some(after(now, said.lasts.unwrap_or(UNKNOWN_BAN).max(SHORTEST_BAN))),
-            Again::Tomorrow => Some(after(now, LOCKED)),
-            Again::Slowly => Some(after(now, SLOW_RETRY)),
+            RetryPolicy::AtExpiry => Some(after(now, said.lasts.unwrap_or(UNKNOWN_BAN).max(SHORTEST_BAN))),
+            RetryPolicy::Tomorrow => Some(after(now, LOCKED)),
+            RetryPolicy::Slowly => Some(after(now, SLOW_RETRY)),
             _ => None,
         };
     }
 
     /// Whether a word that is not believed at once was heard before. From now on it was.
-    fn is_confirmed(&mut self, again: Again, now: DateTime<Utc>) -> bool {
-        if again == Again::OnceMore {
+    fn is_confirmed(&mut self, again: RetryPolicy, now: DateTime<Utc>) -> bool {
+        if again == RetryPolicy::OnceMore {
             // This process alone has the data. But a login of one that was killed may be handled after its successor's.
             // The clock may have been set meanwhile, in either direction.
             let before = self.replaced_at.replace(now);
@@ -375,10 +375,10 @@ impl Snapshot {
     }
 
     /// What a later process has to know before it dials.
-    pub fn hold(&self) -> Option<Hold> {
+    pub fn hold(&self) -> Option<LoginHold> {
         let kept = matches!(self.state, State::Banned | State::Locked | State::Replaced);
         let reason = self.reason.clone().filter(|_| kept)?;
-        Some(Hold {
+        Some(LoginHold {
             state: self.state,
             reason: reason.code,
             message: reason.message,
@@ -404,8 +404,8 @@ impl Snapshot {
         match self.state {
             State::LoggedOut | State::Replaced => true,
             State::Failed => match self.again {
-                Again::Slowly => self.retry_at.is_some_and(|at| at <= now),
-                Again::Soon => true,
+                RetryPolicy::Slowly => self.retry_at.is_some_and(|at| at <= now),
+                RetryPolicy::Soon => true,
                 _ => self.retry_at.is_none_or(|at| at <= now),
             },
             _ => false,
@@ -441,7 +441,7 @@ impl Snapshot {
         self.state = state;
         (self.reason, self.old_reason) = (reason, false);
         self.retry_at = None;
-        self.again = if state.status() == Status::Failed { Again::Never } else { Again::Soon };
+        self.again = if state.status() == Status::Failed { RetryPolicy::Never } else { RetryPolicy::Soon };
         match state {
             State::PairingQr => (self.pairing_code, self.passkey) = (None, None),
             State::PairingCode => self.passkey = None,
@@ -487,12 +487,12 @@ mod tests {
         Signal::Online { phone: Some("5511999999999".into()), push_name: "Ana".into() }
     }
 
-    fn said(word: Word) -> Signal {
+    fn said(word: DisconnectCode) -> Signal {
         Signal::Said(word.into())
     }
 
     fn banned(ban: Option<i32>, lasts: Option<TimeDelta>) -> Signal {
-        Signal::Said(Said { ban, lasts, ..Word::Failure(402).into() })
+        Signal::Said(Said { ban, lasts, ..DisconnectCode::Failure(402).into() })
     }
 
     fn reason_of(snapshot: &Snapshot) -> Option<&str> {
@@ -611,12 +611,12 @@ mod tests {
 
     #[test]
     fn what_a_later_process_must_know_is_the_same_for_it() {
-        let locked = Said { appeal_token: Some("token".into()), ..Word::Failure(403).into() };
+        let locked = Said { appeal_token: Some("token".into()), ..DisconnectCode::Failure(403).into() };
         let twice = Signal::WasReplaced(at(0));
         for signals in [
             vec![banned(Some(101), Some(TimeDelta::hours(1)))],
             vec![Signal::Said(locked)],
-            vec![twice, said(Word::Replaced)],
+            vec![twice, said(DisconnectCode::Replaced)],
         ] {
             let before = snapshot_after(std::iter::once(online()).chain(signals));
             let hold = before.hold().unwrap();
@@ -642,9 +642,9 @@ mod tests {
 
     #[test]
     fn one_that_is_replaced_dials_once_more_and_believes_the_second_time() {
-        for word in [Word::Replaced, Word::StreamError(409)] {
+        for word in [DisconnectCode::Replaced, DisconnectCode::StreamError(409)] {
             let mut first = snapshot_after([online(), said(word), Signal::Ended]);
-            assert_eq!((first.state, first.again), (State::Reconnecting, Again::OnceMore));
+            assert_eq!((first.state, first.again), (State::Reconnecting, RetryPolicy::OnceMore));
             assert_eq!(reason_of(&first), Some("replaced_unconfirmed"));
             assert!(first.is_paired() && first.hold().is_none() && !first.stops_client());
             first.apply(online(), at(30));
@@ -652,7 +652,8 @@ mod tests {
                 snapshot.apply(said(word), at(second));
                 (snapshot.state, snapshot.again)
             };
-            let (believed, doubted) = ((State::Replaced, Again::Never), (State::Reconnecting, Again::OnceMore));
+            let (believed, doubted) =
+                ((State::Replaced, RetryPolicy::Never), (State::Reconnecting, RetryPolicy::OnceMore));
             assert_eq!(replaced(first.clone(), 31), believed);
             assert_eq!(replaced(first.clone(), 600), believed, "the connection between the two does not matter");
             assert_eq!(replaced(first.clone(), 603), doubted, "that was long ago");
@@ -660,7 +661,7 @@ mod tests {
             let next = snapshot_after([Signal::WasReplaced(first.replaced_at.unwrap())]);
             assert_eq!(replaced(next.clone(), 500), believed);
             assert_eq!(replaced(next.clone(), -500), believed);
-            assert_eq!(replaced(next, 3600), (State::Connecting, Again::OnceMore));
+            assert_eq!(replaced(next, 3600), (State::Connecting, RetryPolicy::OnceMore));
             first.apply(said(word), at(99));
             assert_eq!(reason_of(&first), Some("replaced"));
             assert!(first.hold().is_some() && first.can_be_reopened(at(100)));
@@ -669,17 +670,21 @@ mod tests {
 
     #[test]
     fn one_word_of_unlinking_is_not_yet_a_logout() {
-        for word in
-            [Word::Failure(401), Word::Failure(516), Word::StreamError(401), Word::StreamError(516), Word::Removed]
-        {
+        for word in [
+            DisconnectCode::Failure(401),
+            DisconnectCode::Failure(516),
+            DisconnectCode::StreamError(401),
+            DisconnectCode::StreamError(516),
+            DisconnectCode::Removed,
+        ] {
             let mut snapshot = snapshot_after([online(), Signal::Offline, said(word), Signal::Ended]);
-            assert_eq!((snapshot.state, snapshot.again), (State::Reconnecting, Again::ToConfirm));
+            assert_eq!((snapshot.state, snapshot.again), (State::Reconnecting, RetryPolicy::ToConfirm));
             assert_eq!(reason_of(&snapshot), Some("logged_out_unconfirmed"));
             assert!(snapshot.is_paired() && snapshot.seems_unlinked());
             let mut confirmed = snapshot.clone();
             confirmed.apply(said(word), at(9));
             assert_eq!((confirmed.state, reason_of(&confirmed)), (State::LoggedOut, Some("logged_out")));
-            assert_eq!(confirmed.again, Again::Never);
+            assert_eq!(confirmed.again, RetryPolicy::Never);
             snapshot.apply(online(), at(9));
             snapshot.apply(Signal::Offline, at(10));
             snapshot.apply(said(word), at(11));
@@ -710,14 +715,14 @@ mod tests {
     #[test]
     fn the_states_that_the_server_decides() {
         for (signal, state, again, reopens) in [
-            (said(Word::Failure(402)), State::Banned, Again::AtExpiry, false),
-            (said(Word::Failure(403)), State::Locked, Again::Tomorrow, false),
-            (said(Word::Failure(405)), State::Outdated, Again::Slowly, false),
-            (said(Word::Failure(406)), State::Banned, Again::Never, false),
-            (said(Word::Failure(409)), State::Failed, Again::Never, true),
-            (said(Word::Failure(428)), State::Failed, Again::Slowly, false),
-            (said(Word::Failure(429)), State::Failed, Again::Slowly, false),
-            (Signal::StorageFailed("disk full".into()), State::Failed, Again::Soon, true),
+            (said(DisconnectCode::Failure(402)), State::Banned, RetryPolicy::AtExpiry, false),
+            (said(DisconnectCode::Failure(403)), State::Locked, RetryPolicy::Tomorrow, false),
+            (said(DisconnectCode::Failure(405)), State::Outdated, RetryPolicy::Slowly, false),
+            (said(DisconnectCode::Failure(406)), State::Banned, RetryPolicy::Never, false),
+            (said(DisconnectCode::Failure(409)), State::Failed, RetryPolicy::Never, true),
+            (said(DisconnectCode::Failure(428)), State::Failed, RetryPolicy::Slowly, false),
+            (said(DisconnectCode::Failure(429)), State::Failed, RetryPolicy::Slowly, false),
+            (Signal::StorageFailed("disk full".into()), State::Failed, RetryPolicy::Soon, true),
         ] {
             let mut snapshot = snapshot_after([online(), signal]);
             snapshot.apply(Signal::Ended, at(3));
@@ -732,8 +737,8 @@ mod tests {
     #[test]
     fn no_word_leaves_a_session_dead_without_saying_so() {
         // It dials again by itself, or says that it does not and what a person can do.
-        let words = (400..600).flat_map(|code| [Word::Failure(code), Word::StreamError(code)]);
-        for word in words.chain([Word::Replaced, Word::Removed]) {
+        let words = (400..600).flat_map(|code| [DisconnectCode::Failure(code), DisconnectCode::StreamError(code)]);
+        for word in words.chain([DisconnectCode::Replaced, DisconnectCode::Removed]) {
             for first in [Signal::Linked { phone: None }, online()] {
                 let was_ready = matches!(first, Signal::Online { .. });
                 let mut snapshot = snapshot_after([first, said(word), Signal::Ended]);
@@ -757,16 +762,16 @@ mod tests {
 
     #[test]
     fn trouble_of_the_servers_is_no_failure_of_the_session() {
-        let snapshot = snapshot_after([online(), said(Word::Failure(503))]);
+        let snapshot = snapshot_after([online(), said(DisconnectCode::Failure(503))]);
         assert_eq!((snapshot.state, reason_of(&snapshot)), (State::Reconnecting, Some("server_error_503")));
-        let fresh = snapshot_after([Signal::Linked { phone: None }, said(Word::StreamError(515))]);
+        let fresh = snapshot_after([Signal::Linked { phone: None }, said(DisconnectCode::StreamError(515))]);
         assert_eq!((fresh.state, reason_of(&fresh)), (State::Connecting, Some("stream_error_515")));
     }
 
     #[test]
     fn an_end_without_a_reason_is_retried() {
         let mut snapshot = snapshot_after([online(), Signal::Ended]);
-        assert_eq!((snapshot.state, snapshot.again), (State::Reconnecting, Again::Soon));
+        assert_eq!((snapshot.state, snapshot.again), (State::Reconnecting, RetryPolicy::Soon));
         assert_eq!(reason_of(&snapshot), Some("connection_lost"));
         assert_eq!(reason_of(&snapshot_after([online(), Signal::Panicked, Signal::Ended])), Some("internal_error"));
         snapshot.apply(Signal::Waits(Some(at(7))), at(3));
@@ -785,7 +790,7 @@ mod tests {
         assert_eq!(reason_of(&ended), Some("connection_lost"), "what went wrong last, not what did before");
         snapshot.apply(online(), at(9));
         assert_eq!(snapshot.reason, None);
-        let refused = snapshot_after([online(), said(Word::Failure(428)), started()]);
+        let refused = snapshot_after([online(), said(DisconnectCode::Failure(428)), started()]);
         assert_eq!((refused.state, refused.reason), (State::Reconnecting, None));
     }
 

@@ -37,7 +37,7 @@ use crate::{
         deletion::Unlinked,
         events::{Heard, Mailbox},
         limits::Limits,
-        outbox::queue::Lane,
+        outbox::queue::SendQueue,
         restoring::Awaited,
         retries::{self, Answering},
         state::{Reason, Said, Signal, Snapshot, Status},
@@ -46,11 +46,11 @@ use crate::{
     signal,
     store::{
         StoreError,
-        devices::{Hold, Record},
+        devices::{LoginHold, Record},
     },
     util::{clock::timestamp, sync::lock},
     whatsapp::{
-        codes::{self, Again, Word},
+        codes::{self, DisconnectCode, RetryPolicy},
         lookup::Numbers,
         passkey::{AssertionRefused, RemoteAuthenticator},
     },
@@ -95,7 +95,7 @@ pub struct Session {
     pub(crate) mailbox: Arc<Mailbox>,
     pub(crate) numbers: Numbers,
     pub(crate) sent: AtomicU64,
-    pub(crate) lane: Mutex<Lane>,
+    pub(crate) lane: Mutex<SendQueue>,
     /// Retry receipts that are being answered.
     pub(crate) answering: Mutex<HashSet<Answering>>,
     pub(crate) retry_turns: Semaphore,
@@ -157,9 +157,9 @@ struct Run {
 impl Run {
     /// Another client came to nothing. Returns how many have in a row; of those that were refused, how many of these: a
     /// bad line is no reason to wait for an hour after the first refusal.
-    fn failed(&mut self, again: Again) -> u32 {
+    fn failed(&mut self, again: RetryPolicy) -> u32 {
         self.failures = self.failures.saturating_add(1);
-        if again != Again::Slowly {
+        if again != RetryPolicy::Slowly {
             return self.failures;
         }
         self.refusals = self.refusals.saturating_add(1);
@@ -218,7 +218,7 @@ impl Session {
         Arc::new_cyclic(|me| Self {
             tenant,
             me: me.clone(),
-            lane: Mutex::new(Lane::new(around.pace)),
+            lane: Mutex::new(SendQueue::new(around.pace)),
             answering: Mutex::default(),
             retry_turns: Semaphore::new(retries::AT_ONCE),
             limits: watch::Sender::default(),
@@ -472,7 +472,7 @@ impl Session {
     }
 
     /// What has to be done, or known, before the first dial.
-    async fn prepare(&self, take_back: bool) -> Result<Option<Hold>, StoreError> {
+    async fn prepare(&self, take_back: bool) -> Result<Option<LoginHold>, StoreError> {
         let (store, tenant) = (&self.around.store, &self.tenant);
         // Keys that are of no use any more are not dialled with.
         if self.starts_over.load(Ordering::Acquire) {
@@ -680,7 +680,7 @@ impl Session {
             *asked = false;
         }
         let told = self.snapshot.borrow().clone();
-        if (told.hold().is_some() || told.again == Again::OnceMore)
+        if (told.hold().is_some() || told.again == RetryPolicy::OnceMore)
             && let Err(error) = self.keep(told).await
         {
             let tenant = &self.tenant;
@@ -744,7 +744,7 @@ impl Session {
         ping: &mut Option<Ping>,
     ) -> ControlFlow<()> {
         match heard {
-            Heard::Fact(Signal::Said(said)) if codes::row(said.word).again == Again::SoonIfDead => {
+            Heard::Fact(Signal::Said(said)) if codes::row(said.word).again == RetryPolicy::SoonIfDead => {
                 ping.get_or_insert_with(|| Ping::send(client.clone(), said.word));
             }
             Heard::Fact(Signal::Said(said)) => return self.hear(said),
@@ -955,12 +955,12 @@ fn request_code(client: Arc<Client>, phone: Number) {
 
 /// The question whether WhatsApp still answers on a connection that it has reported an error on.
 struct Ping {
-    word: Word,
+    word: DisconnectCode,
     answer: JoinHandle<bool>,
 }
 
 impl Ping {
-    fn send(client: Arc<Client>, word: Word) -> Self {
+    fn send(client: Arc<Client>, word: DisconnectCode) -> Self {
         let answer = tokio::spawn(async move {
             let answer = client.execute(KeepaliveSpec::with_timeout(PING_LIMIT));
             matches!(tokio::time::timeout(PING_LIMIT, answer).await, Ok(Ok(())))
@@ -970,7 +970,7 @@ impl Ping {
 }
 
 /// Waits for the answer to a ping, for ever if there is none: the word that killed the connection, if it is dead.
-async fn answer(ping: &mut Option<Ping>) -> Option<Word> {
+async fn answer(ping: &mut Option<Ping>) -> Option<DisconnectCode> {
     let Some(waiting) = ping else { return std::future::pending().await };
     let alive = (&mut waiting.answer).await.unwrap_or(false);
     let word = waiting.word;
@@ -1012,9 +1012,12 @@ mod tests {
     #[test]
     fn the_first_refusal_after_many_lost_connections_is_the_first() {
         let mut run = Run::default();
-        let lost: Vec<_> = (0..9).map(|_| run.failed(Again::Soon)).collect();
+        let lost: Vec<_> = (0..9).map(|_| run.failed(RetryPolicy::Soon)).collect();
         assert_eq!(lost, (1..=9).collect::<Vec<_>>());
-        assert_eq!([Again::Slowly, Again::Soon, Again::Slowly].map(|again| run.failed(again)), [1, 11, 2]);
+        assert_eq!(
+            [RetryPolicy::Slowly, RetryPolicy::Soon, RetryPolicy::Slowly].map(|again| run.failed(again)),
+            [1, 11, 2]
+        );
     }
 
     #[tokio::test]

@@ -27,7 +27,7 @@ pub struct Record {
     pub phone: Option<String>,
     /// Why it must not dial, if WhatsApp said so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub hold: Option<Hold>,
+    pub hold: Option<LoginHold>,
     /// When another connection last took the session's place and that was not believed, in milliseconds since 1970.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replaced_at: Option<i64>,
@@ -41,7 +41,7 @@ pub struct Record {
 
 /// What WhatsApp said of an account that a new process has to respect too.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Hold {
+pub struct LoginHold {
     /// Banned, locked or replaced.
     pub state: State,
     /// The reason's identifier.
@@ -58,7 +58,7 @@ pub struct Hold {
     pub appeal_token: Option<String>,
 }
 
-impl Hold {
+impl LoginHold {
     /// Whether it still forbids dialling.
     pub fn is_in_force(&self, now: DateTime<Utc>) -> bool {
         self.until.is_none_or(|until| now.timestamp_millis() < until)

@@ -48,7 +48,7 @@ pub enum KeptFor {
 #[derive(Clone, Serialize, Deserialize)]
 pub struct MediaSource {
     /// What it is encrypted as: a voice note counts as a sound.
-    pub kind: crate::model::media::Kind,
+    pub kind: crate::model::media::MediaKind,
     /// Its path at WhatsApp's media hosts.
     pub path: String,
     /// What it is encrypted with.

@@ -456,7 +456,7 @@ async fn what_opens_the_files_of_two_senders_with_one_id_is_told_apart_and_forgo
     let until = Utc::now() + TimeDelta::hours(1);
     let message = |sender: &str, at: i64| {
         let source = MediaSource {
-            kind: crate::model::media::Kind::Image,
+            kind: crate::model::media::MediaKind::Image,
             path: format!("/v/{sender}"),
             key: vec![1; 32],
             sha256: vec![2; 32],

@@ -10,30 +10,30 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use crate::model::tenant::TenantId;
 
 /// So many places for all, and so many of them for each tenant.
-pub struct Turns {
+pub struct FairSemaphore {
     all: Arc<Semaphore>,
     each: usize,
     tenants: Mutex<HashMap<TenantId, Weak<Semaphore>>>,
 }
 
 /// A place. It is free again when this goes.
-pub struct Turn {
+pub struct Permit {
     _own: Option<OwnedSemaphorePermit>,
     _one: Option<OwnedSemaphorePermit>,
 }
 
-impl Turns {
+impl FairSemaphore {
     /// So many places, and so many for each tenant.
     pub fn new(all: usize, each: usize) -> Self {
         Self { all: Semaphore::new(all).into(), each, tenants: Mutex::default() }
     }
 
     /// Waits for a place. The tenant's own come first, so that its waiting takes nobody else's.
-    pub async fn take(&self, tenant: &TenantId) -> Turn {
+    pub async fn take(&self, tenant: &TenantId) -> Permit {
         let own = self.own(tenant).acquire_owned().await;
         let one = self.all.clone().acquire_owned().await;
         // They are never closed.
-        Turn { _own: own.ok(), _one: one.ok() }
+        Permit { _own: own.ok(), _one: one.ok() }
     }
 
     fn own(&self, tenant: &TenantId) -> Arc<Semaphore> {
@@ -56,7 +56,7 @@ mod tests {
 
     #[tokio::test]
     async fn no_tenant_takes_all_places() {
-        let turns = Turns::new(3, 2);
+        let turns = FairSemaphore::new(3, 2);
         let (acme, other): (TenantId, TenantId) = ("acme".parse().unwrap(), "other".parse().unwrap());
         let first = turns.take(&acme).await;
         let _second = turns.take(&acme).await;

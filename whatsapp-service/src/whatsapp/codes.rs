@@ -6,7 +6,7 @@ use crate::model::session_state::State;
 
 /// What WhatsApp said.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Word {
+pub enum DisconnectCode {
     /// `<failure reason=…>`, the answer to a login.
     Failure(i32),
     /// `<stream:error code=…>` on a connection; 0 where it has no code.
@@ -17,7 +17,7 @@ pub enum Word {
     Removed,
 }
 
-impl Word {
+impl DisconnectCode {
     /// The code in it; 0 where it has none.
     pub fn code(self) -> i32 {
         match self {
@@ -40,7 +40,7 @@ enum Arrives {
 
 /// Whether, and when, a session dials again by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Again {
+pub enum RetryPolicy {
     /// After a pause that grows with the failures in a row: at most a second first, at most a minute in the end.
     Soon,
     /// The same, if the connection does not answer a ping within ten seconds; otherwise nothing has happened.
@@ -59,7 +59,7 @@ pub enum Again {
     Never,
 }
 
-impl Again {
+impl RetryPolicy {
     /// The pause after that many failures in a row, the last one included; `fraction`, from 0 to 1, is where in its
     /// range it lies. `None` where a date decides, or nobody dials.
     ///
@@ -89,7 +89,7 @@ pub struct Row {
     /// The reason for a person; `N` stands for the code.
     message: &'static str,
     /// When it dials again by itself.
-    pub again: Again,
+    pub again: RetryPolicy,
     /// Whether it speaks of WhatsApp or of this service rather than of this session: several sessions that hear it hold
     /// up the dials of all.
     pub fleet: bool,
@@ -102,7 +102,7 @@ const TABLE: &[Row] = &[
         state: State::LoggedOut,
         reason: "logged_out",
         message: "The device was unlinked from the account.",
-        again: Again::ToConfirm,
+        again: RetryPolicy::ToConfirm,
         fleet: false,
     },
     Row {
@@ -110,7 +110,7 @@ const TABLE: &[Row] = &[
         state: State::Banned,
         reason: "account_banned_N",
         message: "WhatsApp banned the account for a time.",
-        again: Again::AtExpiry,
+        again: RetryPolicy::AtExpiry,
         fleet: false,
     },
     Row {
@@ -118,7 +118,7 @@ const TABLE: &[Row] = &[
         state: State::Locked,
         reason: "account_locked",
         message: "WhatsApp locked the account.",
-        again: Again::Tomorrow,
+        again: RetryPolicy::Tomorrow,
         fleet: false,
     },
     Row {
@@ -126,7 +126,7 @@ const TABLE: &[Row] = &[
         state: State::Banned,
         reason: "account_banned",
         message: "WhatsApp banned the account.",
-        again: Again::Never,
+        again: RetryPolicy::Never,
         fleet: false,
     },
     Row {
@@ -134,7 +134,7 @@ const TABLE: &[Row] = &[
         state: State::Outdated,
         reason: "client_outdated",
         message: "WhatsApp no longer accepts this client's version.",
-        again: Again::Slowly,
+        again: RetryPolicy::Slowly,
         fleet: true,
     },
     Row {
@@ -142,7 +142,7 @@ const TABLE: &[Row] = &[
         state: State::Failed,
         reason: "refused_N",
         message: "WhatsApp refused the login with code N: it does not accept this client.",
-        again: Again::Never,
+        again: RetryPolicy::Never,
         fleet: false,
     },
     Row {
@@ -150,7 +150,7 @@ const TABLE: &[Row] = &[
         state: State::Failed,
         reason: "refused_N",
         message: "WhatsApp refused the login with code N: too many requests.",
-        again: Again::Slowly,
+        again: RetryPolicy::Slowly,
         fleet: true,
     },
     Row {
@@ -158,7 +158,7 @@ const TABLE: &[Row] = &[
         state: State::Reconnecting,
         reason: "server_error_N",
         message: "WhatsApp answered the login with code N: its servers are in trouble.",
-        again: Again::Soon,
+        again: RetryPolicy::Soon,
         fleet: true,
     },
     Row {
@@ -166,7 +166,7 @@ const TABLE: &[Row] = &[
         state: State::Failed,
         reason: "refused_N",
         message: "WhatsApp refused the login with code N.",
-        again: Again::Slowly,
+        again: RetryPolicy::Slowly,
         fleet: false,
     },
     Row {
@@ -174,7 +174,7 @@ const TABLE: &[Row] = &[
         state: State::Replaced,
         reason: "replaced",
         message: "Another process uses this session. POST /session takes it back.",
-        again: Again::OnceMore,
+        again: RetryPolicy::OnceMore,
         fleet: false,
     },
     Row {
@@ -182,7 +182,7 @@ const TABLE: &[Row] = &[
         state: State::Reconnecting,
         reason: "stream_error_N",
         message: "WhatsApp asked for a new connection (code N).",
-        again: Again::Soon,
+        again: RetryPolicy::Soon,
         fleet: false,
     },
     Row {
@@ -190,7 +190,7 @@ const TABLE: &[Row] = &[
         state: State::Reconnecting,
         reason: "stream_error_N",
         message: "WhatsApp ended the connection with code N.",
-        again: Again::Soon,
+        again: RetryPolicy::Soon,
         fleet: true,
     },
     Row {
@@ -198,13 +198,13 @@ const TABLE: &[Row] = &[
         state: State::Reconnecting,
         reason: "stream_error_N",
         message: "WhatsApp reported an error on the connection (code N), and then no longer answered.",
-        again: Again::SoonIfDead,
+        again: RetryPolicy::SoonIfDead,
         fleet: false,
     },
 ];
 
 /// What follows from this word.
-pub fn row(word: Word) -> &'static Row {
+pub fn row(word: DisconnectCode) -> &'static Row {
     let fits = |row: &&Row| row.arrives.iter().any(|arrives| arrives.covers(word));
     // Every word has a row, as the last ones of their kind take all; a test goes through them.
     TABLE.iter().find(fits).unwrap_or(&TABLE[TABLE.len() - 1])
@@ -214,11 +214,11 @@ impl Row {
     /// The reason's identifier and its sentence as long as the word is not believed: one more login has to confirm it.
     pub fn unconfirmed(&self) -> Option<(&'static str, &'static str)> {
         match self.again {
-            Again::ToConfirm => Some((
+            RetryPolicy::ToConfirm => Some((
                 "logged_out_unconfirmed",
                 "WhatsApp says that the device is unlinked. One more login will confirm it.",
             )),
-            Again::OnceMore => Some((
+            RetryPolicy::OnceMore => Some((
                 "replaced_unconfirmed",
                 "Another connection took this session's place. It may have been one that a killed process left behind: \
                  one more login will tell.",
@@ -240,14 +240,14 @@ impl Row {
 }
 
 impl Arrives {
-    fn covers(self, word: Word) -> bool {
+    fn covers(self, word: DisconnectCode) -> bool {
         match (self, word) {
-            (Self::Failures(codes), Word::Failure(code)) => codes.contains(&code),
-            (Self::StreamErrors(codes), Word::StreamError(code)) => codes.contains(&code),
-            (Self::OtherFailures, Word::Failure(_))
-            | (Self::OtherStreamErrors, Word::StreamError(_))
-            | (Self::Replaced, Word::Replaced)
-            | (Self::Removed, Word::Removed) => true,
+            (Self::Failures(codes), DisconnectCode::Failure(code)) => codes.contains(&code),
+            (Self::StreamErrors(codes), DisconnectCode::StreamError(code)) => codes.contains(&code),
+            (Self::OtherFailures, DisconnectCode::Failure(_))
+            | (Self::OtherStreamErrors, DisconnectCode::StreamError(_))
+            | (Self::Replaced, DisconnectCode::Replaced)
+            | (Self::Removed, DisconnectCode::Removed) => true,
             _ => false,
         }
     }
@@ -283,20 +283,20 @@ mod tests {
                 })
                 .collect();
             let again = match row.again {
-                Again::Soon => "soon",
-                Again::SoonIfDead => "soon, if a ping stays unanswered for 10 s",
-                Again::Slowly => "slowly",
-                Again::ToConfirm => "once, after 5 s, to confirm it",
-                Again::OnceMore => "once, after 10 to 30 s; a second time within ten minutes, never",
-                Again::AtExpiry => "when the ban is over",
-                Again::Tomorrow => "after a day",
-                Again::Never => "never",
+                RetryPolicy::Soon => "soon",
+                RetryPolicy::SoonIfDead => "soon, if a ping stays unanswered for 10 s",
+                RetryPolicy::Slowly => "slowly",
+                RetryPolicy::ToConfirm => "once, after 5 s, to confirm it",
+                RetryPolicy::OnceMore => "once, after 10 to 30 s; a second time within ten minutes, never",
+                RetryPolicy::AtExpiry => "when the ban is over",
+                RetryPolicy::Tomorrow => "after a day",
+                RetryPolicy::Never => "never",
             };
             let word = |state: State| match state {
                 State::Reconnecting => "`reconnecting`".to_owned(),
                 state => format!("`{}`", state.as_str()),
             };
-            let doubted = matches!(row.again, Again::ToConfirm | Again::OnceMore);
+            let doubted = matches!(row.again, RetryPolicy::ToConfirm | RetryPolicy::OnceMore);
             let state = if doubted { format!("`reconnecting`, then {}", word(row.state)) } else { word(row.state) };
             let reason = match row.unconfirmed() {
                 Some((reason, _)) => format!("`{reason}`, then `{}`", row.reason),
@@ -325,8 +325,8 @@ mod tests {
         // Every reason from 400 to 599, and what lies beyond.
         let (manual, _) = include_str!("../../../docs/sessions.md").split_once("\n## What WhatsApp says").unwrap();
         let codes = (400..600).chain([-1, 0, 1, 100, 399, 600, 999, i32::MAX]);
-        let words = codes.flat_map(|code| [Word::Failure(code), Word::StreamError(code)]);
-        for word in words.chain([Word::Replaced, Word::Removed]) {
+        let words = codes.flat_map(|code| [DisconnectCode::Failure(code), DisconnectCode::StreamError(code)]);
+        for word in words.chain([DisconnectCode::Replaced, DisconnectCode::Removed]) {
             let row = row(word);
             assert!(row.arrives.iter().any(|arrives| arrives.covers(word)), "{word:?} has no row of its own kind");
             assert!(manual.contains(&format!("`{}`", row.reason)), "{} is not in docs/sessions.md", row.reason);
@@ -341,29 +341,34 @@ mod tests {
 
     #[test]
     fn a_reason_names_the_code_where_there_is_one() {
-        let (reason, message) = row(Word::Failure(428)).reason(Some(428));
+        let (reason, message) = row(DisconnectCode::Failure(428)).reason(Some(428));
         assert_eq!((reason.as_str(), message.as_str()), ("refused_428", "WhatsApp refused the login with code 428."));
-        assert_eq!(row(Word::Failure(402)).reason(None).0, "account_banned");
-        assert_eq!(row(Word::Failure(402)).reason(Some(104)).0, "account_banned_104");
-        assert_eq!(row(Word::StreamError(0)).reason(None).0, "stream_error");
+        assert_eq!(row(DisconnectCode::Failure(402)).reason(None).0, "account_banned");
+        assert_eq!(row(DisconnectCode::Failure(402)).reason(Some(104)).0, "account_banned_104");
+        assert_eq!(row(DisconnectCode::StreamError(0)).reason(None).0, "stream_error");
     }
 
     #[test]
     fn pauses_grow_and_use_their_whole_range() {
         // Who flaps waits longer and longer.
-        let soon: Vec<_> = (1..12).map(|failures| Again::Soon.pause(failures, 1.0).unwrap().as_secs()).collect();
+        let soon: Vec<_> = (1..12).map(|failures| RetryPolicy::Soon.pause(failures, 1.0).unwrap().as_secs()).collect();
         assert_eq!(soon, [1, 2, 4, 8, 16, 32, 60, 60, 60, 60, 60]);
-        assert_eq!(Again::Soon.pause(9, 0.0), Some(Duration::ZERO));
-        let slowly: Vec<_> = (1..9).map(|failures| Again::Slowly.pause(failures, 1.0).unwrap().as_secs()).collect();
+        assert_eq!(RetryPolicy::Soon.pause(9, 0.0), Some(Duration::ZERO));
+        let slowly: Vec<_> =
+            (1..9).map(|failures| RetryPolicy::Slowly.pause(failures, 1.0).unwrap().as_secs()).collect();
         assert_eq!(slowly, [120, 180, 300, 540, 1020, 1980, 3660, 3660]);
-        assert_eq!(Again::Slowly.pause(1, 0.0), Some(Duration::from_secs(60)));
+        assert_eq!(RetryPolicy::Slowly.pause(1, 0.0), Some(Duration::from_secs(60)));
         for failures in [1, 50] {
-            assert_eq!(Again::ToConfirm.pause(failures, 0.0), Some(Duration::from_secs(5)));
-            assert_eq!(Again::ToConfirm.pause(failures, 1.0), Some(Duration::from_secs(6)));
+            assert_eq!(RetryPolicy::ToConfirm.pause(failures, 0.0), Some(Duration::from_secs(5)));
+            assert_eq!(RetryPolicy::ToConfirm.pause(failures, 1.0), Some(Duration::from_secs(6)));
         }
-        assert_eq!(Again::OnceMore.pause(1, 0.0), Some(Duration::from_secs(10)));
-        assert_eq!(Again::OnceMore.pause(50, 1.0), Some(Duration::from_secs(30)));
-        assert_eq!(Again::Soon.pause(u32::MAX, 2.0), Some(Duration::from_secs(60)));
-        assert!([Again::AtExpiry, Again::Tomorrow, Again::Never].iter().all(|again| again.pause(1, 1.0).is_none()));
+        assert_eq!(RetryPolicy::OnceMore.pause(1, 0.0), Some(Duration::from_secs(10)));
+        assert_eq!(RetryPolicy::OnceMore.pause(50, 1.0), Some(Duration::from_secs(30)));
+        assert_eq!(RetryPolicy::Soon.pause(u32::MAX, 2.0), Some(Duration::from_secs(60)));
+        assert!(
+            [RetryPolicy::AtExpiry, RetryPolicy::Tomorrow, RetryPolicy::Never]
+                .iter()
+                .all(|again| again.pause(1, 1.0).is_none())
+        );
     }
 }

@@ -17,7 +17,7 @@ use crate::{
     model::{
         address::{Address, Names, Person},
         content::{Contact, Content, ContentKind, Edit, LinkPreview, Location, Media, Reaction, Revoke},
-        media::{Kind, Parcel, Upload},
+        media::{MediaKind, StoredMedia, Upload},
     },
     store::{
         referred::{Logged, Referred},
@@ -119,14 +119,14 @@ fn alone(kind: &ContentKind, way: &Way<'_>) -> wa::Message {
 
 /// Media that was uploaded, or, where it is only quoted, what is known of it.
 fn media(media: &Media) -> wa::Message {
-    let Parcel { key, sha256, encrypted_sha256, size, at, sidecar, .. } = media.parcel.clone();
-    let Parcel { width, height, seconds, waveform, animated, thumbnail, upload, .. } = media.parcel.clone();
+    let StoredMedia { key, sha256, encrypted_sha256, size, at, sidecar, .. } = media.parcel.clone();
+    let StoredMedia { width, height, seconds, waveform, animated, thumbnail, upload, .. } = media.parcel.clone();
     let (url, direct_path) = upload.map(|Upload { url, direct_path, .. }| (url, direct_path)).unzip();
     let (mimetype, caption) = (Some(media.mimetype.clone()), media.caption.clone());
     let (file_sha256, file_enc_sha256) = (Some(sha256), Some(encrypted_sha256));
     let (media_key, media_key_timestamp, file_length) = (Some(key), Some(at), Some(size));
     match media.kind {
-        Kind::Image => wa::Message {
+        MediaKind::Image => wa::Message {
             image_message: ImageMessage {
                 url,
                 direct_path,
@@ -145,7 +145,7 @@ fn media(media: &Media) -> wa::Message {
             .into(),
             ..Default::default()
         },
-        Kind::Video => wa::Message {
+        MediaKind::Video => wa::Message {
             video_message: VideoMessage {
                 url,
                 direct_path,
@@ -167,7 +167,7 @@ fn media(media: &Media) -> wa::Message {
             .into(),
             ..Default::default()
         },
-        Kind::Audio | Kind::Voice => wa::Message {
+        MediaKind::Audio | MediaKind::Voice => wa::Message {
             audio_message: AudioMessage {
                 url,
                 direct_path,
@@ -178,7 +178,7 @@ fn media(media: &Media) -> wa::Message {
                 media_key,
                 media_key_timestamp,
                 seconds,
-                ptt: Some(media.kind == Kind::Voice),
+                ptt: Some(media.kind == MediaKind::Voice),
                 streaming_sidecar: sidecar,
                 waveform,
                 ..Default::default()
@@ -186,7 +186,7 @@ fn media(media: &Media) -> wa::Message {
             .into(),
             ..Default::default()
         },
-        Kind::Sticker => wa::Message {
+        MediaKind::Sticker => wa::Message {
             sticker_message: StickerMessage {
                 url,
                 direct_path,
@@ -204,7 +204,7 @@ fn media(media: &Media) -> wa::Message {
             .into(),
             ..Default::default()
         },
-        Kind::Document => {
+        MediaKind::Document => {
             let name = media.filename.clone().unwrap_or_else(|| "document".into());
             wa::Message {
                 document_message: DocumentMessage {
@@ -340,7 +340,7 @@ mod tests {
     #[test]
     fn media_says_where_it_is_and_what_opens_it() {
         let upload = Upload { url: "https://host/v/1?x".into(), direct_path: "/v/1?x".into(), at: 5 };
-        let parcel = |kind| Parcel {
+        let parcel = |kind| StoredMedia {
             file: "file".into(),
             kind,
             key: vec![1; 32],
@@ -352,8 +352,8 @@ mod tests {
             width: Some(6),
             height: Some(7),
             seconds: Some(8),
-            waveform: (kind == Kind::Voice).then(|| vec![10; 64]),
-            animated: kind == Kind::Sticker,
+            waveform: (kind == MediaKind::Voice).then(|| vec![10; 64]),
+            animated: kind == MediaKind::Sticker,
             thumbnail: Some(vec![9]),
             upload: Some(upload.clone()),
         };
@@ -367,7 +367,7 @@ mod tests {
                 width: None,
                 height: None,
                 seconds: None,
-                gif: kind == Kind::Video,
+                gif: kind == MediaKind::Video,
                 caption: Some("below".into()),
                 parcel: parcel(kind),
             };
@@ -388,7 +388,7 @@ mod tests {
                         ..check!($type $more)
                     };
                     let expected = wa::Message { $field: expected.into(), ..Default::default() };
-                    assert_eq!(built(Kind::$kind), expected);
+                    assert_eq!(built(MediaKind::$kind), expected);
                 )+
             };
             ($type:ident { $($own:ident: $value:expr),* }) => { $type { $($own: Some($value),)* ..Default::default() } };

@@ -1,6 +1,6 @@
 //! A file of media, encrypted as WhatsApp wants it: written while the bytes come, and read back at any place.
 
-use crate::model::media::{Kind, Parcel};
+use crate::model::media::{MediaKind, StoredMedia};
 use chrono::Utc;
 use std::{
     fs::File,
@@ -142,19 +142,19 @@ impl Seek for Plain {
 }
 
 /// What the library calls it: the keys are derived for it, and it is uploaded to a place of its own.
-pub fn media_type(kind: Kind) -> MediaType {
+pub fn media_type(kind: MediaKind) -> MediaType {
     match kind {
-        Kind::Image => MediaType::Image,
-        Kind::Video => MediaType::Video,
-        Kind::Audio | Kind::Voice => MediaType::Audio,
-        Kind::Document => MediaType::Document,
-        Kind::Sticker => MediaType::Sticker,
+        MediaKind::Image => MediaType::Image,
+        MediaKind::Video => MediaType::Video,
+        MediaKind::Audio | MediaKind::Voice => MediaType::Audio,
+        MediaKind::Document => MediaType::Document,
+        MediaKind::Sticker => MediaType::Sticker,
     }
 }
 
 /// A file of which nothing more is known than what it was encrypted with.
-pub fn parcel(file: String, kind: Kind, info: EncryptedMediaInfo) -> Parcel {
-    Parcel {
+pub fn parcel(file: String, kind: MediaKind, info: EncryptedMediaInfo) -> StoredMedia {
+    StoredMedia {
         file,
         kind,
         key: info.media_key.to_vec(),

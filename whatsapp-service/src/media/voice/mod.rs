@@ -26,7 +26,7 @@ use crate::{
         },
     },
     model::tenant::TenantId,
-    util::fair_semaphore::Turns,
+    util::fair_semaphore::FairSemaphore,
 };
 
 /// This program, also when another one has taken its place on the disk.
@@ -58,7 +58,7 @@ pub struct Recording<'a> {
 
 /// Makes voice notes.
 pub struct Voices {
-    turns: Turns,
+    turns: FairSemaphore,
 }
 
 impl Default for Voices {
@@ -66,7 +66,7 @@ impl Default for Voices {
     fn default() -> Self {
         // Two at least, so that no tenant has all.
         let places = available_parallelism().map_or(2, usize::from).clamp(2, AT_ONCE);
-        Self { turns: Turns::new(places, AT_ONCE_EACH) }
+        Self { turns: FairSemaphore::new(places, AT_ONCE_EACH) }
     }
 }
 

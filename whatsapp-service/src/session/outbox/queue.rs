@@ -3,7 +3,7 @@
 //!
 //! A person may be written to by several names: a number, its other form, a LID. That two names are one person's may be
 //! learned at any time. From then on their messages are one queue, in the order in which they were accepted, and one that
-//! is on its way too early goes back: it asks before it leaves ([`Lane::is_first`]).
+//! is on its way too early goes back: it asks before it leaves ([`SendQueue::is_first`]).
 
 use std::{
     collections::{BTreeSet, HashMap, HashSet, VecDeque},
@@ -31,7 +31,7 @@ pub struct Pace {
 
 /// One tenant's messages that are yet to be sent.
 #[derive(Default)]
-pub struct Lane {
+pub struct SendQueue {
     pace: Pace,
     /// By one of the names of the person whom they are for.
     queues: HashMap<Person, Queue>,
@@ -83,7 +83,7 @@ pub enum After {
     Again(Instant),
 }
 
-impl Lane {
+impl SendQueue {
     /// An empty one.
     pub fn new(pace: Pace) -> Self {
         Self { pace, ..Self::default() }
@@ -95,7 +95,7 @@ impl Lane {
     }
 
     /// Promises room for `wanted` messages that are about to be accepted, and says how much of it there is under `limit`.
-    /// The promise ends with [`Lane::redeem`].
+    /// The promise ends with [`SendQueue::redeem`].
     pub fn promise(&mut self, wanted: usize, limit: usize) -> usize {
         let room = limit.saturating_sub(self.length + self.promised);
         self.promised += wanted;
@@ -378,7 +378,7 @@ mod tests {
 
     #[test]
     fn one_after_the_other_to_one_and_at_once_to_several() {
-        let (mut lane, now, [ana, bruno]) = (Lane::default(), Instant::now(), [person(1), person(2)]);
+        let (mut lane, now, [ana, bruno]) = (SendQueue::default(), Instant::now(), [person(1), person(2)]);
         lane.push(&ana, 1);
         lane.push(&ana, 2);
         lane.push(&bruno, 3);
@@ -392,7 +392,7 @@ mod tests {
 
     #[test]
     fn one_that_has_to_wait_holds_those_behind_it_and_nobody_else() {
-        let (mut lane, now, [ana, bruno]) = (Lane::default(), Instant::now(), [person(1), person(2)]);
+        let (mut lane, now, [ana, bruno]) = (SendQueue::default(), Instant::now(), [person(1), person(2)]);
         let later = now + Duration::from_secs(5);
         lane.push(&ana, 1);
         lane.push(&ana, 2);
@@ -409,7 +409,7 @@ mod tests {
 
     #[test]
     fn a_place_is_reserved_only_where_nothing_waits() {
-        let (mut lane, now, [ana, bruno]) = (Lane::default(), Instant::now(), [person(1), person(2)]);
+        let (mut lane, now, [ana, bruno]) = (SendQueue::default(), Instant::now(), [person(1), person(2)]);
         assert!(lane.reserve(&ana, now));
         assert!(!lane.reserve(&ana, now), "one at a time to one person");
         lane.push(&ana, 8);
@@ -425,7 +425,7 @@ mod tests {
     #[test]
     fn no_faster_than_the_pace() {
         let (now, second) = (Instant::now(), Duration::from_secs(1));
-        let mut lane = Lane::new(Pace { interval: second, jitter: Duration::ZERO });
+        let mut lane = SendQueue::new(Pace { interval: second, jitter: Duration::ZERO });
         lane.push(&person(1), 1);
         lane.push(&person(2), 2);
         assert_eq!(lane.next(now), start(&person(1), 1));
@@ -436,7 +436,7 @@ mod tests {
 
     #[test]
     fn no_more_at_once_than_the_window() {
-        let (mut lane, now) = (Lane::default(), Instant::now());
+        let (mut lane, now) = (SendQueue::default(), Instant::now());
         for n in 0..WINDOW + 1 {
             lane.push(&person(n), n as i64);
         }
@@ -450,7 +450,7 @@ mod tests {
 
     #[test]
     fn whose_media_is_uploaded_keeps_only_those_to_the_same_person_waiting() {
-        let (mut lane, now) = (Lane::default(), Instant::now());
+        let (mut lane, now) = (SendQueue::default(), Instant::now());
         for n in 0..WINDOW + ASIDE + 2 {
             lane.push(&person(n), n as i64);
         }
@@ -469,7 +469,7 @@ mod tests {
 
     #[test]
     fn what_was_given_up_does_not_leave() {
-        let (mut lane, now, ana) = (Lane::default(), Instant::now(), person(1));
+        let (mut lane, now, ana) = (SendQueue::default(), Instant::now(), person(1));
         lane.push(&ana, 1);
         lane.push(&ana, 2);
         lane.remove(&ana, 1);
@@ -482,7 +482,7 @@ mod tests {
 
     #[test]
     fn who_has_two_turns_by_mistake_uses_one() {
-        let (mut lane, now, ana) = (Lane::default(), Instant::now(), person(1));
+        let (mut lane, now, ana) = (SendQueue::default(), Instant::now(), person(1));
         lane.push(&ana, 1);
         lane.remove(&ana, 1);
         // The turn of the one that was given up is still there when the next one takes its own.
@@ -496,7 +496,7 @@ mod tests {
 
     #[test]
     fn two_names_of_one_person_are_one_queue_from_when_that_is_known() {
-        let (mut lane, now, number, lid) = (Lane::default(), Instant::now(), person(1), lid(1));
+        let (mut lane, now, number, lid) = (SendQueue::default(), Instant::now(), person(1), lid(1));
         lane.push(&lid, 2);
         lane.push(&number, 1);
         lane.push(&lid, 4);
@@ -512,7 +512,7 @@ mod tests {
 
     #[test]
     fn strangers_are_those_who_come_before_and_have_one_name() {
-        let (mut lane, now) = (Lane::default(), Instant::now());
+        let (mut lane, now) = (SendQueue::default(), Instant::now());
         for (row, name) in [person(1), person(2), lid(3), person(4), person(5)].iter().enumerate() {
             lane.push(name, row as i64 + 1);
         }
@@ -527,7 +527,7 @@ mod tests {
 
     #[test]
     fn what_is_on_its_way_too_early_goes_back() {
-        let (mut lane, now, number, lid) = (Lane::default(), Instant::now(), person(1), lid(1));
+        let (mut lane, now, number, lid) = (SendQueue::default(), Instant::now(), person(1), lid(1));
         let later = now + Duration::from_secs(60);
         lane.push(&number, 1);
         assert_eq!(lane.next(now), start(&number, 1));
@@ -548,7 +548,7 @@ mod tests {
 
     #[test]
     fn both_are_on_their_way_when_it_turns_out_that_they_are_to_one_person() {
-        let (mut lane, now, number, lid) = (Lane::default(), Instant::now(), person(1), lid(1));
+        let (mut lane, now, number, lid) = (SendQueue::default(), Instant::now(), person(1), lid(1));
         assert!(lane.reserve(&number, now));
         lane.fill(&number, 1);
         assert!(lane.reserve(&lid, now));
@@ -571,13 +571,13 @@ mod tests {
         /// on that may be any.
         #[test]
         fn in_order_and_complete(steps in prop::collection::vec((0_usize..3, any::<bool>(), 0_u8..8, 0_usize..4), 1..250)) {
-            let (mut lane, mut now, mut row) = (Lane::default(), Instant::now(), 0);
+            let (mut lane, mut now, mut row) = (SendQueue::default(), Instant::now(), 0);
             let name_of = |n: usize, by_lid: bool| if by_lid { lid(n) } else { person(n) };
             // What has not left, by person and name, and what is on its way.
             let mut waiting: HashMap<(usize, bool), BTreeSet<i64>> = HashMap::new();
             let mut away: Vec<(Person, i64)> = Vec::new();
             let mut joined = [false; 3];
-            fn leave(lane: &mut Lane, away: &mut Vec<(Person, i64)>, at: usize, now: Instant,
+            fn leave(lane: &mut SendQueue, away: &mut Vec<(Person, i64)>, at: usize, now: Instant,
                      waiting: &mut HashMap<(usize, bool), BTreeSet<i64>>, joined: [bool; 3], fails: bool) {
                 if away.is_empty() {
                     return;

@@ -65,7 +65,7 @@ pub struct Attachment<'a> {
 
 /// What all kinds of files have in common.
 struct Stored<'a> {
-    kind: crate::model::media::Kind,
+    kind: crate::model::media::MediaKind,
     path: &'a Option<String>,
     key: &'a Option<Vec<u8>>,
     sha256: &'a Option<Vec<u8>>,
@@ -75,7 +75,7 @@ struct Stored<'a> {
 macro_rules! stored {
     ($kind:ident, $file:ident) => {
         Stored {
-            kind: crate::model::media::Kind::$kind,
+            kind: crate::model::media::MediaKind::$kind,
             path: &$file.direct_path,
             key: &$file.media_key,
             sha256: &$file.file_sha256,
