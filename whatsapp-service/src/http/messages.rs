@@ -154,7 +154,7 @@ pub async fn cancel(
 ) -> Result<(Extension<Noted>, Json<Message>), Problem> {
     let Path(id) = id.map_err(|_| not_found())?;
     let cancelled = match app.manager.get(&tenant) {
-        Some(session) => session.cancel(&id).await?,
+        Some(session) => session.outbox().cancel(&id).await?,
         // Nothing of a tenant without a session waits to be sent.
         None => app.manager.store().message(&tenant, &id).await?.map(Err),
     };

@@ -325,7 +325,7 @@ async fn submit(
     let session = accepting(app, tenant)?;
     // On a task of its own: a caller that hangs up must not stop a message halfway.
     let submitting = app.manager.see_through(async move {
-        let submitted = session.submit(good, wait).await;
+        let submitted = session.outbox().submit(good, wait).await;
         // Their files stay until the messages are written down.
         drop((held, fetched));
         submitted
@@ -338,7 +338,7 @@ async fn submit(
 /// The tenant's session, if it takes messages.
 pub(crate) fn accepting(app: &App, tenant: &TenantId) -> Result<Arc<Session>, Problem> {
     let session = app.manager.get(tenant).ok_or_else(|| Problem::session_not_found(StatusCode::CONFLICT))?;
-    session.accepts()?;
+    session.outbox().connection.accepts()?;
     Ok(session)
 }
 

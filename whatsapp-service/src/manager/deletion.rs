@@ -31,12 +31,12 @@ impl Manager {
     pub async fn delete(self: &Arc<Self>, tenant: &TenantId) -> Result<Option<Unlinked>, NotDeleted> {
         let Some(session) = self.get(tenant) else { return Ok(None) };
         let manager = self.clone();
-        let deleting = self.around.sends.spawn(async move {
+        let deleting = self.shared.tasks.spawn(async move {
             let deleted = match AssertUnwindSafe(manager.delete_now(&session)).catch_unwind().await {
                 Ok(deleted) => deleted,
                 Err(panic) => {
                     // What was begun comes to its end all the same.
-                    if session.gone.load(Ordering::Acquire) {
+                    if session.connection.gone.load(Ordering::Acquire) {
                         manager.go_on_deleting(session);
                     }
                     std::panic::resume_unwind(panic)
@@ -53,12 +53,12 @@ impl Manager {
 
     /// Goes on with a deletion that was begun, now or in an earlier process, until it is done.
     pub(crate) fn go_on_deleting(self: &Arc<Self>, session: Arc<Session>) {
-        session.gone.store(true, Ordering::Release);
+        session.connection.gone.store(true, Ordering::Release);
         if session.deleting.swap(true, Ordering::AcqRel) {
             return;
         }
         let manager = self.clone();
-        self.around.sends.spawn(supervised("deletion", move || {
+        self.shared.tasks.spawn(supervised("deletion", move || {
             let (manager, session) = (manager.clone(), session.clone());
             async move { manager.finish_deletion(&session).await }
         }));

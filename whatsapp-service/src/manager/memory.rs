@@ -2,7 +2,7 @@
 
 use whatsapp_rust::wacore::stats::CollectionStats;
 
-use crate::{manager::Manager, util::sync::lock};
+use crate::manager::Manager;
 
 /// After how many clients others get a turn.
 const STEP: usize = 64;
@@ -32,7 +32,7 @@ impl Manager {
     pub async fn memory_report(&self) -> MemoryReport {
         let mut sums = MemoryReport::default();
         for (n, session) in self.list(None, usize::MAX).into_iter().enumerate() {
-            let Some(client) = lock(&session.live).as_ref().map(|live| live.client.clone()) else { continue };
+            let Some(client) = session.connection.client() else { continue };
             let report = client.memory_report().await;
             sums.clients += 1;
             sums.add([

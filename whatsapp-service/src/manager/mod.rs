@@ -34,9 +34,9 @@ use crate::{
         trust::Trust,
     },
     session::{
-        client::Surroundings,
-        outbox::Taken,
+        outbox::{Taken, accept::known},
         restoring::{Progress, Restoring},
+        shared::Shared,
         supervisor::{OpenRefused, Opened, Session},
     },
     store::{Store, StoreError, data_dir::DataDir, tx::Rules},
@@ -48,7 +48,7 @@ use crate::{
 pub struct Manager {
     /// Holds the lock of the data directory.
     data: DataDir,
-    around: Arc<Surroundings>,
+    shared: Shared,
     sessions: RwLock<BTreeMap<TenantId, Arc<Session>>>,
     restoring: Arc<Restoring>,
     closing: AtomicBool,
@@ -80,7 +80,7 @@ impl Manager {
         let media = Arc::new(MediaStore::open(data.media(), config)?);
         Ok(Self {
             data,
-            around: Arc::new(Surroundings::new(config, dialler, version, store, media)),
+            shared: Shared::new(config, dialler, version, store, media),
             sessions: RwLock::default(),
             closing: AtomicBool::new(false),
             restoring: Arc::default(),
@@ -98,12 +98,12 @@ impl Manager {
 
     /// Messages, their fates, and the event log.
     pub fn store(&self) -> &Arc<Store> {
-        &self.around.store
+        &self.shared.store
     }
 
     /// Media that is to be sent.
     pub fn media(&self) -> &Arc<MediaStore> {
-        &self.around.media
+        &self.shared.media
     }
 
     /// Brings every linked session back, and what waits to be sent. All are known at once; they connect as the gate for
@@ -147,17 +147,17 @@ impl Manager {
     /// # Errors
     /// It is such an address.
     pub fn check_proxy(&self, proxy: &Proxy) -> Result<(), NotAllowed> {
-        proxy.check(self.around.dialler.proxies())
+        proxy.check(self.shared.connector.dialler().proxies())
     }
 
     /// What the gate for dials is doing.
     pub fn dials(&self) -> DialFigures {
-        self.around.dials.figures()
+        self.shared.dials.figures()
     }
 
     /// How often a session's own task has panicked since the process started.
     pub fn panics(&self) -> u64 {
-        self.around.panics.load(Ordering::Relaxed)
+        self.shared.panics.load(Ordering::Relaxed)
     }
 
     /// Gives the sessions what an earlier process left to be sent.
@@ -178,7 +178,7 @@ impl Manager {
             self.store().give_up_all(&tenant, crate::session::outbox::deleted()).await?;
         }
         for (session, recipient, names, row) in resumed {
-            session.resume(&recipient, &names, row);
+            session.outbox().resume(&recipient, &names, row);
         }
         Ok(())
     }
@@ -197,14 +197,14 @@ impl Manager {
 
     /// A message that was accepted before, and how to learn more if somebody is to `wait`.
     pub async fn taken(&self, tenant: &TenantId, message: Message, wait: bool) -> Taken {
-        self.around.taken(tenant, message, wait).await
+        known(self.store(), tenant, message, wait).await
     }
 
     /// Nothing new is begun from now on; resolves when what is under way is done.
     pub async fn finish(&self) {
-        self.around.stopping.cancel();
-        self.around.sends.close();
-        self.around.sends.wait().await;
+        self.shared.stopping.cancel();
+        self.shared.tasks.close();
+        self.shared.tasks.wait().await;
     }
 
     /// Runs `work` to its end, also if its caller goes. It is waited for when the process stops.
@@ -212,12 +212,12 @@ impl Manager {
         &self,
         work: impl Future<Output = T> + Send + 'static,
     ) -> tokio::task::JoinHandle<T> {
-        self.around.sends.spawn(work)
+        self.shared.tasks.spawn(work)
     }
 
     /// Resolves when the process is about to end.
     pub async fn stopping(&self) {
-        self.around.stopping.cancelled().await;
+        self.shared.stopping.cancelled().await;
     }
 
     /// The tenant's session, if there is one.
@@ -235,7 +235,7 @@ impl Manager {
     ) -> Result<(Arc<Session>, Opened), OpenRefused> {
         let (manager, tenant) = (self.clone(), tenant.clone());
         // On a task of its own: a caller that hangs up must not leave a session that was stopped to be started again.
-        let opening = self.around.sends.spawn(async move { manager.open_now(&tenant, phone, proxy).await });
+        let opening = self.shared.tasks.spawn(async move { manager.open_now(&tenant, phone, proxy).await });
         opening.await.unwrap_or_else(|failed| std::panic::resume_unwind(failed.into_panic()))
     }
 
@@ -309,7 +309,7 @@ impl Manager {
 
     pub(crate) fn get_or_create(&self, tenant: &TenantId) -> Arc<Session> {
         let mut sessions = self.sessions.write().unwrap_or_else(PoisonError::into_inner);
-        let new = || Session::new(tenant.clone(), self.around.clone());
+        let new = || Session::new(tenant.clone(), &self.shared);
         sessions.entry(tenant.clone()).or_insert_with(new).clone()
     }
 

@@ -56,7 +56,7 @@ impl Manager {
             for message in expired {
                 if let (Some(session), Some(recipient)) = (self.get(&message.tenant), Person::kept(&message.recipient))
                 {
-                    session.given_up(&recipient, message.row);
+                    session.outbox().given_up(&recipient, message.row);
                 }
             }
         }
@@ -74,7 +74,7 @@ impl Manager {
     }
 
     async fn forget_old(&self) -> Result<(), StoreError> {
-        self.around.downloads.forget_idle();
+        self.shared.downloads.forget_idle();
         let clock = self.store().clock();
         if !clock.is_steady() {
             return Ok(());

@@ -2,16 +2,11 @@
 //! that has disconnected can't be used again.
 
 use std::{
-    sync::{
-        Arc, Weak,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, Weak, atomic::Ordering},
     time::{Duration, Instant},
 };
 
-use chrono::TimeDelta;
-use tokio::sync::{Semaphore, mpsc};
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio::sync::mpsc;
 use ureq::{Agent, unversioned::transport::DefaultConnector};
 use whatsapp_rust::{
     CacheConfig, Client, RawNodeLease,
@@ -30,22 +25,16 @@ use whatsapp_rust::{
 };
 
 use crate::{
-    config::Config,
-    media::shelf::MediaStore,
     net::{
         dial::{DialError, Dialler},
         dial_gate::{Dials, Urgency},
         proxy::{CheckedLookup, Proxy},
     },
     session::{
-        download::Downloads,
         events::{Heard, Listener, Mailbox},
-        inbox::Inbound,
-        outbox::queue::Pace,
+        inbox::{Inbound, Inbox},
         state::Signal,
-        supervisor::Session,
     },
-    store::Store,
     whatsapp::{
         passkey::RemoteAuthenticator,
         transport::{ClientCell, Dial, WatchedTransport},
@@ -59,77 +48,45 @@ const STOP_LIMIT: Duration = Duration::from_secs(15);
 /// for more when they run out. WhatsApp Web hands over 812, whatsmeow 50 (its `WantedPreKeyCount`). The frame that carries
 /// them leaves its size behind in two buffers of every connection: 812 keys cost 80 KiB, for as long as it lasts.
 const PRE_KEYS: usize = 100;
-/// How many receipts may hold a thread until they are on the disk.
-const BLOCKING_RECEIPTS: usize = 64;
 /// How long a verdict on the server's certificate is good for all sessions.
 const VERDICT_LIFETIME: Duration = Duration::from_secs(30);
 
-/// What all clients share.
-pub struct Surroundings {
+/// What starts clients.
+pub struct Connector {
     /// Opens the connections to WhatsApp.
-    pub dialler: Arc<Dialler>,
+    dialler: Arc<Dialler>,
     /// How this device is called on the phone.
-    pub device_name: String,
+    device_name: String,
     /// Fetches what the library fetches by HTTP, for tenants without a proxy.
-    pub http: UreqHttpClient,
+    http: UreqHttpClient,
     /// Which version of WhatsApp Web to say we are.
-    pub version: VersionSource,
-    /// Messages, their fates, and the event log.
-    pub store: Arc<Store>,
-    /// Media that is to be sent.
-    pub media: Arc<MediaStore>,
-    /// Attempts to send that are under way. They go on when their caller hangs up, and are waited for at the end.
-    pub sends: TaskTracker,
-    /// Cancelled when the process is about to end: nothing new is begun.
-    pub stopping: CancellationToken,
-    /// How many receipts may hold a thread until they are on the disk.
-    pub blocking_receipts: Arc<Semaphore>,
-    /// How many messages of a tenant may wait.
-    pub outbox_limit: usize,
-    /// How long one attempt to send may take.
-    pub attempt_limit: Duration,
-    /// How fast a tenant's messages leave.
-    pub pace: Pace,
-    /// How long events are kept.
-    pub event_retention: TimeDelta,
-    /// Files that came with messages, on their way to those who ask for them.
-    pub downloads: Downloads,
-    /// Who may dial, and when.
-    pub dials: Arc<Dials>,
-    /// How often a session's own task has panicked.
-    pub panics: AtomicU64,
+    version: VersionSource,
+    /// Who may connect, and when.
+    dials: Arc<Dials>,
     verdict: tokio::sync::Mutex<Option<(Instant, Signal)>>,
 }
 
-impl Surroundings {
+impl Connector {
     /// Shared by all sessions of a process.
-    pub fn new(
-        config: &Config,
-        dialler: Dialler,
-        version: VersionSource,
-        store: Arc<Store>,
-        media: Arc<MediaStore>,
-    ) -> Self {
-        Self {
+    pub fn new(device_name: String, dialler: Dialler, version: VersionSource, dials: Arc<Dials>) -> Arc<Self> {
+        Arc::new(Self {
             dialler: dialler.into(),
-            device_name: config.device_name.clone(),
+            device_name,
             http: http_client(None),
             version,
-            store,
-            media,
-            sends: TaskTracker::new(),
-            stopping: CancellationToken::new(),
-            blocking_receipts: Arc::new(Semaphore::new(BLOCKING_RECEIPTS)),
-            outbox_limit: config.outbox_max_per_tenant,
-            // A little less than a caller waits, so that its answer can say what came of the attempt.
-            attempt_limit: config.send_timeout.mul_f64(0.9),
-            event_retention: TimeDelta::days(config.event_retention.into()),
-            downloads: Downloads::new(config.data_dir.join("downloads")),
-            pace: Pace { interval: config.send_min_interval, jitter: config.send_jitter },
-            dials: Dials::new(config.dial_rate, config.dial_concurrency.into()),
-            panics: AtomicU64::new(0),
+            dials,
             verdict: tokio::sync::Mutex::default(),
-        }
+        })
+    }
+
+    /// Opens the connections to WhatsApp, and to its media hosts.
+    pub fn dialler(&self) -> &Arc<Dialler> {
+        &self.dialler
+    }
+
+    /// WhatsApp says that the version is too old: it is looked up again.
+    pub fn doubt_version(&self) {
+        self.version.doubt();
     }
 
     /// The version of WhatsApp Web to say we are.
@@ -219,30 +176,30 @@ impl Link {
     /// Starts a client on `backend`, which reaches everything through `proxy` if there is one. What it has to say arrives
     /// on the returned channel, in order and without loss.
     pub async fn start(
-        around: &Arc<Surroundings>,
+        connector: &Connector,
         backend: Arc<dyn Backend>,
         proxy: Option<Proxy>,
         mailbox: Arc<Mailbox>,
-        session: Weak<Session>,
+        inbox: Weak<Inbox>,
     ) -> Result<(Self, mpsc::UnboundedReceiver<Heard>), String> {
         let (signals, heard) = mpsc::unbounded_channel();
         let http = match &proxy {
             Some(proxy) => {
-                let lookup = CheckedLookup(around.dialler.proxies());
+                let lookup = CheckedLookup(connector.dialler.proxies());
                 http_client(Some((proxy.for_http().map_err(|error| error.to_string())?, lookup)))
             }
-            None => around.http.clone(),
+            None => connector.http.clone(),
         };
-        let (dialler, wire) = (around.dialler.clone(), ClientCell::default());
+        let (dialler, wire) = (connector.dialler.clone(), ClientCell::default());
         let transport = WatchedTransport::new(dialler, proxy, wire.clone(), report_dials(signals.clone()));
-        let inbound = Inbound { session, wire: wire.clone() };
-        let props = DevicePropsOverride::new().with_os(&around.device_name).with_platform_type(PlatformType::CHROME);
+        let inbound = Inbound { inbox, wire: wire.clone() };
+        let props = DevicePropsOverride::new().with_os(&connector.device_name).with_platform_type(PlatformType::CHROME);
         let bot = Bot::builder()
             .with_backend_arc(backend)
             .with_transport_factory(transport)
             .with_http_client(http)
             .with_runtime(TokioRuntime)
-            .with_version(around.version().await)
+            .with_version(connector.version().await)
             .with_device_props(props)
             .with_event_handler(Listener { signals, mailbox, inbound: inbound.clone() })
             .with_inbound_durability_hook(inbound)

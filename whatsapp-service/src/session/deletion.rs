@@ -60,13 +60,13 @@ impl Session {
             None => {
                 self.note_deletion().await.map_err(NotDeleted::NotBegun)?;
                 // What is accepted from now on is given up by the one who accepted it.
-                let goes_on = self.gone.swap(true, Ordering::AcqRel);
+                let goes_on = self.connection.gone.swap(true, Ordering::AcqRel);
                 let unlinked = self.unlink(goes_on).await;
                 *lifecycle.unlinked.insert(unlinked)
             }
         };
         stop(&mut lifecycle).await;
-        let store = &self.around.store;
+        let store = &self.store;
         let erased = async {
             store.give_up_all(&self.tenant, deleted()).await?;
             store.delete_device(&self.tenant).await
@@ -76,15 +76,15 @@ impl Session {
             return Err(NotDeleted::Unfinished(error));
         }
         lifecycle.ended = true;
-        lock(&self.lane).clear();
-        self.tell(json!({"state": "deleted", "status": Status::NotFound, "since": timestamp(self.now())}));
+        lock(&self.outbox.queue).clear();
+        self.tell(json!({"state": "deleted", "status": Status::NotFound, "since": timestamp(self.connection.now())}));
         Ok(Some(unlinked))
     }
 
     /// Writes down that the session is being deleted. One without a link has nothing that a later process could go on
     /// with, and what can't be read is deleted all the same.
     async fn note_deletion(&self) -> Result<(), StoreError> {
-        let store = &self.around.store;
+        let store = &self.store;
         let noted = async {
             if store.recorded(&self.tenant).await?.paired {
                 store.change_record(&self.tenant, |record| record.deleting = true).await?;
@@ -99,13 +99,13 @@ impl Session {
 
     /// `goes_on` says that an earlier process, or call, may have unlinked it already.
     async fn unlink(&self, goes_on: bool) -> Unlinked {
-        let live = lock(&self.live).clone();
+        let live = lock(&self.connection.live).clone();
         let on_disk = self.is_recorded_as_paired().await;
         let in_client = live.as_ref().is_some_and(|live| live.client.pn().is_some());
-        let linked = on_disk || in_client || self.snapshot.borrow().is_paired();
+        let linked = on_disk || in_client || self.connection.snapshot.borrow().is_paired();
         match live {
-            _ if !linked || self.snapshot.borrow().state == State::LoggedOut => Unlinked::NotLinked,
-            _ if goes_on && self.snapshot.borrow().seems_unlinked() => Unlinked::Confirmed,
+            _ if !linked || self.connection.snapshot.borrow().state == State::LoggedOut => Unlinked::NotLinked,
+            _ if goes_on && self.connection.snapshot.borrow().seems_unlinked() => Unlinked::Confirmed,
             Some(live) => self.unlink_at_server(&live.client).await,
             None => Unlinked::NotTold,
         }
@@ -115,13 +115,13 @@ impl Session {
     async fn unlink_at_server(&self, client: &Arc<Client>) -> Unlinked {
         let Some(jid) = client.pn() else { return Unlinked::NotLinked };
         // What the server said before may have been a mistake.
-        let seemed_unlinked = self.snapshot.borrow().seems_unlinked();
+        let seemed_unlinked = self.connection.snapshot.borrow().seems_unlinked();
         let told = timeout(UNLINK_LIMIT, client.execute(RemoveCompanionDeviceSpec::new(&jid))).await;
         // The server ends the connection of a device that it has just removed, maybe before its answer is read.
         if !matches!(told, Ok(Ok(()))) && !seemed_unlinked {
-            self.wait_until(Duration::from_secs(1), Snapshot::seems_unlinked).await;
+            self.connection.wait_until(Duration::from_secs(1), Snapshot::seems_unlinked).await;
         }
-        let removed = !seemed_unlinked && self.snapshot.borrow().seems_unlinked();
+        let removed = !seemed_unlinked && self.connection.snapshot.borrow().seems_unlinked();
         if matches!(told, Ok(Ok(()))) || removed { Unlinked::Confirmed } else { Unlinked::NotTold }
     }
 }

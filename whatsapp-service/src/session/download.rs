@@ -197,7 +197,7 @@ fn oldest<'a>(among: impl Iterator<Item = (&'a Key, &'a Arc<Recent>)>) -> Option
 impl Session {
     /// The file that came with a message. Those who ask for the same one at the same time share one download.
     pub async fn file(&self, kept: &Kept, source: &MediaSource) -> Result<Arc<MediaFile>, NotFetched> {
-        let downloads = &self.around.downloads;
+        let downloads = &self.downloads;
         let recent = downloads.recent((self.tenant.clone(), kept.id.clone(), kept.digest()));
         let file = recent.file.get_or_try_init(|| self.fetch(kept, source, &recent)).await.cloned();
         *lock(&recent.used) = Instant::now();
@@ -223,12 +223,12 @@ impl Session {
                 return Err(why);
             }
         };
-        self.around.store.moved(&self.tenant, kept, path.clone()).await?;
+        self.store.moved(&self.tenant, kept, path.clone()).await?;
         self.take_turn(&client, &MediaSource { path, ..source.clone() }).await
     }
 
     async fn take_turn(&self, client: &Client, source: &MediaSource) -> Result<Arc<MediaFile>, NotFetched> {
-        let downloads = &self.around.downloads;
+        let downloads = &self.downloads;
         let _turn = downloads.turn(&self.tenant).await?;
         let mut room = downloads.room(&self.tenant, most_stored(source))?;
         let fetched = tokio::time::timeout(FETCH_LIMIT, self.ask_hosts(client, source)).await;
@@ -240,16 +240,18 @@ impl Session {
 
     /// The client, if it is there or comes back soon.
     async fn client_for_file(&self) -> Result<Arc<Client>, NotFetched> {
-        self.accepts()?;
-        if let Some(client) = self.ready_client() {
+        self.connection.accepts()?;
+        if let Some(client) = self.connection.ready_client() {
             return Ok(client);
         }
-        self.wait_until(READY_LIMIT, |snapshot| snapshot.state == State::Ready || snapshot.stops_client()).await;
-        if let Some(client) = self.ready_client() {
+        self.connection
+            .wait_until(READY_LIMIT, |snapshot| snapshot.state == State::Ready || snapshot.stops_client())
+            .await;
+        if let Some(client) = self.connection.ready_client() {
             return Ok(client);
         }
-        self.accepts()?;
-        let snapshot = self.snapshot();
+        self.connection.accepts()?;
+        let snapshot = self.connection.snapshot();
         let reason = snapshot.reason.map(|reason| reason.code);
         let retry_after = Some(Duration::from_secs(5));
         Err(Refused::NotReady { state: snapshot.state, reason, retry_after }.into())
@@ -280,7 +282,7 @@ impl Session {
     async fn ask_host(&self, host: &str, path: &str, source: &MediaSource) -> Result<MediaFile, NotFetched> {
         let unavailable = |why: String| NotFetched::Unavailable(why);
         let host = host.parse().map_err(|_| unavailable("a media host's name is none".into()))?;
-        let answer = media_host::get(&self.around.dialler, self.proxy().as_ref(), &host, path).await;
+        let answer = media_host::get(self.connector.dialler(), self.connection.proxy().as_ref(), &host, path).await;
         let mut answer = answer.map_err(|error| unavailable(error.to_string()))?;
         match answer.status {
             StatusCode::OK => {}
@@ -290,7 +292,7 @@ impl Session {
             }
             status => return Err(unavailable(format!("a media host answers {status}"))),
         }
-        let mut coming = ComingFile::create(&self.around.downloads.folder, source)?;
+        let mut coming = ComingFile::create(&self.downloads.folder, source)?;
         while let Some(part) = answer.next().await.map_err(|error| unavailable(error.to_string()))? {
             coming.append(&part).await?;
         }

@@ -18,7 +18,7 @@ use crate::{
     metrics,
     model::message::MessageStatus,
     session::{
-        inbox::{Inbound, calls::Calls},
+        inbox::Inbound,
         state::{Said, Signal},
     },
     whatsapp::codes::DisconnectCode,
@@ -38,8 +38,6 @@ pub struct Ack {
 pub struct Mailbox {
     /// By message: those who wait for the server's word on it, in the order in which they sent it.
     acks: Mutex<HashMap<String, VecDeque<oneshot::Sender<Ack>>>>,
-    /// Calls that ring.
-    pub calls: Mutex<Calls>,
     /// Messages from others that were decrypted, since this process started.
     pub received: AtomicU64,
 }
@@ -273,7 +271,7 @@ mod tests {
 
     fn listener() -> (Listener, mpsc::UnboundedReceiver<Heard>) {
         let (signals, heard) = mpsc::unbounded_channel();
-        let inbound = Inbound { session: std::sync::Weak::new(), wire: Arc::default() };
+        let inbound = Inbound { inbox: std::sync::Weak::new(), wire: Arc::default() };
         (Listener { signals, mailbox: Arc::default(), inbound }, heard)
     }
 

@@ -1,14 +1,16 @@
 //! What WhatsApp says of how far an account may write to people who have not written to it: whether it may at all (the
 //! reach-out time-lock), and to how many more of them (the quota for new chats).
 
+use std::sync::Mutex;
 use std::{sync::Arc, time::Duration};
+use tokio::sync::watch;
 
 use chrono::{DateTime, Utc};
 use serde_json::Value;
 use tokio::time::{Instant, timeout, timeout_at};
 use whatsapp_rust::{MexRequest, wacore::iq::mex_operations::fetch_new_chat_message_capping_info as capping};
 
-use crate::{session::supervisor::Session, util::sync::lock};
+use crate::{session::connection::Connection, util::sync::lock};
 
 /// How soon WhatsApp may be asked again because of refusals, and how old an answer may be that explains one.
 const PAUSE: Duration = Duration::from_secs(5);
@@ -67,35 +69,48 @@ pub(crate) struct Limits {
     quota_asked: Option<Instant>,
 }
 
-impl Session {
+/// What WhatsApp says that a session's account may do, and when it was asked.
+pub struct AccountLimits {
+    connection: Arc<Connection>,
+    known: watch::Sender<Limits>,
+    /// While WhatsApp is being asked: whether to ask once more.
+    asking: Mutex<Option<bool>>,
+}
+
+impl AccountLimits {
+    /// Nothing is known yet.
+    pub fn new(connection: Arc<Connection>) -> Arc<Self> {
+        Arc::new(Self { connection, known: watch::Sender::default(), asking: Mutex::default() })
+    }
+
     /// What WhatsApp said last of whether the account may write to people who have not written first.
     pub fn reachout_timelock(&self) -> Option<ReachoutTimelock> {
-        let mut timelock = self.limits.borrow().timelock.clone()?;
-        timelock.active &= timelock.until.is_none_or(|until| self.now() < until);
+        let mut timelock = self.known.borrow().timelock.clone()?;
+        timelock.active &= timelock.until.is_none_or(|until| self.connection.now() < until);
         Some(timelock)
     }
 
     /// What WhatsApp said last of to how many of them it may.
     pub fn new_chat_quota(&self) -> Option<NewChatQuota> {
-        self.limits.borrow().quota.clone()
+        self.known.borrow().quota.clone()
     }
 
     /// Forgets what was said of another account.
-    pub(crate) fn forget_limits(&self) {
-        self.limits.send_replace(Limits::default());
+    pub(crate) fn forget(&self) {
+        self.known.send_replace(Limits::default());
     }
 
     /// Whether the account is restricted, after WhatsApp has refused a message: what it says of that, not of this
     /// recipient. `None` where it does not say.
     pub(crate) async fn is_restricted(self: &Arc<Self>) -> Option<bool> {
         let refused = Instant::now();
-        self.ask_for_limits();
-        let mut limits = self.limits.subscribe();
+        self.ask();
+        let mut limits = self.known.subscribe();
         let answered = |limits: &Limits| limits.asked.is_some_and(|(at, _)| at + PAUSE >= refused);
         let limits = tokio::select! {
             limits = timeout_at(refused + PAUSE + LIMIT, limits.wait_for(answered)) => limits.ok()?.ok()?,
             // What is known is written down now, or never.
-            () = self.around.stopping.cancelled() => return None,
+            () = self.connection.stopping.cancelled() => return None,
         };
         let (_, answered) = limits.asked?;
         drop(limits);
@@ -103,28 +118,28 @@ impl Session {
     }
 
     /// Asks WhatsApp what the account may do.
-    pub(crate) fn ask_for_limits(self: &Arc<Self>) {
+    pub(crate) fn ask(self: &Arc<Self>) {
         // Once for many refusals, and once more after the last of them: the account is in trouble already.
         if lock(&self.asking).replace(true).is_some() {
             return;
         }
         let asking = Asking(self.clone());
         tokio::spawn(async move {
-            let session = &asking.0;
+            let limits = &asking.0;
             loop {
-                *lock(&session.asking) = Some(false);
+                *lock(&limits.asking) = Some(false);
                 let asked = Instant::now();
-                let timelock = session.fetch_timelock().await;
+                let timelock = limits.fetch_timelock().await;
                 if timelock.is_none() {
-                    tracing::warn!(tenant = %session.tenant, "WhatsApp does not say what the account may do");
+                    tracing::warn!(tenant = %limits.connection.tenant, "WhatsApp does not say what the account may do");
                 }
-                session.limits.send_modify(|limits| {
-                    limits.asked = Some((asked, timelock.is_some()));
-                    limits.timelock = timelock.or_else(|| limits.timelock.take());
+                limits.known.send_modify(|known| {
+                    known.asked = Some((asked, timelock.is_some()));
+                    known.timelock = timelock.or_else(|| known.timelock.take());
                 });
-                session.refresh_quota().await;
+                limits.refresh_quota().await;
                 tokio::time::sleep(PAUSE).await;
-                if lock(&session.asking).take_if(|again| !*again).is_some() {
+                if lock(&limits.asking).take_if(|again| !*again).is_some() {
                     return;
                 }
             }
@@ -132,24 +147,24 @@ impl Session {
     }
 
     async fn fetch_timelock(&self) -> Option<ReachoutTimelock> {
-        let client = self.ready_client()?;
+        let client = self.connection.ready_client()?;
         let answer = timeout(LIMIT, client.mex().fetch_reachout_timelock()).await.ok()?.ok()?;
         let until = answer.time_enforcement_ends.and_then(|seconds| seconds.parse().ok()).filter(|at| *at != 0);
         Some(ReachoutTimelock {
             active: answer.is_active.unwrap_or_default(),
             until: until.and_then(|seconds| DateTime::from_timestamp(seconds, 0)),
             kind: answer.enforcement_type,
-            checked_at: self.now(),
+            checked_at: self.connection.now(),
         })
     }
 
     /// Asks for the quota for new chats, if that was not done lately.
     pub(crate) fn keep_quota_fresh(self: &Arc<Self>) {
         let is_stale = |limits: &Limits| limits.quota_asked.is_none_or(|at| at.elapsed() >= QUOTA_LIFETIME);
-        if !is_stale(&self.limits.borrow()) || self.ready_client().is_none() {
+        if !is_stale(&self.known.borrow()) || self.connection.ready_client().is_none() {
             return;
         }
-        let is_first = self.limits.send_if_modified(|limits| {
+        let is_first = self.known.send_if_modified(|limits| {
             let stale = is_stale(limits);
             if stale {
                 limits.quota_asked = Some(Instant::now());
@@ -157,27 +172,28 @@ impl Session {
             stale
         });
         if is_first {
-            let session = self.clone();
-            tokio::spawn(async move { session.refresh_quota().await });
+            let limits = self.clone();
+            tokio::spawn(async move { limits.refresh_quota().await });
         }
     }
 
     async fn refresh_quota(&self) {
-        let Some(client) = self.ready_client() else { return };
+        let Some(client) = self.connection.ready_client() else { return };
         let variables = capping::Variables { input: Some(capping::Input { r#type: Some(QUOTA_TYPE.into()) }) };
         let mex = client.mex();
         let answer = timeout(LIMIT, mex.query(MexRequest::new(capping::NAME, capping::DOC_ID, variables))).await;
         // The library's own type for the answer takes some of these for numbers and others for texts; other clients
         // differ from it.
         let data = answer.ok().and_then(Result::ok).and_then(|answer| answer.data);
-        let quota = data.and_then(|mut data| quota(data.get_mut("xwa2_message_capping_info")?.take(), self.now()));
+        let quota =
+            data.and_then(|mut data| quota(data.get_mut("xwa2_message_capping_info")?.take(), self.connection.now()));
         if let Some(quota) = quota {
-            self.limits.send_modify(|limits| limits.quota = Some(quota));
+            self.known.send_modify(|limits| limits.quota = Some(quota));
         }
     }
 
     /// WhatsApp says by itself that something has changed.
-    pub(crate) fn limits_changed(&self, operation: &str, said: &Value) {
+    pub(crate) fn changed(&self, operation: &str, said: &Value) {
         let data = said.get("data").unwrap_or(said);
         if operation == TIMELOCK_CHANGED.0
             && let Some(timelock) = data.get(TIMELOCK_CHANGED.1)
@@ -186,20 +202,20 @@ impl Session {
                 active: timelock["is_active"].as_bool().unwrap_or_default(),
                 until: time(&timelock["time_enforcement_ends"]),
                 kind: timelock["enforcement_type"].as_str().map(str::to_owned),
-                checked_at: self.now(),
+                checked_at: self.connection.now(),
             };
-            self.limits.send_modify(|limits| limits.timelock = Some(timelock));
+            self.known.send_modify(|limits| limits.timelock = Some(timelock));
         }
         if operation == QUOTA_CHANGED.0
-            && let Some(quota) = data.get(QUOTA_CHANGED.1).and_then(|told| quota(told.clone(), self.now()))
+            && let Some(quota) = data.get(QUOTA_CHANGED.1).and_then(|told| quota(told.clone(), self.connection.now()))
         {
-            self.limits.send_modify(|limits| limits.quota = Some(quota));
+            self.known.send_modify(|limits| limits.quota = Some(quota));
         }
     }
 }
 
 /// WhatsApp is being asked what an account may do. After a panic it may be asked again.
-struct Asking(Arc<Session>);
+struct Asking(Arc<AccountLimits>);
 
 impl Drop for Asking {
     fn drop(&mut self) {

@@ -1,6 +1,7 @@
 //! One session: a tenant's link to WhatsApp.
 
 pub mod client;
+pub mod connection;
 pub mod deletion;
 pub mod download;
 pub mod download_quota;
@@ -15,6 +16,7 @@ pub mod references;
 pub mod resend_request;
 pub mod restoring;
 pub mod retries;
+pub mod shared;
 pub mod state;
 pub mod store_owner;
 pub mod supervisor;

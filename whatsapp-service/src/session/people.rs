@@ -2,7 +2,7 @@
 
 use crate::{
     model::address::{Names, Person},
-    session::supervisor::Session,
+    session::outbox::Outbox,
     store::StoreError,
     util::sync::lock,
     whatsapp::lookup::with_learned,
@@ -11,14 +11,14 @@ use crate::{
 /// LIDs have 14 digits and more; hardly any number has.
 const LID_DIGITS: usize = 14;
 
-impl Session {
+impl Outbox {
     /// A person's names.
     pub(crate) async fn names_of(&self, person: &Person) -> Result<Names, StoreError> {
-        let client = lock(&self.live).as_ref().map(|live| live.client.clone());
+        let client = lock(&self.connection.live).as_ref().map(|live| live.client.clone());
         match client {
             // It has them in memory.
             Some(client) => Ok(with_learned(&client, Names::of(person.clone(), Names::default())).await),
-            None => self.around.store.names_of(&self.tenant, person).await,
+            None => self.store.names_of(&self.tenant, person).await,
         }
     }
 
@@ -36,13 +36,13 @@ impl Session {
         if lids.is_empty() {
             return Ok(None);
         }
-        let known = self.around.store.known_lid(&self.tenant, lids).await?;
+        let known = self.store.known_lid(&self.tenant, lids).await?;
         Ok(known.map(|place| fields[place]))
     }
 
     /// This person goes by these names: what is for any of them is in one queue.
     pub(crate) fn join(&self, person: &Person, names: &Names) {
-        let mut lane = lock(&self.lane);
+        let mut lane = lock(&self.queue);
         names.people().for_each(|name| lane.join(person, &name));
     }
 }

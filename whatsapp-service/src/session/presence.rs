@@ -71,14 +71,16 @@ impl Session {
     /// The names that WhatsApp knows each of these by; `None` for those that it does not know.
     pub async fn check_numbers(&self, people: &[Person]) -> Result<Vec<Option<Names>>, PresenceRefused> {
         let client = self.client_now()?;
-        Ok(timeout(LIMIT, self.numbers.look_up(&client, people)).await.map_err(|_| PresenceRefused::NoAnswer)??)
+        Ok(timeout(LIMIT, self.outbox.numbers.look_up(&client, people))
+            .await
+            .map_err(|_| PresenceRefused::NoAnswer)??)
     }
 
     /// Shows somebody that a text or a voice message is on its way, or no longer. Returns the names that WhatsApp knows
     /// them by.
     pub async fn show(&self, to: &Person, doing: ChatState) -> Result<Names, PresenceRefused> {
         let client = self.client_now()?;
-        if let Some(field) = self.lid_among([("to", to.clone())]).await.map_err(Refused::from)? {
+        if let Some(field) = self.outbox.lid_among([("to", to.clone())]).await.map_err(Refused::from)? {
             return Err(PresenceRefused::LidAsNumber(NotTaken::LidAsNumber(field)));
         }
         let state = match doing {
@@ -88,7 +90,7 @@ impl Session {
         };
         let shown = async {
             // Whether a number is on WhatsApp can be asked by this too: it is counted like any other question.
-            let names = self.numbers.look_up_one(&client, to).await?.ok_or(PresenceRefused::NotOnWhatsApp)?;
+            let names = self.outbox.numbers.look_up_one(&client, to).await?.ok_or(PresenceRefused::NotOnWhatsApp)?;
             let jid = lookup::jid(to, &names);
             client.chatstate().send(&jid, state).await.map_err(|_| PresenceRefused::NoAnswer)?;
             Ok::<_, PresenceRefused>(names)
@@ -98,7 +100,7 @@ impl Session {
 
     /// Tells the sender of an incoming message that it was read.
     pub async fn mark_as_read(&self, id: &str) -> Result<(), PresenceRefused> {
-        let found = self.around.store.referred(&self.tenant, id).await.map_err(Refused::from)?;
+        let found = self.store.referred(&self.tenant, id).await.map_err(Refused::from)?;
         let incoming = found.into_iter().find_map(|referred| match referred {
             Referred::Logged(logged) if !logged.from_me => Some(*logged),
             _ => None,
@@ -113,6 +115,8 @@ impl Session {
     }
 
     fn client_now(&self) -> Result<Arc<Client>, Refused> {
-        self.ready_client().ok_or_else(|| Refused::not_ready(self.snapshot(), self.now()))
+        self.connection
+            .ready_client()
+            .ok_or_else(|| Refused::not_ready(self.connection.snapshot(), self.connection.now()))
     }
 }

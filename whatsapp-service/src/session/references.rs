@@ -13,8 +13,8 @@ use crate::{
         message::{Message, MessageStatus},
     },
     session::{
+        outbox::Outbox,
         outbox::{NotTaken, Submission},
-        supervisor::Session,
     },
     store::{
         StoreError,
@@ -32,7 +32,7 @@ const REVOKE_WINDOW: TimeDelta = TimeDelta::hours(48);
 /// For how long the other side still takes that.
 const REVOKE_LIMIT: TimeDelta = TimeDelta::hours(60);
 
-impl Session {
+impl Outbox {
     /// Whether a message may be sent, as to the one that it refers to. One about an own message takes that one's lane,
     /// and is given up when nobody would see it any more.
     pub(crate) async fn check_reference(
@@ -41,15 +41,15 @@ impl Session {
         names: &Names,
     ) -> Result<Result<(), NotTaken>, StoreError> {
         let Some(id) = submission.content.refers_to() else { return Ok(Ok(())) };
-        let found = self.around.store.referred(&self.tenant, id).await?;
-        let account = self.snapshot().phone;
-        Ok(check(submission, names, &found, account.as_deref(), self.now()))
+        let found = self.store.referred(&self.tenant, id).await?;
+        let account = self.connection.snapshot().phone;
+        Ok(check(submission, names, &found, account.as_deref(), self.connection.now()))
     }
 
     /// The message that this one refers to, as far as it is known.
     pub(crate) async fn referred(&self, content: &Content, to: &Names) -> Result<Option<Referred>, StoreError> {
         let Some(id) = content.refers_to() else { return Ok(None) };
-        let found = self.around.store.referred(&self.tenant, id).await?;
+        let found = self.store.referred(&self.tenant, id).await?;
         Ok(found.into_iter().find(|referred| match referred {
             Referred::Own(message) => is_to(message, to),
             Referred::Logged(logged) => may_be_in_chat_with(logged, to),
@@ -60,7 +60,7 @@ impl Session {
     pub(crate) async fn said_before(&self, chat: &Names, id: &str) -> Option<wa::Message> {
         // The library files it under one of the chat's two names.
         let chats = chat.people().map(|person| lookup::jid(&person, &Names::default()).to_string()).collect();
-        let kept = self.around.store.as_sent(&self.tenant, chats, id).await.ok()??;
+        let kept = self.store.as_sent(&self.tenant, chats, id).await.ok()??;
         codec::message_decode(&kept).ok().map(unwrap_device_sent)
     }
 }

@@ -9,13 +9,13 @@ use whatsapp_rust::{
     wacore_binary::{JidExt, builder::NodeBuilder},
 };
 
-use crate::{session::supervisor::Session, util::sync::lock};
+use crate::session::inbox::Inbox;
 
-impl Session {
+impl Inbox {
     /// Whether a message that the library has decrypted before is in no event log; then its sender is asked to send it
     /// again.
     pub(crate) async fn recall(&self, identity: [String; 3]) -> bool {
-        let Some(client) = lock(&self.live).as_ref().map(|live| live.client.clone()) else { return false };
+        let Some(client) = self.connection.client() else { return false };
         let [chat, sender, id] = &identity;
         let (Ok(from), Ok(author)) = (chat.parse::<Jid>(), sender.parse::<Jid>()) else { return false };
         let own = [client.pn(), client.lid()];
@@ -24,12 +24,12 @@ impl Session {
         if is_own(&from) {
             return false;
         }
-        let store = &self.around.store;
-        if !store.is_lost(&self.tenant, identity.clone()).await.unwrap_or(true) {
+        let store = &self.store;
+        if !store.is_lost(&self.connection.tenant, identity.clone()).await.unwrap_or(true) {
             return false;
         }
         let node = NodeBuilder::new("message").attr("id", id.as_str()).attr("type", "text");
-        let node = node.attr("t", self.now().timestamp());
+        let node = node.attr("t", self.connection.now().timestamp());
         let node = if from.user == author.user {
             node.attr("from", author)
         } else if is_own(&author) && !from.is_group() {
@@ -38,7 +38,7 @@ impl Session {
             node.attr("from", from).attr("participant", author)
         };
         let node = node.build();
-        tracing::warn!(tenant = %self.tenant, "a message was lost by a kill; its sender is asked to send it again");
+        tracing::warn!(tenant = %self.connection.tenant, "a message was lost by a kill; its sender is asked to send it again");
         // Not here: the library holds locks of this chat.
         tokio::spawn(async move {
             let _ = client.request_message_retry(&node.as_node_ref(), RetryRequestOptions::new()).await;

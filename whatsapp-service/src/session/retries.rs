@@ -5,7 +5,11 @@
 //! on the disk before it is acknowledged, and stays open until WhatsApp's server has taken an answer or the device has the
 //! message, over lost connections and restarts.
 
+use std::collections::HashSet;
+use std::sync::Mutex;
 use std::{sync::Arc, time::Duration};
+use tokio::sync::Semaphore;
+use tokio_util::task::TaskTracker;
 
 use tokio::time::{Instant, timeout_at};
 use whatsapp_rust::{
@@ -22,9 +26,9 @@ use whatsapp_rust::{
 
 use crate::{
     model::message::{Author, Failure},
-    session::supervisor::Session,
+    session::{connection::Connection, outbox::Outbox, shared::Shared},
     store::{
-        StoreError,
+        Store, StoreError,
         retries::{Noted, RetryRequest},
     },
     util::sync::lock,
@@ -32,7 +36,7 @@ use crate::{
 };
 
 /// How many receipts a session answers at the same time.
-pub const AT_ONCE: usize = 8;
+const AT_ONCE: usize = 8;
 /// How long to wait after an answer that came to nothing. After the last one the receipt is given up.
 const PAUSES: [u64; 4] = [1, 5, 30, 120];
 /// How often a device is asked for by its receipts while an acknowledgement is awaited.
@@ -54,7 +58,7 @@ enum Answer {
 pub type Answering = (String, String);
 
 /// Removes it from those that are being answered.
-struct Running(Arc<Session>, Answering);
+struct Running(Arc<Retries>, Answering);
 
 impl Drop for Running {
     fn drop(&mut self) {
@@ -62,7 +66,32 @@ impl Drop for Running {
     }
 }
 
-impl Session {
+/// Retry receipts of a session's devices and recipients.
+pub struct Retries {
+    connection: Arc<Connection>,
+    store: Arc<Store>,
+    outbox: Arc<Outbox>,
+    /// Those that are being answered.
+    answering: Mutex<HashSet<Answering>>,
+    turns: Semaphore,
+    tasks: TaskTracker,
+    attempt_limit: Duration,
+}
+
+impl Retries {
+    /// None yet.
+    pub fn new(connection: Arc<Connection>, outbox: Arc<Outbox>, shared: &Shared) -> Arc<Self> {
+        Arc::new(Self {
+            connection,
+            store: shared.store.clone(),
+            outbox,
+            answering: Mutex::default(),
+            turns: Semaphore::new(AT_ONCE),
+            tasks: shared.tasks.clone(),
+            attempt_limit: shared.attempt_limit,
+        })
+    }
+
     /// Writes a retry receipt down, to be answered. WhatsApp is told that it arrived as soon as this returns.
     pub(crate) async fn asked_again(
         self: &Arc<Self>,
@@ -70,7 +99,7 @@ impl Session {
         receipt: &NodeRef<'_>,
     ) -> Result<(), StoreError> {
         let Some((request, chat)) = read(receipt, [client.pn(), client.lid()]) else { return Ok(()) };
-        let (store, tenant) = (&self.around.store, &self.tenant);
+        let (store, tenant) = (&self.store, &self.connection.tenant);
         let chats = names_of(client, &chat).await;
         let device = request.device.parse::<Jid>().unwrap_or_default();
         let author = author(client, &device).await;
@@ -78,9 +107,9 @@ impl Session {
         match store.note_retry(tenant, request.clone(), author.clone(), chats).await? {
             Noted::Open(settled) => {
                 if let Some(recipient) = settled {
-                    self.settled_by_recipient(&recipient);
+                    self.outbox.settled_by_recipient(&recipient);
                 }
-                self.answer_retry(key);
+                self.answer_one(key);
             }
             Noted::Answered => {}
             // A stranger may ask for anything. The recipient may ask for what is no longer kept.
@@ -90,70 +119,70 @@ impl Session {
     }
 
     /// Answers what an earlier connection, or process, has left.
-    pub(crate) fn answer_retries(self: &Arc<Self>) {
+    pub(crate) fn answer_open(self: &Arc<Self>) {
         let session = self.clone();
-        self.around.sends.spawn(async move {
-            let open = session.persist(|| session.around.store.open_retries(&session.tenant)).await;
+        self.tasks.spawn(async move {
+            let open = session.connection.persist(|| session.store.open_retries(&session.connection.tenant)).await;
             for key in open.into_iter().flatten() {
-                session.answer_retry(key);
+                session.answer_one(key);
             }
         });
     }
 
     /// Answers a receipt that was written down, unless that is being done.
-    fn answer_retry(self: &Arc<Self>, key: Answering) {
+    fn answer_one(self: &Arc<Self>, key: Answering) {
         if !lock(&self.answering).insert(key.clone()) {
             return;
         }
         let running = Running(self.clone(), key);
-        self.around.sends.spawn(async move {
+        self.tasks.spawn(async move {
             running.0.see_to(&running.1).await;
             let (session, key) = (running.0.clone(), running.1.clone());
             drop(running);
             // A connection, or another receipt of the same device, may have come just before.
-            let (store, tenant) = (&session.around.store, &session.tenant);
-            if session.may_send() && matches!(store.open_retry(tenant, &key.0, &key.1).await, Ok(Some(_))) {
-                session.answer_retry(key);
+            let (store, tenant) = (&session.store, &session.connection.tenant);
+            if session.connection.may_send() && matches!(store.open_retry(tenant, &key.0, &key.1).await, Ok(Some(_))) {
+                session.answer_one(key);
             }
         });
     }
 
     /// Answers one receipt, as long as there is a connection and it is not answered.
     async fn see_to(self: &Arc<Self>, (device, id): &Answering) {
-        let (store, tenant) = (&self.around.store, &self.tenant);
-        while self.may_send() {
-            let open = self.persist(|| store.open_retry(tenant, device, id)).await.flatten();
-            let (Some(mut request), Some(client)) = (open, self.ready_client()) else { return };
-            let answer = match self.retry_turns.acquire().await {
+        let (store, tenant) = (&self.store, &self.connection.tenant);
+        while self.connection.may_send() {
+            let open = self.connection.persist(|| store.open_retry(tenant, device, id)).await.flatten();
+            let (Some(mut request), Some(client)) = (open, self.connection.ready_client()) else { return };
+            let answer = match self.turns.acquire().await {
                 Ok(_turn) => self.answer(&client, &mut request).await,
                 Err(_) => return,
             };
             match answer {
-                Answer::Given => drop(self.persist(|| store.close_retry(tenant, request.clone())).await),
+                Answer::Given => drop(self.connection.persist(|| store.close_retry(tenant, request.clone())).await),
                 Answer::Later => return,
                 Answer::Failed if usize::from(request.attempts) < PAUSES.len() => {
                     let pause = Duration::from_secs(PAUSES[usize::from(request.attempts)]);
                     request.attempts += 1;
-                    self.persist(|| store.update_retry(tenant, request.clone())).await;
+                    self.connection.persist(|| store.update_retry(tenant, request.clone())).await;
                     tokio::select! {
                         () = tokio::time::sleep(pause) => {}
-                        () = self.around.stopping.cancelled() => return,
+                        () = self.connection.stopping.cancelled() => return,
                     }
                 }
                 Answer::Failed | Answer::Impossible => {
                     let author = author(&client, &device.parse().unwrap_or_default()).await;
                     tracing::warn!(%tenant, "a device can't read a message, and can't be sent it again");
                     let given_up = || store.give_up_retry(tenant, request.clone(), author.clone(), undecryptable());
-                    self.persist(given_up).await;
+                    self.connection.persist(given_up).await;
                 }
             }
         }
     }
 
     async fn answer(&self, client: &Arc<Client>, request: &mut RetryRequest) -> Answer {
-        let deadline = Instant::now() + self.around.attempt_limit;
-        let (store, tenant) = (&self.around.store, &self.tenant);
-        let lost = self.connection_lost();
+        let deadline = Instant::now() + self.attempt_limit;
+        let (store, tenant) = (&self.store, &self.connection.tenant);
+        let lost = self.connection.lost();
         tokio::pin!(lost);
         let Ok(asked) = unpack_bytes(BytesMut::from(&request.receipt[..])).and_then(OwnedNodeRef::new) else {
             return Answer::Impossible;
@@ -186,7 +215,7 @@ impl Session {
             }
             let mut acks = Vec::new();
             for _ in 0..=u8::from(request.ack_owed) {
-                acks.push(self.mailbox.expect_ack(&request.id));
+                acks.push(self.connection.mailbox.expect_ack(&request.id));
             }
             let again = MessageRetransmission::new(chat, device, message, request.id.clone(), request.count);
             let again = match recipient {

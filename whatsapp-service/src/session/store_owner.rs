@@ -13,7 +13,7 @@ pub struct StoreOwner(pub Weak<Session>);
 impl Owner for StoreOwner {
     async fn recall(&self, identity: [String; 3]) -> bool {
         match self.0.upgrade() {
-            Some(session) => session.recall(identity).await,
+            Some(session) => session.inbox().recall(identity).await,
             None => false,
         }
     }

@@ -1,7 +1,6 @@
 //! One tenant's session: it starts clients, follows what happens to them, and knows its state.
 
 use std::{
-    collections::HashSet,
     mem::take,
     ops::ControlFlow,
     panic::AssertUnwindSafe,
@@ -17,7 +16,7 @@ use futures_util::FutureExt;
 use serde::Serialize;
 use serde_json::json;
 use tokio::{
-    sync::{Notify, Semaphore, mpsc, watch},
+    sync::mpsc,
     task::JoinHandle,
     time::{Instant, MissedTickBehavior},
 };
@@ -29,30 +28,34 @@ use crate::{
     metrics,
     model::{address::number::Number, session_state::State, tenant::TenantId},
     net::{
-        dial_gate::{Pass, Urgency},
+        dial_gate::{Dials, Pass, Urgency},
         proxy::Proxy,
     },
     session::{
-        client::{Link, Surroundings},
+        client::{Connector, Link},
+        connection::{Connection, Live},
         deletion::Unlinked,
-        events::{Heard, Mailbox},
-        limits::Limits,
-        outbox::queue::SendQueue,
+        download::Downloads,
+        events::Heard,
+        inbox::Inbox,
+        limits::AccountLimits,
+        outbox::Outbox,
         restoring::Awaited,
-        retries::{self, Answering},
-        state::{Reason, Said, Signal, Snapshot, Status},
+        retries::Retries,
+        shared::Shared,
+        state::{Said, Signal, Snapshot, Status},
         store_owner::StoreOwner,
+        timers::Timers,
     },
     signal,
     store::{
-        StoreError,
+        Store, StoreError,
         devices::{LoginHold, Record},
     },
     util::{clock::timestamp, sync::lock},
     whatsapp::{
         codes::{self, DisconnectCode, RetryPolicy},
-        lookup::Numbers,
-        passkey::{AssertionRefused, RemoteAuthenticator},
+        passkey::AssertionRefused,
     },
 };
 
@@ -78,35 +81,19 @@ pub struct Session {
     /// Whose it is.
     pub tenant: TenantId,
     me: Weak<Self>,
-    pub(crate) around: Arc<Surroundings>,
-    pub(crate) snapshot: watch::Sender<Snapshot>,
-    /// The client that runs now, if one does.
-    pub(crate) live: Mutex<Option<Live>>,
+    pub(crate) connection: Arc<Connection>,
+    pub(crate) outbox: Arc<Outbox>,
+    inbox: Arc<Inbox>,
+    pub(crate) store: Arc<Store>,
+    pub(crate) connector: Arc<Connector>,
+    dials: Arc<Dials>,
+    pub(crate) downloads: Arc<Downloads>,
+    /// How often a task of any session has panicked.
+    panics: Arc<AtomicU64>,
     /// Held while the session is opened, deleted or shut down, so that these don't cross.
     pub(crate) lifecycle: tokio::sync::Mutex<Lifecycle>,
-    /// The way to WhatsApp that its owner has chosen, as it was written down last.
-    proxy: Mutex<Option<Proxy>>,
-    /// Tells the session's task that somebody waits now who did not before.
-    pub(crate) nudge: Notify,
-    /// Whether it waits for its turn to dial.
-    queued: AtomicBool,
     /// The phone that is to be linked by a code, and whether the code has been asked for.
     code_for: Mutex<Option<(Number, bool)>>,
-    pub(crate) mailbox: Arc<Mailbox>,
-    pub(crate) numbers: Numbers,
-    pub(crate) sent: AtomicU64,
-    pub(crate) lane: Mutex<SendQueue>,
-    /// Retry receipts that are being answered.
-    pub(crate) answering: Mutex<HashSet<Answering>>,
-    pub(crate) retry_turns: Semaphore,
-    /// What WhatsApp says that the account may do.
-    pub(crate) limits: watch::Sender<Limits>,
-    /// While WhatsApp is being asked for it: whether to ask once more.
-    pub(crate) asking: Mutex<Option<bool>>,
-    /// Whether any of its chats has a timer, once that is known.
-    pub(crate) has_timers: Mutex<Option<bool>>,
-    /// Whether it is being deleted: nothing more is taken.
-    pub(crate) gone: AtomicBool,
     /// The device was unlinked, and a person wants another link: its keys are to be set aside.
     starts_over: AtomicBool,
     /// Whether somebody sees to it that a deletion that was begun comes to its end.
@@ -167,12 +154,6 @@ impl Run {
     }
 }
 
-#[derive(Clone)]
-pub(crate) struct Live {
-    pub(crate) client: Arc<Client>,
-    authenticator: Arc<RemoteAuthenticator>,
-}
-
 /// What opening a session did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Opened {
@@ -214,90 +195,94 @@ pub enum PasskeyRefused {
 
 impl Session {
     /// A session that has not been opened yet.
-    pub fn new(tenant: TenantId, around: Arc<Surroundings>) -> Arc<Self> {
-        Arc::new_cyclic(|me| Self {
-            tenant,
-            me: me.clone(),
-            lane: Mutex::new(SendQueue::new(around.pace)),
-            answering: Mutex::default(),
-            retry_turns: Semaphore::new(retries::AT_ONCE),
-            limits: watch::Sender::default(),
-            asking: Mutex::default(),
-            has_timers: Mutex::default(),
-            gone: AtomicBool::new(false),
-            snapshot: watch::Sender::new(Snapshot::new(around.store.clock().now())),
-            starts_over: AtomicBool::new(false),
-            deleting: AtomicBool::new(false),
-            around,
-            live: Mutex::default(),
-            lifecycle: tokio::sync::Mutex::default(),
-            proxy: Mutex::default(),
-            nudge: Notify::new(),
-            queued: AtomicBool::new(false),
-            code_for: Mutex::default(),
-            mailbox: Arc::default(),
-            numbers: Numbers::default(),
-            sent: AtomicU64::new(0),
+    pub fn new(tenant: TenantId, shared: &Shared) -> Arc<Self> {
+        Arc::new_cyclic(|me: &Weak<Self>| {
+            let connection = Connection::new(tenant.clone(), shared);
+            let limits = AccountLimits::new(connection.clone());
+            let timers = Timers::new(tenant.clone(), shared.store.clone());
+            let outbox = Outbox::new(connection.clone(), limits.clone(), timers.clone(), shared);
+            let retries = Retries::new(connection.clone(), outbox.clone(), shared);
+            let session = me.clone();
+            let trouble = move |error: &StoreError| {
+                if let Some(session) = session.upgrade() {
+                    session.report_damage(&error.to_string());
+                }
+            };
+            let inbox = Inbox {
+                connection: connection.clone(),
+                store: shared.store.clone(),
+                outbox: outbox.clone(),
+                retries,
+                limits,
+                timers,
+                calls: Mutex::default(),
+                blocking_receipts: shared.blocking_receipts.clone(),
+                event_retention: shared.event_retention,
+                trouble: Box::new(trouble),
+            };
+            Self {
+                tenant,
+                me: me.clone(),
+                connection,
+                outbox,
+                inbox: inbox.into(),
+                store: shared.store.clone(),
+                connector: shared.connector.clone(),
+                dials: shared.dials.clone(),
+                downloads: shared.downloads.clone(),
+                panics: shared.panics.clone(),
+                lifecycle: tokio::sync::Mutex::default(),
+                code_for: Mutex::default(),
+                starts_over: AtomicBool::new(false),
+                deleting: AtomicBool::new(false),
+            }
         })
     }
 
+    /// What the tenant wants sent.
+    pub fn outbox(&self) -> &Arc<Outbox> {
+        &self.outbox
+    }
+
+    /// What comes in.
+    pub(crate) fn inbox(&self) -> &Arc<Inbox> {
+        &self.inbox
+    }
+
+    /// What WhatsApp says that the account may do.
+    pub fn limits(&self) -> &AccountLimits {
+        &self.inbox.limits
+    }
+
     /// The time, as the store has it.
-    pub(crate) fn now(&self) -> DateTime<Utc> {
-        self.around.store.clock().now()
-    }
-
-    /// Takes for granted what an earlier process wrote down: that it is linked, and with whom.
-    pub(crate) fn know_linked(&self, record: Record) {
-        *lock(&self.proxy) = record.proxy;
-        self.apply(Signal::Linked { phone: record.phone });
-    }
-
-    /// Resolves when the connection that is there now is lost.
-    pub(crate) fn connection_lost(&self) -> impl Future<Output = ()> + Send + use<> {
-        let mut changes = self.snapshot.subscribe();
-        let connected_at = changes.borrow_and_update().connected_at;
-        async move {
-            let lost = |snapshot: &Snapshot| snapshot.state != State::Ready || snapshot.connected_at != connected_at;
-            // A session that is gone has lost its connection too.
-            let _ = changes.wait_for(lost).await;
-        }
+    fn now(&self) -> DateTime<Utc> {
+        self.connection.now()
     }
 
     /// What the session is right now: what happened to it, and what its client says of itself this moment.
     pub fn snapshot(&self) -> Snapshot {
-        let mut snapshot = self.snapshot.borrow().clone();
-        if snapshot.state == State::Ready && self.ready_client().is_none() {
-            snapshot.apply(Signal::Offline, self.now());
-        }
-        if self.queued.load(Ordering::Relaxed) && snapshot.is_under_way() && self.around.dials.held_up() {
-            let message = "WhatsApp turned several sessions away: all wait until one login succeeds.";
-            snapshot.reason = Some(Reason { code: "dials_held_up".into(), message: message.into() });
-        }
-        snapshot
-    }
-
-    /// Messages that the server acknowledged and messages that were received, since this process started.
-    pub fn counts(&self) -> (u64, u64) {
-        (self.sent.load(Ordering::Relaxed), self.mailbox.received.load(Ordering::Relaxed))
-    }
-
-    /// The client, if messages can be sent with it now.
-    pub(crate) fn ready_client(&self) -> Option<Arc<Client>> {
-        let client = lock(&self.live).as_ref()?.client.clone();
-        let ready = self.snapshot.borrow().state == State::Ready && client.is_connected() && client.is_logged_in();
-        ready.then_some(client)
+        self.connection.snapshot()
     }
 
     /// Waits until `enough` holds of the snapshot, at most for `limit`.
     pub async fn wait_until(&self, limit: Duration, enough: impl FnMut(&Snapshot) -> bool) {
-        let mut changes = self.snapshot.subscribe();
-        // Running out of time is an answer too: the caller looks at the snapshot anyway.
-        let _ = tokio::time::timeout(limit, changes.wait_for(enough)).await;
+        self.connection.wait_until(limit, enough).await;
     }
 
     /// The way to WhatsApp that its owner has chosen.
     pub fn proxy(&self) -> Option<Proxy> {
-        lock(&self.proxy).clone()
+        self.connection.proxy()
+    }
+
+    /// Messages that the server acknowledged and messages that were received, since this process started.
+    pub fn counts(&self) -> (u64, u64) {
+        (self.outbox.sent.load(Ordering::Relaxed), self.connection.mailbox.received.load(Ordering::Relaxed))
+    }
+
+    /// Takes for granted what an earlier process wrote down: that it is linked, and with whom.
+    pub(crate) fn know_linked(&self, record: Record) {
+        *lock(&self.connection.proxy) = record.proxy;
+        self.apply(Signal::Linked { phone: record.phone });
     }
 
     /// From now on the way to WhatsApp leads through `proxy`. A client that takes another way is stopped; the next one
@@ -305,16 +290,16 @@ impl Session {
     pub(crate) async fn use_proxy(&self, proxy: Option<Proxy>) -> Result<(), OpenRefused> {
         let mut lifecycle = self.lifecycle.lock().await;
         self.can_be_opened(&lifecycle)?;
-        if self.around.store.recorded(&self.tenant).await?.proxy == proxy {
+        if self.store.recorded(&self.tenant).await?.proxy == proxy {
             return Ok(());
         }
-        let before = std::mem::replace(&mut *lock(&self.proxy), proxy.clone());
-        if let Err(error) = self.around.store.change_record(&self.tenant, |record| record.proxy = proxy).await {
-            *lock(&self.proxy) = before;
+        let before = std::mem::replace(&mut *lock(&self.connection.proxy), proxy.clone());
+        if let Err(error) = self.store.change_record(&self.tenant, |record| record.proxy = proxy).await {
+            *lock(&self.connection.proxy) = before;
             return Err(error.into());
         }
         // A session that waits out a ban, say, has no client, and goes on waiting.
-        let has_client = !self.snapshot.borrow().stops_client();
+        let has_client = !self.connection.snapshot.borrow().stops_client();
         if has_client {
             stop(&mut lifecycle).await;
         }
@@ -336,7 +321,7 @@ impl Session {
         if lifecycle.ended {
             return Err(OpenRefused::Gone);
         }
-        if self.gone.load(Ordering::Acquire) { Err(OpenRefused::Deleting) } else { Ok(()) }
+        if self.connection.gone.load(Ordering::Acquire) { Err(OpenRefused::Deleting) } else { Ok(()) }
     }
 
     async fn start(self: &Arc<Self>, phone: Option<Number>, mut begin: Begin) -> Result<Opened, OpenRefused> {
@@ -346,7 +331,7 @@ impl Session {
             Err(OpenRefused::Deleting) if begin.awaited.is_some() => {}
             refused => refused?,
         }
-        let snapshot = self.snapshot.borrow().clone();
+        let snapshot = self.connection.snapshot.borrow().clone();
         let runs = lifecycle.task.as_ref().is_some_and(|(_, task)| !task.is_finished());
         let reopens = snapshot.can_be_reopened(self.now());
         if !runs || reopens {
@@ -359,7 +344,7 @@ impl Session {
                 self.starts_over.store(true, Ordering::Release);
             }
             let known = snapshot.is_paired() && !self.starts_over.load(Ordering::Acquire);
-            self.snapshot.send_replace(Snapshot::new(self.now()));
+            self.connection.snapshot.send_replace(Snapshot::new(self.now()));
             if known {
                 self.apply(Signal::Linked { phone: snapshot.phone });
             }
@@ -373,7 +358,7 @@ impl Session {
             return Ok(Opened::Unchanged);
         }
         let requested = phone.map_or(Ok(false), |phone| self.want_code(phone, snapshot.state))?;
-        self.nudge.notify_one();
+        self.connection.nudge.notify_one();
         Ok(if requested { Opened::CodeRequested } else { Opened::Unchanged })
     }
 
@@ -389,21 +374,16 @@ impl Session {
         self.apply(Signal::StorageFailed(why.into()));
     }
 
-    /// Says that something could not be written down that the connection was for.
-    pub(crate) fn storage_failed(&self, why: &StoreError) {
-        self.apply(Signal::StorageFailed(why.to_string()));
-    }
-
     /// Hands the client the passkey assertion that it waits for.
     pub fn submit_passkey(&self, credential: &serde_json::Value) -> Result<(), PasskeyRefused> {
-        let live = lock(&self.live).clone().ok_or(AssertionRefused::NotAsked)?;
+        let live = lock(&self.connection.live).clone().ok_or(AssertionRefused::NotAsked)?;
         Ok(live.authenticator.submit(credential)?)
     }
 
     /// Tells the client that the person saw the same code on the phone.
     pub async fn confirm_passkey(&self) -> Result<(), PasskeyRefused> {
-        let live = lock(&self.live).clone().ok_or(AssertionRefused::NotAsked)?;
-        if !self.snapshot.borrow().passkey.as_ref().is_some_and(|passkey| passkey.needs_confirmation) {
+        let live = lock(&self.connection.live).clone().ok_or(AssertionRefused::NotAsked)?;
+        if !self.connection.snapshot.borrow().passkey.as_ref().is_some_and(|passkey| passkey.needs_confirmation) {
             return Err(AssertionRefused::NotAsked.into());
         }
         live.client.send_passkey_confirmation().await.map_err(|error| PasskeyRefused::Failed(error.to_string()))
@@ -427,9 +407,9 @@ impl Session {
     }
 
     fn panicked(&self) {
-        self.around.panics.fetch_add(1, Ordering::Relaxed);
+        self.panics.fetch_add(1, Ordering::Relaxed);
         tracing::error!(tenant = %self.tenant, "a session's task failed badly; it starts again");
-        self.queued.store(false, Ordering::Relaxed);
+        self.connection.queued.store(false, Ordering::Relaxed);
         self.apply(Signal::Panicked);
     }
 
@@ -473,14 +453,14 @@ impl Session {
 
     /// What has to be done, or known, before the first dial.
     async fn prepare(&self, take_back: bool) -> Result<Option<LoginHold>, StoreError> {
-        let (store, tenant) = (&self.around.store, &self.tenant);
+        let (store, tenant) = (&self.store, &self.tenant);
         // Keys that are of no use any more are not dialled with.
         if self.starts_over.load(Ordering::Acquire) {
             store.start_over(tenant).await?;
             self.starts_over.store(false, Ordering::Release);
         }
         let Record { hold, proxy, replaced_at, .. } = store.recorded(tenant).await?;
-        *lock(&self.proxy) = proxy;
+        *lock(&self.connection.proxy) = proxy;
         let hold = hold.filter(|hold| hold.is_in_force(self.now()));
         if take_back {
             // Whoever has it now is replaced, and a person wants it so.
@@ -495,30 +475,30 @@ impl Session {
 
     /// Waits until it may dial.
     async fn turn(&self, run: &Run, cancel: &CancellationToken) -> Option<Pass> {
-        self.queued.store(true, Ordering::Relaxed);
+        self.connection.queued.store(true, Ordering::Relaxed);
         let pass = loop {
             let urgency = self.urgency(run);
             let rises = async {
                 while self.urgency(run) >= urgency {
-                    self.nudge.notified().await;
+                    self.connection.nudge.notified().await;
                 }
             };
             tokio::select! {
                 biased;
                 () = cancel.cancelled() => break None,
-                pass = self.around.dials.pass(urgency) => break Some(pass),
+                pass = self.dials.pass(urgency) => break Some(pass),
                 () = rises => {}
             }
         };
-        self.queued.store(false, Ordering::Relaxed);
+        self.connection.queued.store(false, Ordering::Relaxed);
         pass
     }
 
     fn urgency(&self, run: &Run) -> Urgency {
-        let by_person = run.by_person || !self.snapshot.borrow().is_paired();
+        let by_person = run.by_person || !self.connection.snapshot.borrow().is_paired();
         if by_person && run.failures < URGENT_DIALS {
             Urgency::Person
-        } else if self.pending() > 0 {
+        } else if self.outbox.pending() > 0 {
             Urgency::Messages
         } else {
             Urgency::Routine
@@ -531,7 +511,7 @@ impl Session {
         // On the heap, so that a session that waits does not keep room for it.
         let panicked =
             Box::pin(AssertUnwindSafe(self.use_client(&mut link, pass, run, cancel)).catch_unwind()).await.is_err();
-        *lock(&self.live) = None;
+        *lock(&self.connection.live) = None;
         run.awaited = None;
         if let Some(link) = link {
             link.stop().await;
@@ -542,7 +522,7 @@ impl Session {
         if take(&mut run.abandoned) {
             tokio::select! {
                 () = cancel.cancelled() => {}
-                why = self.around.examine_server(self.proxy()) => self.apply(why),
+                why = self.connector.examine_server(self.proxy()) => self.apply(why),
             }
         }
     }
@@ -550,8 +530,9 @@ impl Session {
     async fn use_client(&self, link: &mut Option<Link>, pass: Pass, run: &mut Run, cancel: &CancellationToken) {
         #[cfg(test)]
         tests::maybe_panic(&tests::CLIENTS, &self.tenant);
-        let failed_on_disk = self.snapshot.borrow().reason.as_ref().is_some_and(|why| why.code == "storage_failed");
-        if failed_on_disk && !self.around.store.is_healthy().await {
+        let failed_on_disk =
+            self.connection.snapshot.borrow().reason.as_ref().is_some_and(|why| why.code == "storage_failed");
+        if failed_on_disk && !self.store.is_healthy().await {
             return self.apply(Signal::StorageFailed("The disk still does not take what is written.".into()));
         }
         let started = tokio::select! {
@@ -567,7 +548,7 @@ impl Session {
 
     /// How long to wait before the next client; `None` if there is to be none without a person.
     async fn next(&self, run: &mut Run) -> Option<Duration> {
-        let snapshot = self.snapshot.borrow().clone();
+        let snapshot = self.connection.snapshot.borrow().clone();
         // A pairing that failed is not taken up again without a person.
         if snapshot.stops_client() && !self.is_recorded_as_paired().await {
             return None;
@@ -598,8 +579,8 @@ impl Session {
             tokio::select! {
                 () = cancel.cancelled() => return ControlFlow::Break(()),
                 () = tokio::time::sleep_until(until) => break,
-                () = self.nudge.notified() => {
-                    let snapshot = self.snapshot.borrow();
+                () = self.connection.nudge.notified() => {
+                    let snapshot = self.connection.snapshot.borrow();
                     // Somebody wants to link a phone now.
                     if !snapshot.is_paired() && snapshot.is_under_way() {
                         break;
@@ -607,7 +588,7 @@ impl Session {
                 }
             }
         }
-        if self.snapshot.borrow().is_under_way() {
+        if self.connection.snapshot.borrow().is_under_way() {
             self.apply(Signal::Waits(None));
         }
         ControlFlow::Continue(())
@@ -615,9 +596,10 @@ impl Session {
 
     async fn start_link(&self, link: &mut Option<Link>) -> Result<mpsc::UnboundedReceiver<Heard>, String> {
         let owner = Arc::new(StoreOwner(self.me.clone()));
-        let backend = signal::open(&self.around.store, &self.tenant, owner).await.map_err(|error| error.to_string())?;
-        let (mailbox, session) = (self.mailbox.clone(), self.me.clone());
-        let (started, heard) = Link::start(&self.around, backend, self.proxy(), mailbox, session).await?;
+        let backend = signal::open(&self.store, &self.tenant, owner).await.map_err(|error| error.to_string())?;
+        let mailbox = self.connection.mailbox.clone();
+        let (started, heard) =
+            Link::start(&self.connector, backend, self.proxy(), mailbox, Arc::downgrade(&self.inbox)).await?;
         let phone = started.client.pn().map(|jid| jid.user.to_string());
         *link = Some(started);
         self.apply(Signal::Started { phone });
@@ -633,12 +615,13 @@ impl Session {
         run: &mut Run,
         cancel: &CancellationToken,
     ) {
-        *lock(&self.live) = Some(Live { client: link.client.clone(), authenticator: link.authenticator.clone() });
+        *lock(&self.connection.live) =
+            Some(Live { client: link.client.clone(), authenticator: link.authenticator.clone() });
         let (mut pass, turn_ends) = (Some(pass), Instant::now() + LOGIN_TURN);
         let (mut looks, mut unwell) = (tokio::time::interval(LOOK_INTERVAL), 0);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut ping = None;
-        while !self.snapshot.borrow().stops_client() {
+        while !self.connection.snapshot.borrow().stops_client() {
             let flow = tokio::select! {
                 biased;
                 () = cancel.cancelled() => ControlFlow::Break(()),
@@ -658,12 +641,12 @@ impl Session {
                 }
                 _ = looks.tick() => self.look_at(&link.client, &mut unwell, run),
             };
-            if run.ready_since.is_none() && self.snapshot.borrow().state == State::Ready {
+            if run.ready_since.is_none() && self.connection.snapshot.borrow().state == State::Ready {
                 run.ready_since = Some(Instant::now());
                 (run.by_person, run.just_paired, run.pairing_since) = (false, false, None);
-                self.around.dials.succeeded();
+                self.dials.succeeded();
             }
-            if !self.snapshot.borrow().is_under_way() || Instant::now() >= turn_ends {
+            if !self.connection.snapshot.borrow().is_under_way() || Instant::now() >= turn_ends {
                 // Others may dial.
                 (pass, run.awaited) = (None, None);
             }
@@ -679,7 +662,7 @@ impl Session {
             // What was asked for on this connection, and did not come, is asked for on the next one.
             *asked = false;
         }
-        let told = self.snapshot.borrow().clone();
+        let told = self.connection.snapshot.borrow().clone();
         if (told.hold().is_some() || told.again == RetryPolicy::OnceMore)
             && let Err(error) = self.keep(told).await
         {
@@ -694,7 +677,7 @@ impl Session {
         let replaced_at = told.replaced_at.map(|at| at.timestamp_millis());
         let known =
             move |record: &mut Record| *record = Record { paired: true, phone, hold, replaced_at, ..take(record) };
-        self.around.store.change_record(&self.tenant, known).await
+        self.store.change_record(&self.tenant, known).await
     }
 
     /// Notices what the library tells nobody: that it stopped saving, and that a connection is open and not logged in,
@@ -704,15 +687,15 @@ impl Session {
             self.apply(Signal::StorageFailed("The disk could not be written to, again and again.".into()));
             return ControlFlow::Break(());
         }
-        if run.pairing_since.is_some_and(|since| self.snapshot.borrow().pairing_is_overdue(since.elapsed())) {
+        if run.pairing_since.is_some_and(|since| self.connection.snapshot.borrow().pairing_is_overdue(since.elapsed()))
+        {
             self.apply(Signal::QrExhausted { disconnected: true });
             return ControlFlow::Break(());
         }
         // A connection that came back without a word lets messages go on too.
-        if let Some(session) = self.me.upgrade() {
-            session.pump();
-        }
-        let logs_in = matches!(self.snapshot.borrow().state, State::Connecting | State::Reconnecting | State::Ready);
+        self.outbox.pump();
+        let logs_in =
+            matches!(self.connection.snapshot.borrow().state, State::Connecting | State::Reconnecting | State::Ready);
         let open = logs_in && client.is_connected() && !client.is_logged_in();
         *unwell = if open { *unwell + 1 } else { 0 };
         // The first look may come a moment after the dial.
@@ -728,10 +711,10 @@ impl Session {
         let word = said.word;
         self.apply(Signal::Said(said));
         if codes::row(word).fleet {
-            self.around.dials.troubled(&self.tenant);
+            self.dials.troubled(&self.tenant);
         }
-        if self.snapshot.borrow().state == State::Outdated {
-            self.around.version.doubt();
+        if self.connection.snapshot.borrow().state == State::Outdated {
+            self.connector.doubt_version();
         }
         ControlFlow::Break(())
     }
@@ -758,9 +741,9 @@ impl Session {
                     _ => {}
                 }
                 let qr_shown = matches!(signal, Signal::QrCode { .. });
-                let code_shown = self.snapshot.borrow().pairing_code.is_some();
+                let code_shown = self.connection.snapshot.borrow().pairing_code.is_some();
                 self.apply(signal);
-                if code_shown && self.snapshot.borrow().pairing_code.is_none() {
+                if code_shown && self.connection.snapshot.borrow().pairing_code.is_none() {
                     run.code_until = None;
                     // It died with its connection, or was used: the next one has to be asked for by a person.
                     *lock(&self.code_for) = None;
@@ -776,8 +759,8 @@ impl Session {
             Heard::PairSuccess { phone } => match self.make_durable(client).await {
                 Ok(()) => {
                     // What was said of another account.
-                    self.forget_limits();
-                    *lock(&self.has_timers) = None;
+                    self.inbox.limits.forget();
+                    self.inbox.timers.forget();
                     run.just_paired = true;
                     self.apply(Signal::Paired { phone });
                 }
@@ -792,9 +775,8 @@ impl Session {
             },
             Heard::Connected => {}
             Heard::LateAck { id, ack } => {
-                if let Some(session) = self.me.upgrade() {
-                    tokio::spawn(async move { session.late_ack(&id, ack).await });
-                }
+                let outbox = self.outbox.clone();
+                tokio::spawn(async move { outbox.late_ack(&id, ack).await });
             }
         }
         ControlFlow::Continue(())
@@ -802,7 +784,7 @@ impl Session {
 
     /// The phone is about to hear that it is linked: what can't be written down is not confirmed, and the connection ends.
     pub(crate) async fn linking(&self) {
-        let Some(client) = lock(&self.live).as_ref().map(|live| live.client.clone()) else { return };
+        let Some(client) = self.connection.client() else { return };
         if let Err(why) = self.save_link(&client).await {
             self.apply(Signal::StorageFailed(why));
             client.disconnect().await;
@@ -814,7 +796,7 @@ impl Session {
         let given_up = Instant::now() + SAVE_LIMIT;
         loop {
             client.persistence_manager().flush().await.map_err(|error| error.to_string())?;
-            let known = self.around.store.recorded(&self.tenant).await.map_err(|error| error.to_string())?;
+            let known = self.store.recorded(&self.tenant).await.map_err(|error| error.to_string())?;
             if known.paired {
                 return Ok(known);
             }
@@ -835,12 +817,12 @@ impl Session {
             return Ok(());
         }
         let linked = |record: &mut Record| *record = Record { paired: true, phone, hold: None, ..take(record) };
-        self.around.store.change_record(&self.tenant, linked).await.map_err(|error| error.to_string())
+        self.store.change_record(&self.tenant, linked).await.map_err(|error| error.to_string())
     }
 
     /// Whether it was linked when that was last written down. What can't be read may well be.
     pub(crate) async fn is_recorded_as_paired(&self) -> bool {
-        self.around.store.recorded(&self.tenant).await.map_or(true, |record| record.paired)
+        self.store.recorded(&self.tenant).await.map_or(true, |record| record.paired)
     }
 
     /// Sees to it that a code for this phone is shown, or will be, and says whether that was not so before.
@@ -852,7 +834,7 @@ impl Session {
             None => {}
         }
         // Without a QR code on the screen the server is not ready to be asked; the next one will be the sign.
-        let client = lock(&self.live).as_ref().map(|live| live.client.clone());
+        let client = self.connection.client();
         let ready = client.filter(|_| state == State::PairingQr);
         *code_for = Some((phone.clone(), ready.is_some()));
         if let Some(client) = ready {
@@ -866,7 +848,7 @@ impl Session {
             tracing::info!(tenant = %self.tenant, why, "the session's proxy does not lead to WhatsApp");
         }
         let mut entered = None;
-        self.snapshot.send_modify(|snapshot| {
+        self.connection.snapshot.send_modify(|snapshot| {
             let before = snapshot.state;
             snapshot.apply(signal, self.now());
             if snapshot.state != before {
@@ -883,20 +865,18 @@ impl Session {
                 entered = Some(snapshot.state);
             }
         });
-        if entered == Some(State::Ready)
-            && let Some(session) = self.me.upgrade()
-        {
+        if entered == Some(State::Ready) {
             // What waited for a connection waits no longer.
-            lock(&self.lane).hurry_all();
-            session.pump();
-            session.keep_quota_fresh();
-            session.answer_retries();
+            lock(&self.outbox.queue).hurry_all();
+            self.outbox.pump();
+            self.inbox.limits.keep_quota_fresh();
+            self.inbox.retries.answer_open();
         }
     }
 
     /// Puts the session's state into the event log.
     pub(crate) fn tell(&self, state: serde_json::Value) {
-        let written = self.around.store.session_state(&self.tenant, state);
+        let written = self.store.session_state(&self.tenant, state);
         let tenant = self.tenant.clone();
         tokio::spawn(async move {
             if let Err(error) = written.await {

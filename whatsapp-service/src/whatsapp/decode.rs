@@ -23,7 +23,6 @@ use whatsapp_rust::{
 };
 
 use crate::{
-    session::timers,
     store::kept::{Kept, KeptFor, PollKey},
     util::{clock, encoding::percent_encoded},
     whatsapp::{
@@ -34,6 +33,7 @@ use crate::{
             media::{Media, attached},
             vcard::Contact,
         },
+        timers::changed,
     },
 };
 
@@ -417,7 +417,7 @@ fn content<'a>(
         let media = image.map(|image| image.media);
         let said = ReceivedMessage { kind, text, reply, order, product, media, media_url, ..said };
         return Some((said, source.map(KeptFor::Media)));
-    } else if let Some(change) = timers::changed(base) {
+    } else if let Some(change) = changed(base) {
         let timer = DisappearingTimer { seconds: change.ephemeral_expiration.unwrap_or_default() };
         ReceivedMessage { kind: Kind::DisappearingTimer, disappearing_timer: Some(timer), ..said }
     } else if let Some(changed) = change(base) {

@@ -9,5 +9,6 @@ pub mod lookup;
 pub mod media_crypto;
 pub mod passkey;
 pub mod retry_keys;
+pub mod timers;
 pub mod transport;
 pub mod version;

@@ -13,7 +13,7 @@ use whatsapp_rust::{
 
 use crate::{
     model::event::EventKind,
-    session::{inbox::Inbound, supervisor::Session},
+    session::inbox::{Inbound, Inbox},
     util::{clock, sync::lock},
     whatsapp::decode::{bounded::bounded, user},
 };
@@ -115,17 +115,17 @@ fn remember<T>(calls: &mut VecDeque<T>, call: T) {
 impl Inbound {
     /// Takes in that somebody calls, or does not any more. What is told is on the disk when this returns.
     pub fn call(&self, call: &IncomingCall) {
-        let Some(session) = self.session.upgrade() else { return };
+        let Some(inbox) = self.inbox.upgrade() else { return };
         let over = match &call.action {
             CallAction::Offer { call_id, caller_pn, is_video, .. } => {
                 let (id, number, name) = (call_id.clone(), caller_pn.clone(), call.notify.clone());
-                lock(&session.mailbox.calls).rings(Ringing { id, video: Some(*is_video), number, name })
+                lock(&inbox.calls).rings(Ringing { id, video: Some(*is_video), number, name })
             }
             CallAction::Terminate { call_id, call_creator, reason, .. } => {
                 let unanswered = reason.as_deref().is_none_or(|reason| UNANSWERED.contains(&reason));
                 let (id, from) = (call_id.clone(), call_creator.clone());
                 let ended = Ended { id, unanswered, from, timestamp: call.timestamp, offline: call.offline };
-                lock(&session.mailbox.calls).ends(ended)
+                lock(&inbox.calls).ends(ended)
             }
             _ => None,
         };
@@ -141,14 +141,14 @@ impl Inbound {
     }
 
     fn missed(&self, rang: Ringing, from: Jid, timestamp: DateTime<Utc>, offline: bool) {
-        let Some(session) = self.session.upgrade() else { return };
-        self.before_it_is_confirmed(async move { session.missed(&rang, &from, timestamp, offline).await });
+        let Some(inbox) = self.inbox.upgrade() else { return };
+        self.before_it_is_confirmed(async move { inbox.missed(&rang, &from, timestamp, offline).await });
     }
 }
 
-impl Session {
+impl Inbox {
     async fn missed(&self, rang: &Ringing, from: &Jid, timestamp: DateTime<Utc>, offline: bool) {
-        let client = lock(&self.live).as_ref().map(|live| live.client.clone());
+        let client = lock(&self.connection.live).as_ref().map(|live| live.client.clone());
         if client.as_ref().is_some_and(|client| is_own(client, from)) {
             return;
         }
@@ -174,8 +174,10 @@ impl Session {
             truncated: false,
         }));
         let identity = ["call".to_owned(), chat, rang.id.clone()];
-        let (store, tenant) = (&self.around.store, &self.tenant);
-        self.persist(|| store.told_once(tenant, identity.clone(), EventKind::CallMissed, data.clone())).await;
+        let (store, tenant) = (&self.store, &self.connection.tenant);
+        self.connection
+            .persist(|| store.told_once(tenant, identity.clone(), EventKind::CallMissed, data.clone()))
+            .await;
     }
 }
 

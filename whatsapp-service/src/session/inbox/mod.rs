@@ -4,7 +4,10 @@ pub mod calls;
 pub mod permission;
 pub mod placeholders;
 
+use chrono::TimeDelta;
+use std::sync::Mutex;
 use std::sync::{Arc, Weak};
+use tokio::sync::Semaphore;
 
 use tokio::runtime::Handle;
 use whatsapp_rust::{
@@ -15,14 +18,22 @@ use whatsapp_rust::{
 
 use crate::{
     model::message::MessageStatus,
-    session::{retries::author, supervisor::Session, timers},
+    session::{
+        connection::Connection,
+        inbox::calls::Calls,
+        limits::AccountLimits,
+        outbox::Outbox,
+        retries::{Retries, author},
+        timers::Timers,
+    },
     store::{
-        StoreError,
+        Store, StoreError,
         events::Received,
         kept::{Kept, KeptFor},
     },
     whatsapp::{
         decode::{Told, bounded::bounded, told, vote},
+        timers::learnt,
         transport::ClientCell,
     },
 };
@@ -30,8 +41,8 @@ use crate::{
 /// Takes what one client receives into the event log of its session.
 #[derive(Clone)]
 pub struct Inbound {
-    /// The session.
-    pub session: Weak<Session>,
+    /// Where it is written down.
+    pub inbox: Weak<Inbox>,
     /// The client, and its connection.
     pub wire: ClientCell,
 }
@@ -40,21 +51,21 @@ impl Inbound {
     /// Takes in that somebody's device says to have these messages. The library tells the server that this arrived as
     /// soon as this returns: when it is on the disk. Of very many at once, some are told before.
     pub fn receipt(&self, by: &Jid, ids: Vec<String>, status: MessageStatus) {
-        let (Some(session), Some(client)) = (self.session.upgrade(), self.wire.client()) else { return };
+        let (Some(inbox), Some(client)) = (self.inbox.upgrade(), self.wire.client()) else { return };
         let by = by.clone();
-        self.before_it_is_confirmed(async move { session.receipt(author(&client, &by).await, ids, status).await });
+        self.before_it_is_confirmed(async move { inbox.outbox.receipt(author(&client, &by).await, ids, status).await });
     }
 
     /// Takes in that a device could not read a message. The library tells the server that this arrived as soon as this
     /// returns: when it is on the disk, or when the connection is no more.
     pub fn asked_again(&self, receipt: &OwnedNodeRef) {
-        let (Some(session), Some(client)) = (self.session.upgrade(), self.wire.client()) else { return };
-        let noted = session.asked_again(&client, receipt.get());
+        let (Some(inbox), Some(client)) = (self.inbox.upgrade(), self.wire.client()) else { return };
+        let noted = inbox.retries.asked_again(&client, receipt.get());
         if let Err(error) = tokio::task::block_in_place(|| Handle::current().block_on(noted)) {
             // WhatsApp hands it over again on the next connection.
             self.wire.cut();
             if !matches!(error, StoreError::Closed) {
-                session.storage_failed(&error);
+                (inbox.trouble)(&error);
             }
         }
     }
@@ -62,26 +73,26 @@ impl Inbound {
     /// Takes in that there is a message that WhatsApp shows only on the phone, such as one to be looked at once. It is
     /// confirmed to the server as soon as this returns, like a receipt.
     pub fn withheld(&self, info: &MessageInfo, why: &str) {
-        let Some(session) = self.session.upgrade() else { return };
+        let Some(inbox) = self.inbox.upgrade() else { return };
         let Some(data) = crate::whatsapp::decode::withheld(info, why) else { return };
         let own = info.source.is_from_me;
         let message = Received { identity: identity(info), data: Some(data), own, ..Received::default() };
         self.before_it_is_confirmed(async move {
-            session.persist(|| session.around.store.received(&session.tenant, vec![message.clone()])).await;
+            inbox.connection.persist(|| inbox.store.received(&inbox.connection.tenant, vec![message.clone()])).await;
         });
     }
 
     /// WhatsApp says by itself what the account may do now.
     pub fn limits_changed(&self, operation: &str, said: &serde_json::Value) {
-        if let Some(session) = self.session.upgrade() {
-            session.limits_changed(operation, said);
+        if let Some(inbox) = self.inbox.upgrade() {
+            inbox.limits.changed(operation, said);
         }
     }
 
     fn before_it_is_confirmed(&self, work: impl Future<Output = ()> + Send + 'static) {
-        let Some(session) = self.session.upgrade() else { return };
+        let Some(inbox) = self.inbox.upgrade() else { return };
         // Whoever waits here takes a thread.
-        match session.around.blocking_receipts.clone().try_acquire_owned() {
+        match inbox.blocking_receipts.clone().try_acquire_owned() {
             Ok(_turn) => tokio::task::block_in_place(|| Handle::current().block_on(work)),
             Err(_) => drop(tokio::spawn(work)),
         }
@@ -92,17 +103,35 @@ impl Inbound {
     pub fn recovered<'a>(&self, batch: impl Iterator<Item = &'a InboundMessage>) {
         let recovered = batch.filter(|message| message.info.unavailable_request_id.is_some());
         let messages: Vec<_> = recovered.cloned().collect();
-        if let Some(session) = self.session.upgrade().filter(|_| !messages.is_empty()) {
+        if let Some(inbox) = self.inbox.upgrade().filter(|_| !messages.is_empty()) {
             let client = self.wire.client();
-            tokio::spawn(async move { session.take_messages(client.as_ref(), &messages).await });
+            tokio::spawn(async move { inbox.take_messages(client.as_ref(), &messages).await });
         }
     }
 }
 
-impl Session {
+/// What comes in for one session, on its way to the event log.
+pub struct Inbox {
+    pub(crate) connection: Arc<Connection>,
+    pub(crate) store: Arc<Store>,
+    pub(crate) outbox: Arc<Outbox>,
+    pub(crate) retries: Arc<Retries>,
+    pub(crate) limits: Arc<AccountLimits>,
+    pub(crate) timers: Arc<Timers>,
+    /// Calls that ring.
+    pub(crate) calls: Mutex<Calls>,
+    /// How many receipts may hold a thread until they are on the disk.
+    pub(crate) blocking_receipts: Arc<Semaphore>,
+    /// How long events are kept.
+    pub(crate) event_retention: TimeDelta,
+    /// What can't be written down is the session's affair.
+    pub(crate) trouble: Box<dyn Fn(&StoreError) + Send + Sync>,
+}
+
+impl Inbox {
     /// Puts messages into the event log, however long the disk takes. `None` when the process is about to end.
     async fn take_messages(&self, client: Option<&Arc<Client>>, batch: &[InboundMessage]) -> Option<()> {
-        let until = self.now() + self.around.event_retention;
+        let until = self.connection.now() + self.event_retention;
         let mut messages: Vec<Received> = Vec::with_capacity(batch.len());
         for message in batch {
             let source = &message.info.source;
@@ -118,16 +147,16 @@ impl Session {
             }
             let identity = identity(&message.info);
             let kept = kept.flatten().map(|kept| (kept, until));
-            let timer = timers::learnt(crate::whatsapp::decode::unwrapped(&message.message), &message.info);
+            let timer = learnt(crate::whatsapp::decode::unwrapped(&message.message), &message.info);
             messages.push(Received { identity, data, own: source.is_from_me, kept, timer });
         }
         if messages.iter().any(|message| message.timer.is_some()) {
-            self.has_a_timer();
+            self.timers.learn();
         }
         if messages.is_empty() {
             return Some(());
         }
-        self.persist(|| self.around.store.received(&self.tenant, messages.clone())).await
+        self.connection.persist(|| self.store.received(&self.connection.tenant, messages.clone())).await
     }
 
     /// What a vote chose, if its poll is known: it may have come just before, in the same batch. One that can't be read is
@@ -139,7 +168,7 @@ impl Session {
         before: &[Received],
     ) -> Option<Option<Vec<String>>> {
         let id = vote.poll_creation_message_key.id.as_deref().unwrap_or_default();
-        let mut polls = self.polls(|| self.around.store.kept(&self.tenant, id)).await?;
+        let mut polls = self.polls(|| self.store.kept(&self.connection.tenant, id)).await?;
         let just_now = before.iter().filter_map(|one| one.kept.as_ref()).map(|(kept, _)| kept);
         polls.extend(just_now.filter(|kept| kept.id == id).cloned());
         let of = |kept: &Kept| match &kept.what {
@@ -159,7 +188,7 @@ impl Session {
             Err(StoreError::Damaged(_)) => Ok(Vec::new()),
             read => read,
         };
-        self.persist(read).await
+        self.connection.persist(read).await
     }
 }
 
@@ -171,9 +200,9 @@ fn identity(info: &MessageInfo) -> [String; 3] {
 #[async_trait]
 impl InboundDurabilityHook for Inbound {
     async fn on_messages(&self, client: Arc<Client>, batch: &[InboundMessage]) -> anyhow::Result<()> {
-        let Some(session) = self.session.upgrade() else { anyhow::bail!("the session is gone") };
+        let Some(inbox) = self.inbox.upgrade() else { anyhow::bail!("the session is gone") };
         // The library would try again only with the next connection.
-        session.take_messages(Some(&client), batch).await.ok_or_else(|| anyhow::anyhow!("the process is about to end"))
+        inbox.take_messages(Some(&client), batch).await.ok_or_else(|| anyhow::anyhow!("the process is about to end"))
     }
 }
 
@@ -193,10 +222,10 @@ mod tests {
     async fn a_poll_is_read_until_the_disk_gives_it() {
         let data = tempfile::TempDir::new().unwrap();
         let manager = Manager::of_test(data.path());
-        let session = manager.get_or_create(&"acme".parse().unwrap());
+        let inbox = manager.get_or_create(&"acme".parse().unwrap()).inbox().clone();
         let after = async |answers: Vec<Result<Vec<Kept>, StoreError>>| {
             let answers = Mutex::new(answers.into_iter());
-            let read = session.polls(|| std::future::ready(lock(&answers).next().expect("one more"))).await;
+            let read = inbox.polls(|| std::future::ready(lock(&answers).next().expect("one more"))).await;
             (read.map(|polls| polls.len()), lock(&answers).len())
         };
         let hiccup = || Err(StoreError::TransactionLost);

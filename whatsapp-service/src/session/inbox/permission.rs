@@ -8,7 +8,7 @@ use whatsapp_rust::{Client, Jid, types::events::InboundMessage, wacore_binary::J
 
 use crate::{
     model::message::{Message, is_with},
-    session::{retries::names_of, supervisor::Session},
+    session::{inbox::Inbox, retries::names_of},
     store::{
         StoreError,
         events::Received,
@@ -27,7 +27,7 @@ struct Speaker {
     is_group: bool,
 }
 
-impl Session {
+impl Inbox {
     /// Whether what is to be `told` of a message may be told, if it is about another message. `before` came just before,
     /// in the same batch. Of what is about a message that is not known nobody can say: it is told, with the chat that it
     /// was said in. `None` when the process is about to end.
@@ -39,12 +39,12 @@ impl Session {
         before: &[Received],
     ) -> Option<bool> {
         let Some((id, changes)) = about(told) else { return Some(true) };
-        let read = async || match self.around.store.referred(&self.tenant, id).await {
+        let read = async || match self.store.referred(&self.connection.tenant, id).await {
             // This will not be better later, and nothing else that comes in is to wait for it.
             Err(StoreError::Damaged(_)) => Ok(Vec::new()),
             read => read,
         };
-        let mut known = self.persist(read).await?;
+        let mut known = self.connection.persist(read).await?;
         known.extend(before.iter().filter(|one| one.identity[2] == id).map(|one| Referred::Logged(logged(one).into())));
         if known.is_empty() {
             return Some(true);

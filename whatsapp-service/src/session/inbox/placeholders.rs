@@ -39,23 +39,23 @@ impl Inbound {
         if info.category == MessageCategory::Peer {
             return;
         }
-        let (Some(session), Some(envelope)) = (self.session.upgrade(), decode::envelope(info)) else { return };
+        let (Some(inbox), Some(envelope)) = (self.inbox.upgrade(), decode::envelope(info)) else { return };
         if !message.is_unavailable {
             self.tell_if_malformed(info);
         }
         let (identity, data) = (identity(info), bounded(json!(envelope)));
         self.before_it_is_confirmed(async move {
-            let (store, tenant) = (&session.around.store, &session.tenant);
+            let (store, tenant) = (&inbox.store, &inbox.connection.tenant);
             let tell = || store.told_once(tenant, identity.clone(), EventKind::MessagePlaceholder, data.clone());
-            session.persist(tell).await;
+            inbox.connection.persist(tell).await;
         });
     }
 
     /// A message that was decrypted, and that the library can't make anything of (in too many wrappers, for one), comes
     /// here as one that could not be decrypted. It differs in what the library answers: a refusal, for good.
     fn tell_if_malformed(&self, info: &Arc<MessageInfo>) {
-        let Some(session) = self.session.upgrade() else { return };
-        let Some(client) = lock(&session.live).as_ref().map(|live| live.client.clone()) else { return };
+        let Some(inbox) = self.inbox.upgrade() else { return };
+        let Some(client) = lock(&inbox.connection.live).as_ref().map(|live| live.client.clone()) else { return };
         let (Ok(turn), Some(data)) = (VERDICTS.try_acquire(), decode::malformed(info)) else { return };
         let code = NackReason::InvalidProtobuf.code().to_string();
         // It follows when this returns: before it can come, somebody waits for it.
@@ -67,8 +67,8 @@ impl Inbound {
         tokio::spawn(async move {
             let _turn = turn;
             if let Ok(Ok(_)) = timeout(VERDICT_LIMIT, refused).await {
-                let (store, tenant) = (&session.around.store, &session.tenant);
-                session.persist(|| store.received(tenant, vec![message.clone()])).await;
+                let (store, tenant) = (&inbox.store, &inbox.connection.tenant);
+                inbox.connection.persist(|| store.received(tenant, vec![message.clone()])).await;
             }
         });
     }

@@ -12,7 +12,7 @@ use crate::{
         content::Content,
         message::Message,
     },
-    session::{events::Ack, supervisor::Session},
+    session::{events::Ack, outbox::Outbox},
     store::referred::Referred,
     util::sync::lock,
     whatsapp::{
@@ -54,7 +54,7 @@ pub enum Unsent {
     Unknown,
 }
 
-impl Session {
+impl Outbox {
     /// Finds out whom a message is for, until `deadline` at most, and no longer than the connection lasts. By then the lane
     /// knows all their names, and the message shows them.
     pub(crate) async fn find(&self, message: &Message, deadline: Instant) -> Result<Found, Unsent> {
@@ -62,13 +62,13 @@ impl Session {
         let to = Person::kept(&message.recipient).ok_or(Unsent::NotOnWhatsApp)?;
         let found = tokio::select! {
             found = timeout_at(deadline, self.look_for(&client, &to, message.row)) => found,
-            () = self.connection_lost() => return Err(Unsent::NotReady),
+            () = self.connection.lost() => return Err(Unsent::NotReady),
         };
         let found = found.unwrap_or(Err(Unsent::NotSent))?;
         self.join(&to, &found.names);
         if !message.shows(&found.names) {
             // Before any receipt can be, as writes keep their order.
-            drop(self.around.store.names(&self.tenant, &message.id, found.names.clone()));
+            drop(self.store.names(&self.tenant, &message.id, found.names.clone()));
         }
         Ok(found)
     }
@@ -93,7 +93,7 @@ impl Session {
     /// Asks for the names of those to whom earlier messages go by numbers of which nothing else is known yet. Who is asked
     /// for already is not asked for twice.
     async fn look_at_strangers(&self, client: &Client, row: i64) {
-        let strangers = lock(&self.lane).strangers_before(row, STRANGERS);
+        let strangers = lock(&self.queue).strangers_before(row, STRANGERS);
         for stranger in &strangers {
             if let Ok(Some(names)) = self.numbers.resolve(client, stranger).await {
                 self.join(stranger, &names);
@@ -103,7 +103,7 @@ impl Session {
 
     /// The client to send a message with, and its account.
     fn sender_of(&self, Message { account, .. }: &Message) -> Result<(Arc<Client>, Jid), Unsent> {
-        let client = self.ready_client().ok_or(Unsent::NotReady)?;
+        let client = self.connection.ready_client().ok_or(Unsent::NotReady)?;
         let own = client.pn().filter(|own| account.as_deref().is_none_or(|account| own.user == account));
         Ok((client, own.ok_or(Unsent::OtherAccount)?))
     }
@@ -121,7 +121,7 @@ impl Session {
     ) -> Result<DateTime<Utc>, Unsent> {
         let (client, own) = self.sender_of(message)?;
         let (id, accepted_at) = (&message.id, message.accepted_at);
-        let lost = self.connection_lost();
+        let lost = self.connection.lost();
         tokio::pin!(lost);
         let referred = self.referred(said, names).await.map_err(|_| Unsent::NotSent)?;
         // Their name for us is of the same sort as ours for them.
@@ -130,12 +130,12 @@ impl Session {
             (Some(id), Some(Referred::Own(_))) => self.said_before(names, id).await,
             _ => None,
         };
-        let timer = self.timer(&client, jid).await.map_err(|_| Unsent::NotSent)?;
+        let timer = self.timers.of(&client, jid).await.map_err(|_| Unsent::NotSent)?;
         let referred = referred.as_ref();
         let way = Way { chat: jid, own: &own, accepted_at, referred, said_before, timer };
         let message = encode::message(said, &way);
         // Both are asked for before the message goes, because the answers may come at once.
-        let ack = self.mailbox.expect_ack(id);
+        let ack = self.connection.mailbox.expect_ack(id);
         let mut written = client.wait_for_sent_node(NodeFilter::tag("message").attr("id", id.as_str()));
         let freshness = if fresh { Freshness::Refresh } else { Freshness::CachePreferred };
         let options = SendOptions::default().with_message_id(id.as_str()).with_device_freshness(freshness);
@@ -154,7 +154,7 @@ impl Session {
             Some(Ok(Some(Ack { error: Some(code), .. }))) => Err(Unsent::Rejected(code)),
             // The server acknowledges such a one too.
             _ if matches!(&stanza, Ok(Some(stanza)) if !is_for(stanza, &client, jid)) => Err(Unsent::ReachedNobody),
-            Some(Ok(Some(Ack { timestamp, .. }))) => Ok(timestamp.unwrap_or_else(|| self.now())),
+            Some(Ok(Some(Ack { timestamp, .. }))) => Ok(timestamp.unwrap_or_else(|| self.connection.now())),
             // From here on all depends on whether the stanza was made: only then can it have reached the wire. When a
             // connection ends, the library forgets who waits to see a stanza, and may make it all the same.
             Some(Err(())) | None if matches!(stanza, Ok(None)) => Err(Unsent::NotSent),
