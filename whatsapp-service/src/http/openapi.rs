@@ -12,8 +12,11 @@ use utoipa::OpenApi;
 
 use crate::{
     http::{problem::Problem, unknown::TOLERANT},
-    session::{inbox::calls::MissedCall, supervisor::SessionStateChange},
-    whatsapp::decode::{Envelope, ReceivedMessage},
+    session::supervisor::SessionStateChange,
+    whatsapp::{
+        calls::MissedCall,
+        decode::{Envelope, ReceivedMessage},
+    },
 };
 
 /// Paths that ask for no secret: they tell nobody's secrets, and are asked by those who hold none.

@@ -13,7 +13,8 @@ use utoipa::ToSchema;
 use crate::{
     http::{App, body::Body, caller::Tenant, problem::Problem, send::recipient},
     model::address::Names,
-    session::presence::{ChatState, PresenceRefused},
+    session::presence::PresenceRefused,
+    whatsapp::chat::ChatState,
 };
 
 /// `POST /presence`'s body.

@@ -16,11 +16,15 @@ use crate::{
         request_log::Noted,
         status::{Action, Done, StatusBody},
     },
-    model::{address::Address, session_state::State as SessionState, tenant::TenantId},
+    model::{
+        address::Address,
+        session_state::{State as SessionState, Status},
+        tenant::TenantId,
+    },
     net::proxy::Proxy,
     session::{
         deletion::Unlinked,
-        state::{Snapshot, Status},
+        state::Snapshot,
         supervisor::{OpenRefused, Opened},
     },
     util::clock::timestamp,

@@ -11,20 +11,18 @@ use std::{
 use chrono::{DateTime, Utc};
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
-use whatsapp_rust::Client;
 
 use crate::{
     model::{session_state::State, tenant::TenantId},
     net::{dial_gate::Dials, proxy::Proxy},
     session::{
-        events::Mailbox,
         outbox::Refused,
         shared::Shared,
-        state::{Reason, Signal, Snapshot},
+        state::{Reason, Snapshot},
     },
     store::StoreError,
     util::{clock::Clock, sync::lock},
-    whatsapp::passkey::RemoteAuthenticator,
+    whatsapp::{client::Client, events::Mailbox, fact::Fact, passkey::RemoteAuthenticator},
 };
 
 /// How long to wait before something is written again that could not be.
@@ -56,7 +54,7 @@ pub struct Connection {
 /// A running client, as the session's parts use it.
 #[derive(Clone)]
 pub(crate) struct Live {
-    pub(crate) client: Arc<Client>,
+    pub(crate) client: Client,
     pub(crate) authenticator: Arc<RemoteAuthenticator>,
 }
 
@@ -85,7 +83,7 @@ impl Connection {
     }
 
     /// The client that runs now, ready or not.
-    pub(crate) fn client(&self) -> Option<Arc<Client>> {
+    pub(crate) fn client(&self) -> Option<Client> {
         lock(&self.live).as_ref().map(|live| live.client.clone())
     }
 
@@ -104,7 +102,7 @@ impl Connection {
     pub fn snapshot(&self) -> Snapshot {
         let mut snapshot = self.snapshot.borrow().clone();
         if snapshot.state == State::Ready && self.ready_client().is_none() {
-            snapshot.apply(Signal::Offline, self.now());
+            snapshot.apply(Fact::Offline, self.now());
         }
         if self.queued.load(Ordering::Relaxed) && snapshot.is_under_way() && self.dials.held_up() {
             let message = "WhatsApp turned several sessions away: all wait until one login succeeds.";
@@ -114,7 +112,7 @@ impl Connection {
     }
 
     /// The client, if messages can be sent with it now.
-    pub(crate) fn ready_client(&self) -> Option<Arc<Client>> {
+    pub(crate) fn ready_client(&self) -> Option<Client> {
         let client = lock(&self.live).as_ref()?.client.clone();
         let ready = self.snapshot.borrow().state == State::Ready && client.is_connected() && client.is_logged_in();
         ready.then_some(client)

@@ -9,10 +9,10 @@ use crate::{
     },
     session::outbox::{
         Outbox,
-        attempt::Unsent,
         queue::{After, Next},
     },
     util::sync::lock,
+    whatsapp::send::Unsent,
 };
 use chrono::DateTime;
 use chrono::Utc;
