@@ -4,6 +4,9 @@ pub mod deletion;
 pub mod memory;
 pub mod upkeep;
 
+use crate::session::OpenRefused;
+use crate::session::Opened;
+use crate::session::Session;
 use std::{
     collections::{BTreeMap, BTreeSet},
     ops::Bound,
@@ -37,7 +40,6 @@ use crate::{
         outbox::{Taken, accept::known},
         restoring::{Progress, Restoring},
         shared::Shared,
-        supervisor::{OpenRefused, Opened, Session},
     },
     store::{Store, StoreError, data_dir::DataDir, tx::Rules},
     util::{clock::Clock, seal::Seal},
