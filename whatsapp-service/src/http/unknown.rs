@@ -11,6 +11,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::http::{json::Parsed, openapi, problem::Problem};
+use crate::model::error_code::ErrorCode;
 
 /// What goes on taking what the old service ignored: in its own fields, and in the query.
 pub const TOLERANT: [&str; 4] = ["POST /session", "GET /status", "POST /send", "GET /health"];
@@ -93,7 +94,7 @@ impl Unknown {
 
     /// The error that says so.
     pub fn refused(self) -> Problem {
-        Problem::bad_request("unknown_field", self.sentence())
+        Problem::new(ErrorCode::UnknownField, self.sentence())
     }
 }
 

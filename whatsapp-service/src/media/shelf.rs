@@ -9,7 +9,7 @@ use std::{
     io::{self, Read},
     path::{Path, PathBuf},
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
@@ -17,6 +17,7 @@ use std::{
 
 use axum::body::Bytes;
 use futures_util::{Stream, StreamExt};
+use parking_lot::{Mutex, MutexGuard};
 use whatsapp_rust::wacore::download::MediaType;
 
 use crate::{
@@ -76,7 +77,7 @@ pub struct MediaStore {
     fetcher: Fetcher,
     /// For pages that links in texts lead to: apart from media, so that neither waits for the other.
     pub(crate) links: Fetcher,
-    uploads: FairSemaphore,
+    uploads: FairSemaphore<TenantId>,
     known: Mutex<Known>,
     /// Whether the last sweep has left something.
     stuck: AtomicBool,
@@ -549,7 +550,7 @@ impl MediaStore {
     }
 
     fn lock(&self) -> MutexGuard<'_, Known> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+        self.known.lock()
     }
 }
 

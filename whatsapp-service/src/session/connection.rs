@@ -2,13 +2,14 @@
 
 use std::{
     sync::{
-        Arc, Mutex,
+        Arc,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
 };
 
 use chrono::{DateTime, Utc};
+use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use whatsapp_rust::Client;
@@ -23,7 +24,7 @@ use crate::{
         state::{Reason, Signal, Snapshot},
     },
     store::StoreError,
-    util::{clock::Clock, sync::lock},
+    util::clock::Clock,
     whatsapp::passkey::RemoteAuthenticator,
 };
 
@@ -86,7 +87,7 @@ impl Connection {
 
     /// The client that runs now, ready or not.
     pub(crate) fn client(&self) -> Option<Arc<Client>> {
-        lock(&self.live).as_ref().map(|live| live.client.clone())
+        self.live.lock().as_ref().map(|live| live.client.clone())
     }
 
     /// Resolves when the connection that is there now is lost.
@@ -115,7 +116,7 @@ impl Connection {
 
     /// The client, if messages can be sent with it now.
     pub(crate) fn ready_client(&self) -> Option<Arc<Client>> {
-        let client = lock(&self.live).as_ref()?.client.clone();
+        let client = self.live.lock().as_ref()?.client.clone();
         let ready = self.snapshot.borrow().state == State::Ready && client.is_connected() && client.is_logged_in();
         ready.then_some(client)
     }
@@ -129,7 +130,7 @@ impl Connection {
 
     /// The way to WhatsApp that its owner has chosen.
     pub fn proxy(&self) -> Option<Proxy> {
-        lock(&self.proxy).clone()
+        self.proxy.lock().clone()
     }
 
     /// Writes until it is written: what happened does not unhappen because the disk is full. `None` when the process is

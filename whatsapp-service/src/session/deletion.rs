@@ -20,7 +20,7 @@ use crate::{
         supervisor::{Session, stop},
     },
     store::StoreError,
-    util::{clock::timestamp, sync::lock},
+    util::clock::timestamp,
 };
 
 /// How long the server may take to confirm that a device is unlinked.
@@ -76,7 +76,7 @@ impl Session {
             return Err(NotDeleted::Unfinished(error));
         }
         lifecycle.ended = true;
-        lock(&self.outbox.queue).clear();
+        self.outbox.queue.lock().clear();
         self.tell(json!({"state": "deleted", "status": Status::NotFound, "since": timestamp(self.connection.now())}));
         Ok(Some(unlinked))
     }
@@ -99,7 +99,7 @@ impl Session {
 
     /// `goes_on` says that an earlier process, or call, may have unlinked it already.
     async fn unlink(&self, goes_on: bool) -> Unlinked {
-        let live = lock(&self.connection.live).clone();
+        let live = self.connection.live.lock().clone();
         let on_disk = self.is_recorded_as_paired().await;
         let in_client = live.as_ref().is_some_and(|live| live.client.pn().is_some());
         let linked = on_disk || in_client || self.connection.snapshot.borrow().is_paired();

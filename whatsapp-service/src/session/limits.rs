@@ -1,8 +1,9 @@
 //! What WhatsApp says of how far an account may write to people who have not written to it: whether it may at all (the
 //! reach-out time-lock), and to how many more of them (the quota for new chats).
 
-use std::sync::Mutex;
 use std::{sync::Arc, time::Duration};
+
+use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use chrono::{DateTime, Utc};
@@ -10,7 +11,7 @@ use serde_json::Value;
 use tokio::time::{Instant, timeout, timeout_at};
 use whatsapp_rust::{MexRequest, wacore::iq::mex_operations::fetch_new_chat_message_capping_info as capping};
 
-use crate::{session::connection::Connection, util::sync::lock};
+use crate::session::connection::Connection;
 
 /// How soon WhatsApp may be asked again because of refusals, and how old an answer may be that explains one.
 const PAUSE: Duration = Duration::from_secs(5);
@@ -120,14 +121,14 @@ impl AccountLimits {
     /// Asks WhatsApp what the account may do.
     pub(crate) fn ask(self: &Arc<Self>) {
         // Once for many refusals, and once more after the last of them: the account is in trouble already.
-        if lock(&self.asking).replace(true).is_some() {
+        if self.asking.lock().replace(true).is_some() {
             return;
         }
         let asking = Asking(self.clone());
         tokio::spawn(async move {
             let limits = &asking.0;
             loop {
-                *lock(&limits.asking) = Some(false);
+                *limits.asking.lock() = Some(false);
                 let asked = Instant::now();
                 let timelock = limits.fetch_timelock().await;
                 if timelock.is_none() {
@@ -139,7 +140,7 @@ impl AccountLimits {
                 });
                 limits.refresh_quota().await;
                 tokio::time::sleep(PAUSE).await;
-                if lock(&limits.asking).take_if(|again| !*again).is_some() {
+                if limits.asking.lock().take_if(|again| !*again).is_some() {
                     return;
                 }
             }
@@ -220,7 +221,7 @@ struct Asking(Arc<AccountLimits>);
 impl Drop for Asking {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            *lock(&self.0.asking) = None;
+            *self.0.asking.lock() = None;
         }
     }
 }

@@ -4,7 +4,6 @@ pub mod client;
 pub mod connection;
 pub mod deletion;
 pub mod download;
-pub mod download_quota;
 pub mod events;
 pub mod inbox;
 pub mod limits;

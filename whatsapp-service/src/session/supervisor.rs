@@ -5,7 +5,7 @@ use std::{
     ops::ControlFlow,
     panic::AssertUnwindSafe,
     sync::{
-        Arc, Mutex, Weak,
+        Arc, Weak,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
@@ -13,6 +13,7 @@ use std::{
 
 use chrono::{DateTime, TimeDelta, Utc};
 use futures_util::FutureExt;
+use parking_lot::Mutex;
 use serde::Serialize;
 use serde_json::json;
 use tokio::{
@@ -52,7 +53,7 @@ use crate::{
         Store, StoreError,
         devices::{LoginHold, Record},
     },
-    util::{clock::timestamp, sync::lock},
+    util::clock::timestamp,
     whatsapp::{
         codes::{self, DisconnectCode, RetryPolicy},
         passkey::AssertionRefused,
@@ -281,7 +282,7 @@ impl Session {
 
     /// Takes for granted what an earlier process wrote down: that it is linked, and with whom.
     pub(crate) fn know_linked(&self, record: Record) {
-        *lock(&self.connection.proxy) = record.proxy;
+        *self.connection.proxy.lock() = record.proxy;
         self.apply(Signal::Linked { phone: record.phone });
     }
 
@@ -293,9 +294,9 @@ impl Session {
         if self.store.recorded(&self.tenant).await?.proxy == proxy {
             return Ok(());
         }
-        let before = std::mem::replace(&mut *lock(&self.connection.proxy), proxy.clone());
+        let before = std::mem::replace(&mut *self.connection.proxy.lock(), proxy.clone());
         if let Err(error) = self.store.change_record(&self.tenant, |record| record.proxy = proxy).await {
-            *lock(&self.connection.proxy) = before;
+            *self.connection.proxy.lock() = before;
             return Err(error.into());
         }
         // A session that waits out a ban, say, has no client, and goes on waiting.
@@ -339,7 +340,7 @@ impl Session {
                 return Ok(Opened::Unchanged);
             }
             stop(&mut lifecycle).await;
-            *lock(&self.code_for) = phone.map(|phone| (phone, false));
+            *self.code_for.lock() = phone.map(|phone| (phone, false));
             if snapshot.state == State::LoggedOut {
                 self.starts_over.store(true, Ordering::Release);
             }
@@ -376,13 +377,13 @@ impl Session {
 
     /// Hands the client the passkey assertion that it waits for.
     pub fn submit_passkey(&self, credential: &serde_json::Value) -> Result<(), PasskeyRefused> {
-        let live = lock(&self.connection.live).clone().ok_or(AssertionRefused::NotAsked)?;
+        let live = self.connection.live.lock().clone().ok_or(AssertionRefused::NotAsked)?;
         Ok(live.authenticator.submit(credential)?)
     }
 
     /// Tells the client that the person saw the same code on the phone.
     pub async fn confirm_passkey(&self) -> Result<(), PasskeyRefused> {
-        let live = lock(&self.connection.live).clone().ok_or(AssertionRefused::NotAsked)?;
+        let live = self.connection.live.lock().clone().ok_or(AssertionRefused::NotAsked)?;
         if !self.connection.snapshot.borrow().passkey.as_ref().is_some_and(|passkey| passkey.needs_confirmation) {
             return Err(AssertionRefused::NotAsked.into());
         }
@@ -460,7 +461,7 @@ impl Session {
             self.starts_over.store(false, Ordering::Release);
         }
         let Record { hold, proxy, replaced_at, .. } = store.recorded(tenant).await?;
-        *lock(&self.connection.proxy) = proxy;
+        *self.connection.proxy.lock() = proxy;
         let hold = hold.filter(|hold| hold.is_in_force(self.now()));
         if take_back {
             // Whoever has it now is replaced, and a person wants it so.
@@ -511,7 +512,7 @@ impl Session {
         // On the heap, so that a session that waits does not keep room for it.
         let panicked =
             Box::pin(AssertUnwindSafe(self.use_client(&mut link, pass, run, cancel)).catch_unwind()).await.is_err();
-        *lock(&self.connection.live) = None;
+        *self.connection.live.lock() = None;
         run.awaited = None;
         if let Some(link) = link {
             link.stop().await;
@@ -615,7 +616,7 @@ impl Session {
         run: &mut Run,
         cancel: &CancellationToken,
     ) {
-        *lock(&self.connection.live) =
+        *self.connection.live.lock() =
             Some(Live { client: link.client.clone(), authenticator: link.authenticator.clone() });
         let (mut pass, turn_ends) = (Some(pass), Instant::now() + LOGIN_TURN);
         let (mut looks, mut unwell) = (tokio::time::interval(LOOK_INTERVAL), 0);
@@ -657,8 +658,8 @@ impl Session {
         drop(pass);
         if run.code_until.take().is_some() {
             // It died with its connection.
-            *lock(&self.code_for) = None;
-        } else if let Some((_, asked)) = &mut *lock(&self.code_for) {
+            *self.code_for.lock() = None;
+        } else if let Some((_, asked)) = &mut *self.code_for.lock() {
             // What was asked for on this connection, and did not come, is asked for on the next one.
             *asked = false;
         }
@@ -746,11 +747,11 @@ impl Session {
                 if code_shown && self.connection.snapshot.borrow().pairing_code.is_none() {
                     run.code_until = None;
                     // It died with its connection, or was used: the next one has to be asked for by a person.
-                    *lock(&self.code_for) = None;
+                    *self.code_for.lock() = None;
                 }
                 // The server takes the request for a code once it has offered its QR codes.
                 if qr_shown
-                    && let Some((phone, asked)) = &mut *lock(&self.code_for)
+                    && let Some((phone, asked)) = &mut *self.code_for.lock()
                     && !std::mem::replace(asked, true)
                 {
                     request_code(client.clone(), phone.clone());
@@ -827,7 +828,7 @@ impl Session {
 
     /// Sees to it that a code for this phone is shown, or will be, and says whether that was not so before.
     fn want_code(&self, phone: Number, state: State) -> Result<bool, OpenRefused> {
-        let mut code_for = lock(&self.code_for);
+        let mut code_for = self.code_for.lock();
         match &*code_for {
             Some((other, _)) if *other != phone => return Err(OpenRefused::CodeForAnotherPhone),
             Some(_) => return Ok(false),
@@ -867,7 +868,7 @@ impl Session {
         });
         if entered == Some(State::Ready) {
             // What waited for a connection waits no longer.
-            lock(&self.outbox.queue).hurry_all();
+            self.outbox.queue.lock().hurry_all();
             self.outbox.pump();
             self.inbox.limits.keep_quota_fresh();
             self.inbox.retries.answer_open();
@@ -985,7 +986,7 @@ mod tests {
     type Panics = LazyLock<Mutex<BTreeMap<TenantId, u32>>>;
 
     pub(crate) fn maybe_panic(panics: &Panics, tenant: &TenantId) {
-        let due = lock(panics).get_mut(tenant).filter(|left| **left > 0).map(|left| *left -= 1).is_some();
+        let due = panics.lock().get_mut(tenant).filter(|left| **left > 0).map(|left| *left -= 1).is_some();
         assert!(!due, "a test asked for a panic");
     }
 
@@ -1012,8 +1013,8 @@ mod tests {
         let server = Server::bind(&config, Trust::AnyServer { tls_roots: Vec::new() }).await.unwrap();
         let manager = server.manager();
         let [unlucky, calm] = ["unlucky", "calm"].map(|name| name.parse::<TenantId>().unwrap());
-        lock(&CLIENTS).insert(unlucky.clone(), 2);
-        lock(&RUNS).insert(unlucky.clone(), 1);
+        CLIENTS.lock().insert(unlucky.clone(), 2);
+        RUNS.lock().insert(unlucky.clone(), 1);
         let seen = |session: &Arc<Session>, code: &'static str| {
             let session = session.clone();
             async move {

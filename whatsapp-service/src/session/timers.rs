@@ -2,13 +2,13 @@
 //! warn of a message that does not carry it.
 
 use std::sync::Arc;
-use std::sync::Mutex;
+
+use parking_lot::Mutex;
 use whatsapp_rust::{Client, Jid};
 
 use crate::{
     model::tenant::TenantId,
     store::{Store, StoreError, timers::Timer},
-    util::sync::lock,
 };
 
 /// Which of a session's chats have a timer.
@@ -27,19 +27,19 @@ impl Timers {
 
     /// Another account is linked: nothing is known of its chats.
     pub fn forget(&self) {
-        *lock(&self.any) = None;
+        *self.any.lock() = None;
     }
 
     /// How long the messages of the chat with this person stay, where they don't stay for ever.
     pub(crate) async fn of(&self, client: &Client, chat: &Jid) -> Result<Option<Timer>, StoreError> {
         let (store, tenant) = (&self.store, &self.tenant);
-        let known = *lock(&self.any);
+        let known = *self.any.lock();
         // Most tenants have no such chat.
         let has_timers = match known {
             Some(has_timers) => has_timers,
             None => {
                 let has_timers = store.has_timers(tenant).await?;
-                lock(&self.any).get_or_insert(has_timers);
+                self.any.lock().get_or_insert(has_timers);
                 has_timers
             }
         };
@@ -59,6 +59,6 @@ impl Timers {
 
     /// Some chat has a timer from now on.
     pub(crate) fn learn(&self) {
-        *lock(&self.any) = Some(true);
+        *self.any.lock() = Some(true);
     }
 }

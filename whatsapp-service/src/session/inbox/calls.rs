@@ -14,7 +14,7 @@ use whatsapp_rust::{
 use crate::{
     model::event::EventKind,
     session::inbox::{Inbound, Inbox},
-    util::{clock, sync::lock},
+    util::clock,
     whatsapp::decode::{bounded::bounded, user},
 };
 
@@ -119,13 +119,13 @@ impl Inbound {
         let over = match &call.action {
             CallAction::Offer { call_id, caller_pn, is_video, .. } => {
                 let (id, number, name) = (call_id.clone(), caller_pn.clone(), call.notify.clone());
-                lock(&inbox.calls).rings(Ringing { id, video: Some(*is_video), number, name })
+                inbox.calls.lock().rings(Ringing { id, video: Some(*is_video), number, name })
             }
             CallAction::Terminate { call_id, call_creator, reason, .. } => {
                 let unanswered = reason.as_deref().is_none_or(|reason| UNANSWERED.contains(&reason));
                 let (id, from) = (call_id.clone(), call_creator.clone());
                 let ended = Ended { id, unanswered, from, timestamp: call.timestamp, offline: call.offline };
-                lock(&inbox.calls).ends(ended)
+                inbox.calls.lock().ends(ended)
             }
             _ => None,
         };
@@ -148,7 +148,7 @@ impl Inbound {
 
 impl Inbox {
     async fn missed(&self, rang: &Ringing, from: &Jid, timestamp: DateTime<Utc>, offline: bool) {
-        let client = lock(&self.connection.live).as_ref().map(|live| live.client.clone());
+        let client = self.connection.live.lock().as_ref().map(|live| live.client.clone());
         if client.as_ref().is_some_and(|client| is_own(client, from)) {
             return;
         }

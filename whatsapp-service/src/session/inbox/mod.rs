@@ -4,12 +4,11 @@ pub mod calls;
 pub mod permission;
 pub mod placeholders;
 
-use chrono::TimeDelta;
-use std::sync::Mutex;
 use std::sync::{Arc, Weak};
-use tokio::sync::Semaphore;
 
-use tokio::runtime::Handle;
+use chrono::TimeDelta;
+use parking_lot::Mutex;
+use tokio::{runtime::Handle, sync::Semaphore};
 use whatsapp_rust::{
     Client, InboundDurabilityHook, Jid, OwnedNodeRef, anyhow, async_trait,
     types::{events::InboundMessage, message::MessageInfo},
@@ -208,10 +207,9 @@ impl InboundDurabilityHook for Inbound {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Mutex;
 
     use super::*;
-    use crate::{manager::Manager, store::kept::PollKey, util::sync::lock};
+    use crate::{manager::Manager, store::kept::PollKey};
 
     fn poll() -> Kept {
         let what = KeptFor::Votes(PollKey { secret: vec![1; 32], creators: Vec::new(), options: Vec::new() });
@@ -225,8 +223,8 @@ mod tests {
         let inbox = manager.get_or_create(&"acme".parse().unwrap()).inbox().clone();
         let after = async |answers: Vec<Result<Vec<Kept>, StoreError>>| {
             let answers = Mutex::new(answers.into_iter());
-            let read = inbox.polls(|| std::future::ready(lock(&answers).next().expect("one more"))).await;
-            (read.map(|polls| polls.len()), lock(&answers).len())
+            let read = inbox.polls(|| std::future::ready(answers.lock().next().expect("one more"))).await;
+            (read.map(|polls| polls.len()), answers.lock().len())
         };
         let hiccup = || Err(StoreError::TransactionLost);
         assert_eq!(after(vec![hiccup(), hiccup(), Ok(vec![poll()])]).await, (Some(1), 0));

@@ -17,7 +17,6 @@ use crate::{
     model::event::EventKind,
     session::inbox::{Inbound, identity},
     store::events::Received,
-    util::sync::lock,
     whatsapp::decode::{self, bounded::bounded},
 };
 
@@ -55,7 +54,7 @@ impl Inbound {
     /// here as one that could not be decrypted. It differs in what the library answers: a refusal, for good.
     fn tell_if_malformed(&self, info: &Arc<MessageInfo>) {
         let Some(inbox) = self.inbox.upgrade() else { return };
-        let Some(client) = lock(&inbox.connection.live).as_ref().map(|live| live.client.clone()) else { return };
+        let Some(client) = inbox.connection.live.lock().as_ref().map(|live| live.client.clone()) else { return };
         let (Ok(turn), Some(data)) = (VERDICTS.try_acquire(), decode::malformed(info)) else { return };
         let code = NackReason::InvalidProtobuf.code().to_string();
         // It follows when this returns: before it can come, somebody waits for it.

@@ -14,7 +14,6 @@ use crate::{
     },
     session::{events::Ack, outbox::Outbox},
     store::referred::Referred,
-    util::sync::lock,
     whatsapp::{
         encode::{self, Way},
         lookup,
@@ -93,7 +92,7 @@ impl Outbox {
     /// Asks for the names of those to whom earlier messages go by numbers of which nothing else is known yet. Who is asked
     /// for already is not asked for twice.
     async fn look_at_strangers(&self, client: &Client, row: i64) {
-        let strangers = lock(&self.queue).strangers_before(row, STRANGERS);
+        let strangers = self.queue.lock().strangers_before(row, STRANGERS);
         for stranger in &strangers {
             if let Ok(Some(names)) = self.numbers.resolve(client, stranger).await {
                 self.join(stranger, &names);
