@@ -22,9 +22,9 @@ pub use self::{
     config::Config,
     manager::Manager,
     media::voice::worker,
-    net::{selfcheck, trust::Trust},
+    net::trust::Trust,
     util::descriptors,
-    whatsapp::version::built_in as built_in_version,
+    whatsapp::{selfcheck, version::built_in as built_in_version},
 };
 
 use std::{
@@ -187,7 +187,7 @@ impl Server {
         if crate::util::clock::wall().timestamp() < 0 {
             return Err(StartError::Clock);
         }
-        if matches!(trust, Trust::WhatsAppOnly) && !crate::net::selfcheck::refuses_forged_certificates() {
+        if matches!(trust, Trust::WhatsAppOnly) && !crate::whatsapp::selfcheck::refuses_forged_certificates() {
             return Err(StartError::ForgedCertificatesAccepted);
         }
         crate::util::process::started();

@@ -72,7 +72,7 @@ impl Wanted {
     pub fn identity(&self) -> Value {
         let source = match &self.source {
             Source::Url(url) => json!({ "url": url }),
-            Source::Base64(text) => json!({"base64": hex::encode(&text.digest())}),
+            Source::Base64(text) => json!({"base64": hex::encode(text.digest())}),
             Source::Here(taken) => json!({"sha256": hex::encode(&taken.given)}),
         };
         let Claim { mimetype, voice, sticker, document, gif, .. } = &self.claim;

@@ -82,7 +82,7 @@ pub async fn get(
         }
         return Ok((answer, Body::empty()).into_response());
     }
-    let session = app.manager.get(&tenant).ok_or_else(|| Problem::no_session())?;
+    let session = app.manager.get(&tenant).ok_or_else(Problem::no_session)?;
     let file = session.file(&kept, &source).await?;
     let size = file.size();
     // A part of another file than the caller has begun with is of no use.

@@ -74,7 +74,7 @@ pub async fn check(
     if !bad.is_empty() {
         return Err(invalid(bad.join("; ")));
     }
-    let session = app.manager.get(&tenant).ok_or_else(|| Problem::no_session())?;
+    let session = app.manager.get(&tenant).ok_or_else(Problem::no_session)?;
     let found = session.check_numbers(&people).await?;
     let checked = numbers.into_iter().zip(found).map(|(input, names)| {
         let registered = names.is_some();

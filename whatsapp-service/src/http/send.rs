@@ -338,7 +338,7 @@ async fn submit(
 
 /// The tenant's session, if it takes messages.
 pub(crate) fn accepting(app: &App, tenant: &TenantId) -> Result<Arc<Session>, Problem> {
-    let session = app.manager.get(tenant).ok_or_else(|| Problem::no_session())?;
+    let session = app.manager.get(tenant).ok_or_else(Problem::no_session)?;
     session.outbox().connection.accepts()?;
     Ok(session)
 }

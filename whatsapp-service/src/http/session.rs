@@ -16,11 +16,16 @@ use crate::{
         request_log::Noted,
         status::{Action, Done, StatusBody},
     },
-    model::{address::Address, error_code::ErrorCode, session_state::State as SessionState, tenant::TenantId},
+    model::{
+        address::Address,
+        error_code::ErrorCode,
+        session_state::{State as SessionState, Status},
+        tenant::TenantId,
+    },
     net::proxy::Proxy,
     session::{
         deletion::Unlinked,
-        state::{Snapshot, Status},
+        state::Snapshot,
         supervisor::{OpenRefused, Opened},
     },
     util::clock::timestamp,

@@ -12,8 +12,11 @@ use crate::{
         problem::Problem,
         query::{Query, invalid},
     },
-    model::{session_state::State as SessionState, tenant::TenantId},
-    session::{state::Status, supervisor::Session},
+    model::{
+        session_state::{State as SessionState, Status},
+        tenant::TenantId,
+    },
+    session::supervisor::Session,
     util::clock::timestamp,
 };
 

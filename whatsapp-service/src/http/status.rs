@@ -14,13 +14,10 @@ use crate::{
         request_log::Noted,
         unknown::{Unknown, Warning},
     },
-    model::session_state::State,
-    session::{
-        limits::{NewChatQuota, ReachoutTimelock},
-        state::Status,
-        supervisor::Session,
-    },
+    model::session_state::{State, Status},
+    session::supervisor::Session,
     util::clock::timestamp,
+    whatsapp::account_limits::{NewChatQuota, ReachoutTimelock},
 };
 
 /// What `/status` and `/session` answer. The contract's fields first; the others are additions.

@@ -13,7 +13,7 @@ use crate::{
         media::{MediaKind, StoredMedia},
         tenant::TenantId,
     },
-    whatsapp::media_crypto::{Plain, Writing, media_type, parcel},
+    whatsapp::media_crypto::{Plain, Writing, parcel},
 };
 
 /// How a file is called that is not complete.
@@ -39,7 +39,7 @@ impl Part {
         let mut part = Self { name, path: path.clone(), room, tenant, kind, writing: None, kept: false };
         let created = blocking(move || {
             let file = fs::File::options().read(true).write(true).create_new(true).mode(0o600).open(path)?;
-            Writing::new(file, media_type(kind))
+            Writing::new(file, kind)
         });
         part.writing = Some(created.await?);
         Ok(part)
@@ -74,7 +74,7 @@ impl Part {
 
     /// What is in it, decrypted.
     pub fn plain(&self, parcel: &StoredMedia) -> Result<Plain, NotTaken> {
-        let plain = self.open().and_then(|file| Plain::new(file, &parcel.key, media_type(self.kind), parcel.size));
+        let plain = self.open().and_then(|file| Plain::new(file, &parcel.key, self.kind, parcel.size));
         plain.map_err(|error| {
             tracing::error!(kind = %error.kind(), "media could not be read back from the disk");
             NotTaken::Disk

@@ -25,7 +25,7 @@ use tokio::{sync::Semaphore, time::timeout};
 use crate::{
     media::{bounded::Bounded, jpeg, movie, webp},
     model::media::{MediaKind, StoredMedia},
-    whatsapp::media_crypto::{Plain, media_type},
+    whatsapp::media_crypto::Plain,
 };
 
 /// The longer side of the small picture, in pixels.
@@ -85,7 +85,7 @@ impl Previews {
 }
 
 fn describe(mut parcel: StoredMedia, kind: MediaKind, mimetype: &str, file: File, memory: u64) -> StoredMedia {
-    let Ok(plain) = Plain::new(file, &parcel.key, media_type(parcel.kind), parcel.size) else { return parcel };
+    let Ok(plain) = Plain::new(file, &parcel.key, parcel.kind, parcel.size) else { return parcel };
     let mut plain = Bounded::new(plain, parcel.size);
     match kind {
         MediaKind::Image | MediaKind::Sticker => {
@@ -429,7 +429,7 @@ mod tests {
 
     fn sealed(bytes: &[u8], kind: MediaKind) -> (StoredMedia, File) {
         let file = tempfile::tempfile().unwrap();
-        let mut writing = Writing::new(file.try_clone().unwrap(), media_type(kind)).unwrap();
+        let mut writing = Writing::new(file.try_clone().unwrap(), kind).unwrap();
         writing.write(bytes).unwrap();
         let info = writing.finish().unwrap();
         let parcel = parcel(String::new(), kind, info);

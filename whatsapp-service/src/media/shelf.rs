@@ -15,10 +15,7 @@ use std::{
     time::Duration,
 };
 
-use axum::body::Bytes;
-use futures_util::{Stream, StreamExt};
 use parking_lot::{Mutex, MutexGuard};
-use whatsapp_rust::wacore::download::MediaType;
 
 use crate::{
     config::Config,
@@ -45,8 +42,10 @@ use crate::{
         data_dir::{create_private_dir, io_error},
     },
     util::{clock, fair_semaphore::FairSemaphore},
-    whatsapp::media_crypto::media_type,
+    whatsapp::media_crypto::{have_same_keys, path_name},
 };
+use axum::body::Bytes;
+use futures_util::{Stream, StreamExt};
 
 /// How much is encrypted and written at a time.
 const PIECE: usize = 64 * 1024;
@@ -319,7 +318,7 @@ impl MediaStore {
                 note
             }
             _ => {
-                if media_type(part.kind()) != media_type(guess.kind) {
+                if !have_same_keys(part.kind(), guess.kind) {
                     (part, parcel) = self.encrypted_anew(tenant, &part, &parcel, guess.kind).await?;
                 }
                 None
@@ -592,10 +591,10 @@ async fn fill(
 /// What media is encrypted and uploaded as: kinds that agree in both share their files. A voice note has its own, as it is
 /// made of the bytes.
 fn share_of(kind: MediaKind) -> &'static str {
-    match media_type(kind) {
-        _ if kind == MediaKind::Voice => "voice",
-        MediaType::Sticker => MediaType::Image.mms_type(),
-        media_type => media_type.mms_type(),
+    match kind {
+        MediaKind::Voice => "voice",
+        MediaKind::Sticker => path_name(MediaKind::Image),
+        kind => path_name(kind),
     }
 }
 

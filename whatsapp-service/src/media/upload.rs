@@ -17,13 +17,12 @@ use tokio::{
     fs::File,
     io::{AsyncReadExt, AsyncSeekExt},
 };
-use whatsapp_rust::Client;
 
 use crate::{
     model::media::{StoredMedia, Upload},
     net::{dial::Dialler, media_host, proxy::Proxy},
     util::clock,
-    whatsapp::media_crypto::media_type,
+    whatsapp::{client::Client, media_crypto::upload_path},
 };
 
 /// From how many bytes on the host is asked first what it has of a file, as WhatsApp Web does.
@@ -93,12 +92,12 @@ pub async fn upload(line: &Line<'_>, parcel: &StoredMedia, path: &Path) -> Resul
     let way = Way { dialler: line.dialler, proxy: line.proxy.as_ref(), silence: PATIENCE };
     // What is asked for anew is only what the hosts want to be shown.
     for fresh in [false, true] {
-        let known = tokio::time::timeout(PATIENCE, line.client.refresh_media_conn(fresh)).await;
+        let known = tokio::time::timeout(PATIENCE, line.client.media_hosts(fresh)).await;
         let known = known.map_err(|_| NotUploaded::Later)?.map_err(|_| NotUploaded::Later)?;
-        let place = format!("{}/{token}?auth={}&token={token}", media_type(parcel.kind).upload_path(), known.auth);
+        let place = format!("{}/{token}?auth={}&token={token}", upload_path(parcel.kind), known.auth);
         let mut stale = false;
         for host in &known.hosts {
-            let Ok(host) = host.hostname.parse::<Authority>() else { continue };
+            let Ok(host) = host.parse::<Authority>() else { continue };
             match upload_to(&way, &host, &place, path, length).await {
                 Ok(upload) => return Ok(upload),
                 Err(Refused::Stale) => {

@@ -1,6 +1,5 @@
 //! The states that a session can be in.
 
-use crate::session::state::Status;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -82,4 +81,18 @@ impl State {
             Self::Failed => "failed",
         }
     }
+}
+
+/// The contract's word for a state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Status {
+    /// There is no session.
+    NotFound,
+    /// Not ready yet, or not ready for the moment.
+    Initializing,
+    /// Messages can be sent.
+    Ready,
+    /// It will not get ready without a person, or only after a long wait.
+    Failed,
 }

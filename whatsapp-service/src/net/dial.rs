@@ -24,13 +24,17 @@ use tokio_tungstenite::{
     tungstenite::{client::IntoClientRequest, protocol::WebSocketConfig},
 };
 use tokio_util::either::Either;
-use whatsapp_rust::wacore::net::{WHATSAPP_WEB_ORIGIN, WHATSAPP_WEB_WS_URL};
 
 use crate::net::{
     egress::Policy,
     proxy::{CheckedLookup, Proxy, through},
     trust::Trust,
 };
+
+/// Where WhatsApp Web comes from, as it says itself (whatsmeow and the library send the same).
+pub const WHATSAPP_WEB_ORIGIN: &str = "https://web.whatsapp.com";
+/// Where WhatsApp Web connects to.
+const WHATSAPP_WEB_WS_URL: &str = "wss://web.whatsapp.com/ws/chat";
 
 /// How long opening a TCP connection may take, and how long the proxy may take to open its own.
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);

@@ -15,10 +15,9 @@ use hyper::{
 use hyper_util::rt::TokioIo;
 use tokio::{sync::Notify, time::timeout};
 use tokio_util::task::AbortOnDropHandle;
-use whatsapp_rust::wacore::net::WHATSAPP_WEB_ORIGIN;
 
 use crate::net::{
-    dial::{Dialler, in_full},
+    dial::{Dialler, WHATSAPP_WEB_ORIGIN, in_full},
     proxy::Proxy,
 };
 

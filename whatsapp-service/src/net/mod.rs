@@ -6,5 +6,4 @@ pub mod dial_gate;
 pub mod egress;
 pub mod media_host;
 pub mod proxy;
-pub mod selfcheck;
 pub mod trust;

@@ -12,20 +12,18 @@ use chrono::{DateTime, Utc};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
-use whatsapp_rust::Client;
 
 use crate::{
     model::{session_state::State, tenant::TenantId},
     net::{dial_gate::Dials, proxy::Proxy},
     session::{
-        events::Mailbox,
         outbox::Refused,
         shared::Shared,
-        state::{Reason, Signal, Snapshot},
+        state::{Reason, Snapshot},
     },
     store::StoreError,
     util::clock::Clock,
-    whatsapp::passkey::RemoteAuthenticator,
+    whatsapp::{client::Client, events::Mailbox, fact::Fact, passkey::RemoteAuthenticator},
 };
 
 /// How long to wait before something is written again that could not be.
@@ -57,7 +55,7 @@ pub struct Connection {
 /// A running client, as the session's parts use it.
 #[derive(Clone)]
 pub(crate) struct Live {
-    pub(crate) client: Arc<Client>,
+    pub(crate) client: Client,
     pub(crate) authenticator: Arc<RemoteAuthenticator>,
 }
 
@@ -86,7 +84,7 @@ impl Connection {
     }
 
     /// The client that runs now, ready or not.
-    pub(crate) fn client(&self) -> Option<Arc<Client>> {
+    pub(crate) fn client(&self) -> Option<Client> {
         self.live.lock().as_ref().map(|live| live.client.clone())
     }
 
@@ -105,7 +103,7 @@ impl Connection {
     pub fn snapshot(&self) -> Snapshot {
         let mut snapshot = self.snapshot.borrow().clone();
         if snapshot.state == State::Ready && self.ready_client().is_none() {
-            snapshot.apply(Signal::Offline, self.now());
+            snapshot.apply(Fact::Offline, self.now());
         }
         if self.queued.load(Ordering::Relaxed) && snapshot.is_under_way() && self.dials.held_up() {
             let message = "WhatsApp turned several sessions away: all wait until one login succeeds.";
@@ -115,7 +113,7 @@ impl Connection {
     }
 
     /// The client, if messages can be sent with it now.
-    pub(crate) fn ready_client(&self) -> Option<Arc<Client>> {
+    pub(crate) fn ready_client(&self) -> Option<Client> {
         let client = self.live.lock().as_ref()?.client.clone();
         let ready = self.snapshot.borrow().state == State::Ready && client.is_connected() && client.is_logged_in();
         ready.then_some(client)

@@ -3,24 +3,20 @@
 //! It is written down before it begins. What was begun goes on by itself until it is done, also after a restart, and is
 //! not taken back: a device that is unlinked is of no use any more.
 
-use std::{
-    sync::{Arc, atomic::Ordering},
-    time::Duration,
-};
+use std::{sync::atomic::Ordering, time::Duration};
 
 use serde_json::json;
-use tokio::time::timeout;
-use whatsapp_rust::{Client, wacore::iq::devices::RemoveCompanionDeviceSpec};
 
 use crate::{
-    model::session_state::State,
+    model::session_state::{State, Status},
     session::{
         outbox::deleted,
-        state::{Signal, Snapshot, Status},
+        state::Snapshot,
         supervisor::{Session, stop},
     },
     store::StoreError,
     util::clock::timestamp,
+    whatsapp::{client::Client, fact::Fact},
 };
 
 /// How long the server may take to confirm that a device is unlinked.
@@ -72,7 +68,7 @@ impl Session {
             store.delete_device(&self.tenant).await
         };
         if let Err(error) = erased.await {
-            self.apply(Signal::StorageFailed("It is being deleted, and the disk does not allow that yet.".into()));
+            self.apply(Fact::StorageFailed("It is being deleted, and the disk does not allow that yet.".into()));
             return Err(NotDeleted::Unfinished(error));
         }
         lifecycle.ended = true;
@@ -101,7 +97,7 @@ impl Session {
     async fn unlink(&self, goes_on: bool) -> Unlinked {
         let live = self.connection.live.lock().clone();
         let on_disk = self.is_recorded_as_paired().await;
-        let in_client = live.as_ref().is_some_and(|live| live.client.pn().is_some());
+        let in_client = live.as_ref().is_some_and(|live| live.client.phone().is_some());
         let linked = on_disk || in_client || self.connection.snapshot.borrow().is_paired();
         match live {
             _ if !linked || self.connection.snapshot.borrow().state == State::LoggedOut => Unlinked::NotLinked,
@@ -111,17 +107,16 @@ impl Session {
         }
     }
 
-    /// Ends the link at the server. The library's own `logout` keeps to itself whether the server heard it.
-    async fn unlink_at_server(&self, client: &Arc<Client>) -> Unlinked {
-        let Some(jid) = client.pn() else { return Unlinked::NotLinked };
+    /// Ends the link at the server.
+    async fn unlink_at_server(&self, client: &Client) -> Unlinked {
         // What the server said before may have been a mistake.
         let seemed_unlinked = self.connection.snapshot.borrow().seems_unlinked();
-        let told = timeout(UNLINK_LIMIT, client.execute(RemoveCompanionDeviceSpec::new(&jid))).await;
+        let Some(told) = client.unlink(UNLINK_LIMIT).await else { return Unlinked::NotLinked };
         // The server ends the connection of a device that it has just removed, maybe before its answer is read.
-        if !matches!(told, Ok(Ok(()))) && !seemed_unlinked {
+        if !told && !seemed_unlinked {
             self.connection.wait_until(Duration::from_secs(1), Snapshot::seems_unlinked).await;
         }
         let removed = !seemed_unlinked && self.connection.snapshot.borrow().seems_unlinked();
-        if matches!(told, Ok(Ok(()))) || removed { Unlinked::Confirmed } else { Unlinked::NotTold }
+        if told || removed { Unlinked::Confirmed } else { Unlinked::NotTold }
     }
 }

@@ -10,10 +10,6 @@ use base64::{Engine, prelude::BASE64_URL_SAFE};
 use hyper::StatusCode;
 use parking_lot::Mutex;
 use tokio::{sync::OnceCell, time::Instant};
-use whatsapp_rust::{
-    Client, Jid, MediaRetryResult, NodeFilter,
-    wacore::media_retry::{build_media_retry_receipt, encrypt_media_retry_receipt, parse_media_retry_notification},
-};
 
 use crate::{
     model::{session_state::State, tenant::TenantId},
@@ -31,7 +27,7 @@ use crate::{
         fair_semaphore::{FairSemaphore, Permit},
         quota::{Full, Quota, Reservation},
     },
-    whatsapp::{decode::media::is_path, media_crypto::media_type},
+    whatsapp::{client::Client, decode::media::is_path, media_crypto, media_retry},
 };
 
 /// How many files may be fetched at the same time, for all tenants together, and for each.
@@ -234,7 +230,7 @@ impl Session {
     }
 
     /// The client, if it is there or comes back soon.
-    async fn client_for_file(&self) -> Result<Arc<Client>, NotFetched> {
+    async fn client_for_file(&self) -> Result<Client, NotFetched> {
         self.connection.accepts()?;
         if let Some(client) = self.connection.ready_client() {
             return Ok(client);
@@ -254,7 +250,7 @@ impl Session {
 
     /// Asks each media host for a file.
     async fn ask_hosts(&self, client: &Client, source: &MediaSource) -> Result<MediaFile, NotFetched> {
-        let hosts = tokio::time::timeout(HOSTS_LIMIT, client.refresh_media_conn(false)).await;
+        let hosts = tokio::time::timeout(HOSTS_LIMIT, client.media_hosts(false)).await;
         let hosts = match hosts {
             Ok(Ok(hosts)) => hosts.hosts,
             Ok(Err(error)) => return Err(NotFetched::Unavailable(format!("WhatsApp names no media host: {error}"))),
@@ -263,7 +259,7 @@ impl Session {
         let path = address(source);
         let mut last = NotFetched::Unavailable("WhatsApp names no media host".into());
         for host in hosts {
-            match self.ask_host(&host.hostname, &path, source).await {
+            match self.ask_host(&host, &path, source).await {
                 Ok(file) => return Ok(file),
                 // The next one has no other file, and no other disk to put it on.
                 Err(NotFetched::Expired) => return Err(NotFetched::Expired),
@@ -296,27 +292,10 @@ impl Session {
 
     /// Asks the account's phone to upload a file again, and says where it is then.
     async fn ask_phone(&self, client: &Client, kept: &Kept, source: &MediaSource) -> Result<String, NotFetched> {
-        let (Ok(chat), Ok(sender)) = (kept.chat.parse::<Jid>(), kept.sender.parse::<Jid>()) else {
-            return Err(NotFetched::Expired);
-        };
-        // In a group it has to be said who wrote it.
-        let participant = (chat.user != sender.user && !kept.from_me).then_some(&sender);
-        // The library's own request goes to this device of the account, and not to its phone.
-        let phone = client.pn().ok_or(NotFetched::Expired)?.to_non_ad();
-        let (sealed, iv) = encrypt_media_retry_receipt(&source.key, &kept.id).map_err(|_| NotFetched::Expired)?;
-        let request = build_media_retry_receipt(&phone, &kept.id, &chat, kept.from_me, participant, &sealed, &iv);
-        let filter = NodeFilter::tag("notification").attr("type", "mediaretry").attr("id", kept.id.as_str());
-        // Before it is asked: the answer may come at once.
-        let answer = client.wait_for_node(filter);
         tracing::info!(tenant = %self.tenant, "a file is no longer at WhatsApp; the phone is asked for it");
-        let asked = async {
-            client.send_node(request).await.ok()?;
-            parse_media_retry_notification(answer.await.ok()?.get(), &source.key).ok()
-        };
-        match tokio::time::timeout(PHONE_LIMIT, asked).await {
-            Ok(Some(MediaRetryResult::Success { direct_path })) if is_path(&direct_path) => Ok(direct_path),
-            _ => Err(NotFetched::Expired),
-        }
+        let asked = media_retry::ask_phone(client, kept, source);
+        let path = tokio::time::timeout(PHONE_LIMIT, asked).await.ok().flatten();
+        path.filter(|path| is_path(path)).ok_or(NotFetched::Expired)
     }
 }
 
@@ -333,7 +312,7 @@ impl From<MediaError> for NotFetched {
 fn address(source: &MediaSource) -> String {
     let joint = if source.path.contains('?') { '&' } else { '?' };
     let hash = BASE64_URL_SAFE.encode(&source.encrypted_sha256);
-    format!("{}{joint}hash={hash}&mms-type={}&__wa-mms=", source.path, media_type(source.kind).mms_type())
+    format!("{}{joint}hash={hash}&mms-type={}&__wa-mms=", source.path, media_crypto::path_name(source.kind))
 }
 
 #[cfg(test)]

@@ -16,14 +16,13 @@ use hmac::{Hmac, Mac};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 use tokio::io::AsyncWriteExt;
-use whatsapp_rust::wacore::download::DownloadUtils;
 use zeroize::Zeroizing;
 
 use crate::{
     model::tenant::TenantId,
     store::{data_dir::create_private_dir, kept::MediaSource},
     util::quota::Reservation,
-    whatsapp::media_crypto::{media_type, read_blocks},
+    whatsapp::media_crypto::{MediaKeys, read_blocks},
 };
 
 const BLOCK: usize = 16;
@@ -78,8 +77,8 @@ pub struct ComingFile {
 impl ComingFile {
     /// Makes a file in this folder for what `source` tells of.
     pub fn create(folder: &Path, source: &MediaSource) -> Result<Self, MediaError> {
-        let (iv, key, mac_key) =
-            DownloadUtils::get_media_keys(&source.key, media_type(source.kind)).map_err(|_| MediaError::Damaged)?;
+        let MediaKeys { iv, cipher: key, mac: mac_key } =
+            MediaKeys::derive(&source.key, source.kind).map_err(|_| MediaError::Damaged)?;
         let mut mac = Hmac::<Sha256>::new_from_slice(&mac_key).expect("HMAC takes keys of every length");
         mac.update(&iv);
         let file = nameless_file(folder)?;
@@ -192,12 +191,14 @@ fn nameless_file(folder: &Path) -> io::Result<File> {
 }
 
 #[cfg(test)]
+use crate::{model::media::MediaKind, whatsapp::media_crypto::encrypted_document};
+
+#[cfg(test)]
 impl MediaFile {
     /// A file that holds these bytes.
     pub fn holding(plain: &[u8]) -> Self {
-        use whatsapp_rust::wacore::{download::MediaType, upload::encrypt_media};
-        let stored = encrypt_media(plain, MediaType::Document).unwrap();
-        let (iv, key, _) = DownloadUtils::get_media_keys(&stored.media_key, MediaType::Document).unwrap();
+        let stored = encrypted_document(plain);
+        let MediaKeys { iv, cipher: key, .. } = MediaKeys::derive(&stored.media_key, MediaKind::Document).unwrap();
         let mut file = tempfile::tempfile().unwrap();
         io::Write::write_all(&mut file, &stored.data_to_upload).unwrap();
         Self { file, iv, key: Zeroizing::new(key), size: plain.len() as u64, _room: None }
@@ -208,13 +209,11 @@ impl MediaFile {
 mod tests {
     use proptest::prelude::*;
     use tempfile::TempDir;
-    use whatsapp_rust::wacore::{download::MediaType, upload::encrypt_media};
 
     use super::*;
-    use crate::model::media::MediaKind;
 
     fn source(plain: &[u8]) -> (MediaSource, Vec<u8>) {
-        let stored = encrypt_media(plain, MediaType::Document).unwrap();
+        let stored = encrypted_document(plain);
         let source = MediaSource {
             kind: MediaKind::Document,
             path: "/v/1".into(),

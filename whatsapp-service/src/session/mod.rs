@@ -1,10 +1,8 @@
 //! One session: a tenant's link to WhatsApp.
 
-pub mod client;
 pub mod connection;
 pub mod deletion;
 pub mod download;
-pub mod events;
 pub mod inbox;
 pub mod limits;
 pub mod media_file;
@@ -12,7 +10,6 @@ pub mod outbox;
 pub mod people;
 pub mod presence;
 pub mod references;
-pub mod resend_request;
 pub mod restoring;
 pub mod retries;
 pub mod shared;

@@ -1,11 +1,8 @@
 //! What WhatsApp is asked or told without a message: who is on it, that somebody types, that a message was read.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
 use tokio::time::timeout;
-use utoipa::ToSchema;
-use whatsapp_rust::{ChatStateType, Client, Jid, wacore_binary::JidExt};
 
 use crate::{
     model::address::{Names, Person},
@@ -13,24 +10,16 @@ use crate::{
         outbox::{NotTaken, Refused},
         supervisor::Session,
     },
-    store::referred::{Logged, Referred},
-    whatsapp::lookup::{self, NotLookedUp},
+    store::referred::Referred,
+    whatsapp::{
+        chat::{self, ChatState},
+        client::Client,
+        lookup::NotLookedUp,
+    },
 };
 
 /// How long WhatsApp may take.
 const LIMIT: Duration = Duration::from_secs(20);
-
-/// What somebody is doing in a chat.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum ChatState {
-    /// Writing a text.
-    Typing,
-    /// Recording a voice message.
-    Recording,
-    /// Neither any more.
-    Paused,
-}
 
 /// Why it was not done.
 #[derive(Debug, thiserror::Error)]
@@ -83,16 +72,10 @@ impl Session {
         if let Some(field) = self.outbox.lid_among([("to", to.clone())]).await.map_err(Refused::from)? {
             return Err(PresenceRefused::LidAsNumber(NotTaken::LidAsNumber(field)));
         }
-        let state = match doing {
-            ChatState::Typing => ChatStateType::Composing,
-            ChatState::Recording => ChatStateType::Recording,
-            ChatState::Paused => ChatStateType::Paused,
-        };
         let shown = async {
             // Whether a number is on WhatsApp can be asked by this too: it is counted like any other question.
             let names = self.outbox.numbers.look_up_one(&client, to).await?.ok_or(PresenceRefused::NotOnWhatsApp)?;
-            let jid = lookup::jid(to, &names);
-            client.chatstate().send(&jid, state).await.map_err(|_| PresenceRefused::NoAnswer)?;
+            chat::show(&client, to, &names, doing).await.map_err(|()| PresenceRefused::NoAnswer)?;
             Ok::<_, PresenceRefused>(names)
         };
         timeout(LIMIT, shown).await.map_err(|_| PresenceRefused::NoAnswer)?
@@ -105,16 +88,14 @@ impl Session {
             Referred::Logged(logged) if !logged.from_me => Some(*logged),
             _ => None,
         });
-        let Logged { chat, from, from_lid, .. } = incoming.ok_or(PresenceRefused::UnknownMessage)?;
-        let chat: Jid = chat.parse().map_err(|_| PresenceRefused::UnknownMessage)?;
-        // Whoever wrote it is the chat, unless several people write there.
-        let author = chat.is_group().then(|| from_lid.map(Jid::lid).or_else(|| from.map(Jid::pn))).flatten();
+        let logged = incoming.ok_or(PresenceRefused::UnknownMessage)?;
+        let read = chat::Incoming::of(&logged).ok_or(PresenceRefused::UnknownMessage)?;
         let client = self.client_now()?;
-        let told = timeout(LIMIT, client.mark_as_read(&chat, author.as_ref(), &[id])).await;
-        told.map_err(|_| PresenceRefused::NoAnswer)?.map_err(|_| PresenceRefused::NoAnswer)
+        let told = timeout(LIMIT, read.mark_as_read(&client, id)).await;
+        told.map_err(|_| PresenceRefused::NoAnswer)?.map_err(|()| PresenceRefused::NoAnswer)
     }
 
-    fn client_now(&self) -> Result<Arc<Client>, Refused> {
+    fn client_now(&self) -> Result<Client, Refused> {
         self.connection
             .ready_client()
             .ok_or_else(|| Refused::not_ready(self.connection.snapshot(), self.connection.now()))

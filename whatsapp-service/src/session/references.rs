@@ -1,27 +1,19 @@
 //! What a message refers to: the one that it answers, reacts to, changes or takes back.
 
-use chrono::{DateTime, TimeDelta, Utc};
-use whatsapp_rust::{
-    wacore::messages::unwrap_device_sent,
-    waproto::{codec, whatsapp as wa},
-};
-
 use crate::{
     model::{
         address::{Address, Lid, Names, Person, number::Number},
         content::{Content, ContentKind},
         message::{Message, MessageStatus},
     },
-    session::{
-        outbox::Outbox,
-        outbox::{NotTaken, Submission},
-    },
+    session::outbox::{NotTaken, Outbox, Submission},
     store::{
         StoreError,
         referred::{Logged, Referred},
     },
-    whatsapp::lookup,
+    whatsapp::{encode::SentBefore, lookup},
 };
+use chrono::{DateTime, TimeDelta, Utc};
 
 /// How long after a message was sent WhatsApp lets people change it.
 const EDIT_WINDOW: TimeDelta = TimeDelta::minutes(15);
@@ -57,11 +49,11 @@ impl Outbox {
     }
 
     /// What an own message said, word for word, while the library keeps it for devices that ask again.
-    pub(crate) async fn said_before(&self, chat: &Names, id: &str) -> Option<wa::Message> {
+    pub(crate) async fn said_before(&self, chat: &Names, id: &str) -> Option<SentBefore> {
         // The library files it under one of the chat's two names.
-        let chats = chat.people().map(|person| lookup::jid(&person, &Names::default()).to_string()).collect();
+        let chats = chat.people().map(|person| lookup::address(&person)).collect();
         let kept = self.store.as_sent(&self.tenant, chats, id).await.ok()??;
-        codec::message_decode(&kept).ok().map(unwrap_device_sent)
+        SentBefore::read(&kept)
     }
 }
 

@@ -13,29 +13,19 @@ use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 
 use tokio::time::{Instant, timeout_at};
-use whatsapp_rust::{
-    Client, Jid, OwnedNodeRef,
-    bytes::BytesMut,
-    features::MessageRetransmission,
-    wacore::{
-        messages::{unwrap_device_sent, wrap_device_sent},
-        protocol::retry::MAX_RETRY_COUNT,
-    },
-    wacore_binary::{JidExt, NodeRef, Server, marshal::marshal, util::unpack_bytes},
-    waproto::codec,
-};
 
 use crate::{
-    model::{
-        error_code::ErrorCode,
-        message::{Author, Failure},
-    },
+    model::{error_code::ErrorCode, message::Failure},
     session::{connection::Connection, outbox::Outbox, shared::Shared},
     store::{
         Store, StoreError,
         retries::{Noted, RetryRequest},
     },
-    whatsapp::retry_keys::{self, InvalidKeys},
+    whatsapp::{
+        client::Client,
+        retry::{self, Retransmission, RetryReceipt},
+        retry_keys::InvalidKeys,
+    },
 };
 
 /// How many receipts a session answers at the same time.
@@ -98,14 +88,9 @@ impl Retries {
     /// Writes a retry receipt down, to be answered. WhatsApp is told that it arrived as soon as this returns.
     pub(crate) async fn asked_again(
         self: &Arc<Self>,
-        client: &Arc<Client>,
-        receipt: &NodeRef<'_>,
+        RetryReceipt { request, author, chats }: RetryReceipt,
     ) -> Result<(), StoreError> {
-        let Some((request, chat)) = read(receipt, [client.pn(), client.lid()]) else { return Ok(()) };
         let (store, tenant) = (&self.store, &self.connection.tenant);
-        let chats = names_of(client, &chat).await;
-        let device = request.device.parse::<Jid>().unwrap_or_default();
-        let author = author(client, &device).await;
         let key = (request.device.clone(), request.id.clone());
         match store.note_retry(tenant, request.clone(), author.clone(), chats).await? {
             Noted::Open(settled) => {
@@ -173,7 +158,7 @@ impl Retries {
                     }
                 }
                 Answer::Failed | Answer::Impossible => {
-                    let author = author(&client, &device.parse().unwrap_or_default()).await;
+                    let author = retry::author_of(&client, device).await;
                     tracing::warn!(%tenant, "a device can't read a message, and can't be sent it again");
                     let given_up = || store.give_up_retry(tenant, request.clone(), author.clone(), undecryptable());
                     self.connection.persist(given_up).await;
@@ -182,32 +167,17 @@ impl Retries {
         }
     }
 
-    async fn answer(&self, client: &Arc<Client>, request: &mut RetryRequest) -> Answer {
+    async fn answer(&self, client: &Client, request: &mut RetryRequest) -> Answer {
         let deadline = Instant::now() + self.attempt_limit;
         let (store, tenant) = (&self.store, &self.connection.tenant);
         let lost = self.connection.lost();
         tokio::pin!(lost);
-        let Ok(asked) = unpack_bytes(BytesMut::from(&request.receipt[..])).and_then(OwnedNodeRef::new) else {
-            return Answer::Impossible;
-        };
-        let (Ok(device), Ok(chat)) = (request.device.parse::<Jid>(), request.chat.parse::<Jid>()) else {
-            return Answer::Impossible;
-        };
-        let Ok(sent) = store.as_sent(tenant, names_of(client, &chat).await, &request.id).await else {
-            return Answer::Failed;
-        };
-        let message = sent.and_then(|sent| codec::message_decode(&sent).ok());
-        let Some(message) = message.filter(|_| request.count < MAX_RETRY_COUNT) else { return Answer::Impossible };
-        // An own device asks for what went to somebody else, and gets it as a copy of that.
-        let recipient = is_own(&device, &[client.pn(), client.lid()]).then(|| chat.clone());
-        let message = unwrap_device_sent(message);
-        let message = match &recipient {
-            Some(recipient) => wrap_device_sent(message, recipient.to_string()),
-            None => message,
-        };
+        let Some(chats) = retry::chats_of(client, &request.chat).await else { return Answer::Impossible };
+        let Ok(sent) = store.as_sent(tenant, chats, &request.id).await else { return Answer::Failed };
+        let Some(again) = Retransmission::of(client, request, sent.as_deref()) else { return Answer::Impossible };
         let sending = async {
             if !request.keys_used {
-                match retry_keys::renew_session(client, &device, request.count, asked.get()).await {
+                match again.renew_keys(client).await {
                     Ok(()) => {}
                     Err(InvalidKeys::Refused) => return Err(Answer::Impossible),
                     Err(InvalidKeys::NotNow) => return Err(Answer::Failed),
@@ -220,12 +190,7 @@ impl Retries {
             for _ in 0..=u8::from(request.ack_owed) {
                 acks.push(self.connection.mailbox.expect_ack(&request.id));
             }
-            let again = MessageRetransmission::new(chat, device, message, request.id.clone(), request.count);
-            let again = match recipient {
-                Some(recipient) => again.with_recipient(recipient),
-                None => again,
-            };
-            client.retransmit_message(again).await.map_err(|_| Answer::Failed)?;
+            again.send(client).await.map_err(|()| Answer::Failed)?;
             Ok(acks)
         };
         let acks = tokio::select! {
@@ -265,75 +230,8 @@ impl Retries {
     }
 }
 
-/// Who asks for which message of which chat: nothing where the library answers by itself, or nobody can.
-fn read(receipt: &NodeRef<'_>, own: [Option<Jid>; 2]) -> Option<(RetryRequest, Jid)> {
-    let (from, retry) = (receipt.attrs().optional_jid("from")?, receipt.get_optional_child("retry")?);
-    if from.is_group() || from.is_status_broadcast() || from.is_broadcast_list() {
-        return None;
-    }
-    // An own device asks for what it should have seen being sent to somebody.
-    let chat =
-        if is_own(&from, &own) { receipt.attrs().optional_jid("recipient")?.to_non_ad() } else { from.to_non_ad() };
-    let mut node = receipt.to_owned();
-    node.attrs.0.retain(|(name, _)| name != "offline");
-    let request = RetryRequest {
-        device: from.to_string(),
-        id: retry.get_attr("id")?.as_str().into_owned(),
-        chat: chat.to_string(),
-        count: retry.get_attr("count").and_then(|count| count.as_str().parse().ok()).unwrap_or(1),
-        receipt: marshal(&node).ok()?,
-        keys_used: false,
-        ack_owed: false,
-        attempts: 0,
-    };
-    Some((request, chat))
-}
-
-fn is_own(device: &Jid, own: &[Option<Jid>; 2]) -> bool {
-    own.iter().flatten().any(|own| own.user == device.user && own.server == device.server)
-}
-
-/// Somebody's addresses at WhatsApp, as far as they are known.
-pub(crate) async fn names_of(client: &Client, user: &Jid) -> Vec<String> {
-    let user = user_of(user);
-    let other = client.get_lid_pn_entry(&user).await.ok().flatten();
-    let other = other.map(|entry| if user.is_lid() { Jid::pn(&*entry.phone_number) } else { Jid::lid(&*entry.lid) });
-    std::iter::once(user).chain(other).map(|jid| jid.to_string()).collect()
-}
-
-/// Whose device it is. A business's number may be at home with a provider, and is the same number.
-fn user_of(device: &Jid) -> Jid {
-    match device.server {
-        Server::Hosted => Jid::pn(&*device.user),
-        Server::HostedLid => Jid::lid(&*device.user),
-        _ => device.to_non_ad(),
-    }
-}
-
-/// Whose device this is, by name.
-pub(crate) async fn author(client: &Client, device: &Jid) -> Author {
-    Author { device: device.to_string(), names: names_of(client, device).await }
-}
-
 fn undecryptable() -> Failure {
     let why = "A device of the recipient could not decrypt the message, and could not be sent it again: it shows \
                \"Waiting for this message\".";
     Failure::new(ErrorCode::RecipientCouldNotDecrypt, why, true)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_device_belongs_to_its_number_or_lid_wherever_it_is_at_home() {
-        for (device, user) in [
-            ("5511888888888:3@s.whatsapp.net", "5511888888888@s.whatsapp.net"),
-            ("713715344025739:3@lid", "713715344025739@lid"),
-            ("5511888888888:99@hosted", "5511888888888@s.whatsapp.net"),
-            ("713715344025739:99@hosted.lid", "713715344025739@lid"),
-        ] {
-            assert_eq!(user_of(&device.parse().unwrap()).to_string(), user, "{device}");
-        }
-    }
 }

@@ -13,9 +13,9 @@ use crate::{
     config::Config,
     media::shelf::MediaStore,
     net::{dial::Dialler, dial_gate::Dials},
-    session::{client::Connector, download::Downloads, outbox::queue::Pace},
+    session::{download::Downloads, outbox::queue::Pace},
     store::Store,
-    whatsapp::version::VersionSource,
+    whatsapp::{connector::Connector, version::VersionSource},
 };
 
 /// How many receipts may hold a thread until they are on the disk.

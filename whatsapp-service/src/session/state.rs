@@ -1,110 +1,21 @@
 //! What a session is right now, derived in this one place from what happened to it.
 //!
-//! [`Signal`]s are facts, in the order in which they happened; [`Snapshot::apply`] is the only code that turns them into
+//! [`Fact`]s are facts, in the order in which they happened; [`Snapshot::apply`] is the only code that turns them into
 //! a state. `/status`, `/send` and `/health` all read the snapshot.
 
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use serde::Serialize;
-use utoipa::ToSchema;
 
 use crate::{
-    model::session_state::State,
+    model::session_state::{State, Status},
     net::dial::PROXY_FAILED,
     store::devices::LoginHold,
-    whatsapp::codes::{self, DisconnectCode, RetryPolicy},
+    whatsapp::{
+        codes::{self, DisconnectCode, RetryPolicy},
+        fact::{Fact, Said},
+    },
 };
-
-/// The contract's word for a state.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Status {
-    /// There is no session.
-    NotFound,
-    /// Not ready yet, or not ready for the moment.
-    Initializing,
-    /// Messages can be sent.
-    Ready,
-    /// It will not get ready without a person, or only after a long wait.
-    Failed,
-}
-
-/// A fact about a session. The facts of the library's client come from `events`, those of the wire from `transport`.
-#[derive(Clone, Debug)]
-pub enum Signal {
-    /// An earlier process, or an earlier client of this one, has linked it, with this phone where that is known.
-    Linked { phone: Option<String> },
-    /// A client starts on this store; `paired` with this phone, or not yet with any.
-    Started { phone: Option<String> },
-    /// An earlier process was told not to dial yet.
-    Held(LoginHold),
-    /// An earlier process was replaced then, and did not believe it.
-    WasReplaced(DateTime<Utc>),
-    /// No connection could be opened.
-    DialFailed(String),
-    /// The tenant's proxy led nowhere: why, for the operator.
-    ProxyFailed(String),
-    /// The server could not prove that it is WhatsApp.
-    CertificateRefused(String),
-    /// This QR code is valid from now on, and no other.
-    QrCode { code: String, valid_for: TimeDelta },
-    /// The server's QR codes are used up; `disconnected` unless a pairing code keeps the connection.
-    QrExhausted { disconnected: bool },
-    /// This pairing code can be typed on the phone.
-    PairingCode { code: String, valid_for: TimeDelta },
-    /// No pairing code is coming.
-    PairingCodeRefused { message: String, retry_after: Option<TimeDelta> },
-    /// The pairing code is no longer valid.
-    PairingCodeExpired,
-    /// The server's WebAuthn request options, verbatim.
-    PasskeyRequested { options: String },
-    /// The code that the phone shows too, to be compared.
-    PasskeyCode { code: String, needs_confirmation: bool },
-    /// The passkey step failed.
-    PasskeyFailed(String),
-    /// Linked, and the credentials are on disk.
-    Paired { phone: String },
-    /// The linking failed.
-    PairingFailed(String),
-    /// Logged in, the backlog received, everything so far on disk.
-    Online { phone: Option<String>, push_name: String },
-    /// The account's display name.
-    PushName(String),
-    /// The connection ended.
-    Offline,
-    /// WhatsApp refused a login or ended a connection.
-    Said(Said),
-    /// A connection on which WhatsApp neither takes nor refuses the login, or no longer knows of it.
-    Stuck,
-    /// The store can't be opened, read or written.
-    StorageFailed(String),
-    /// Something in this program failed that must not.
-    Panicked,
-    /// The client has stopped for good.
-    Ended,
-    /// The next dial waits for this moment; with `None`, only for its turn.
-    Waits(Option<DateTime<Utc>>),
-}
-
-/// What WhatsApp said when it refused a login or ended a connection.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Said {
-    /// The word that decides what follows.
-    pub word: DisconnectCode,
-    /// A temporary ban's kind.
-    pub ban: Option<i32>,
-    /// How long a temporary ban lasts.
-    pub lasts: Option<TimeDelta>,
-    /// What a locked account's owner needs for an appeal. It is said once.
-    pub appeal_token: Option<String>,
-}
-
-impl From<DisconnectCode> for Said {
-    fn from(word: DisconnectCode) -> Self {
-        Self { word, ban: None, lasts: None, appeal_token: None }
-    }
-}
 
 /// Why a session is in its state.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -211,70 +122,70 @@ impl Snapshot {
     }
 
     /// Takes in a fact that became known at `now`.
-    pub fn apply(&mut self, signal: Signal, now: DateTime<Utc>) {
+    pub fn apply(&mut self, signal: Fact, now: DateTime<Utc>) {
         match signal {
-            Signal::Linked { phone } => (self.phone, self.linked) = (phone, true),
-            Signal::Started { phone } => {
+            Fact::Linked { phone } => (self.phone, self.linked) = (phone, true),
+            Fact::Started { phone } => {
                 (self.phone, self.linked) = (phone, false);
                 // While it goes on failing, what is wrong stays to be seen.
                 let why = self.reason.take().filter(|_| self.is_under_way());
                 self.enter(self.under_way(), why, now);
                 self.old_reason = true;
             }
-            Signal::Held(hold) => {
+            Fact::Held(hold) => {
                 self.enter(hold.state, reason(hold.reason, hold.message), now);
                 self.retry_at = hold.until.and_then(DateTime::from_timestamp_millis);
                 self.appeal_token = hold.appeal_token;
                 self.again = if self.retry_at.is_some() { RetryPolicy::AtExpiry } else { RetryPolicy::Never };
             }
-            Signal::WasReplaced(at) => self.replaced_at = Some(at),
+            Fact::WasReplaced(at) => self.replaced_at = Some(at),
             // News of an attempt to connect that comes when a later one has succeeded is no news.
-            Signal::DialFailed(_) | Signal::ProxyFailed(_) | Signal::CertificateRefused(_) if !self.is_under_way() => {}
-            Signal::DialFailed(message) => self.explain("connection_failed", message),
-            Signal::ProxyFailed(_) => self.explain("proxy_failed", PROXY_FAILED),
-            Signal::CertificateRefused(message) if self.is_paired() => {
+            Fact::DialFailed(_) | Fact::ProxyFailed(_) | Fact::CertificateRefused(_) if !self.is_under_way() => {}
+            Fact::DialFailed(message) => self.explain("connection_failed", message),
+            Fact::ProxyFailed(_) => self.explain("proxy_failed", PROXY_FAILED),
+            Fact::CertificateRefused(message) if self.is_paired() => {
                 self.explain("server_certificate_refused", message);
             }
-            Signal::CertificateRefused(message) => self.fail("server_certificate_refused", message, now),
-            Signal::QrCode { .. } if self.passkey.is_some() => {}
-            Signal::QrCode { code, valid_for } => {
+            Fact::CertificateRefused(message) => self.fail("server_certificate_refused", message, now),
+            Fact::QrCode { .. } if self.passkey.is_some() => {}
+            Fact::QrCode { code, valid_for } => {
                 self.qr = Some(Expiring { text: code, expires_at: after(now, valid_for) });
                 if self.pairing_code.is_none() {
                     self.enter(State::PairingQr, None, now);
                 }
             }
-            Signal::QrExhausted { disconnected: false } => self.qr = None,
-            Signal::QrExhausted { disconnected: true } => {
+            Fact::QrExhausted { disconnected: false } => self.qr = None,
+            Fact::QrExhausted { disconnected: true } => {
                 self.fail("qr_expired", "Nobody scanned the QR code in time.", now);
             }
-            Signal::PairingCode { code, valid_for } => {
+            Fact::PairingCode { code, valid_for } => {
                 self.pairing_code = Some(Expiring { text: code, expires_at: after(now, valid_for) });
                 self.enter(State::PairingCode, None, now);
             }
-            Signal::PairingCodeRefused { message, retry_after } => {
+            Fact::PairingCodeRefused { message, retry_after } => {
                 self.fail("pairing_code_refused", message, now);
                 self.retry_at = retry_after.map(|wait| after(now, wait));
             }
-            Signal::PairingCodeExpired => {
+            Fact::PairingCodeExpired => {
                 self.fail("pairing_code_expired", "Nobody typed the pairing code in time.", now);
             }
-            Signal::PasskeyRequested { options } => {
+            Fact::PasskeyRequested { options } => {
                 self.passkey = Some(Passkey { options, code: None, needs_confirmation: false });
                 self.enter(State::PasskeyRequired, None, now);
             }
-            Signal::PasskeyCode { code, needs_confirmation } => {
+            Fact::PasskeyCode { code, needs_confirmation } => {
                 if let Some(passkey) = &mut self.passkey {
                     passkey.code = Some(code);
                     passkey.needs_confirmation = needs_confirmation;
                 }
             }
-            Signal::PasskeyFailed(message) => self.fail("passkey_failed", message, now),
-            Signal::Paired { phone } => {
+            Fact::PasskeyFailed(message) => self.fail("passkey_failed", message, now),
+            Fact::Paired { phone } => {
                 self.phone = Some(phone);
                 self.enter(State::Connecting, None, now);
             }
-            Signal::PairingFailed(message) => self.fail("pairing_failed", message, now),
-            Signal::Online { phone, push_name } => {
+            Fact::PairingFailed(message) => self.fail("pairing_failed", message, now),
+            Fact::Online { phone, push_name } => {
                 self.phone = phone.or(self.phone.take());
                 self.logout_suspected = false;
                 self.set_push_name(push_name);
@@ -285,8 +196,8 @@ impl Snapshot {
                     self.enter(State::Ready, None, now);
                 }
             }
-            Signal::PushName(name) => self.set_push_name(name),
-            Signal::Offline => match self.state {
+            Fact::PushName(name) => self.set_push_name(name),
+            Fact::Offline => match self.state {
                 State::Ready => self.enter(State::Reconnecting, None, now),
                 // A code dies with the connection that carried it; the next connection brings a new one.
                 State::PairingQr | State::PairingCode | State::PasskeyRequired => {
@@ -294,21 +205,21 @@ impl Snapshot {
                 }
                 _ => {}
             },
-            Signal::Said(said) => self.take_in(said, now),
-            Signal::Stuck => {
+            Fact::Said(said) => self.take_in(said, now),
+            Fact::Stuck => {
                 let why = "The connection was open, but WhatsApp neither took nor refused the login.";
                 self.enter(self.under_way(), reason("connection_failed", why), now);
             }
-            Signal::StorageFailed(message) => {
+            Fact::StorageFailed(message) => {
                 self.fail("storage_failed", message, now);
                 self.again = RetryPolicy::Soon;
             }
-            Signal::Panicked => {
+            Fact::Panicked => {
                 let why = "Something in the service failed that must not; the log says where.";
                 self.enter(self.under_way(), reason("internal_error", why), now);
             }
-            Signal::Ended if self.state.status() == Status::Failed => {}
-            Signal::Ended => {
+            Fact::Ended if self.state.status() == Status::Failed => {}
+            Fact::Ended => {
                 if !self.is_under_way() {
                     self.enter(self.under_way(), None, now);
                 }
@@ -316,7 +227,7 @@ impl Snapshot {
                     self.explain("connection_lost", "The connection to WhatsApp ended without a word.");
                 }
             }
-            Signal::Waits(until) => self.retry_at = until,
+            Fact::Waits(until) => self.retry_at = until,
         }
     }
 
@@ -467,7 +378,7 @@ mod tests {
         DateTime::from_timestamp(1_800_000_000 + second, 0).unwrap()
     }
 
-    fn snapshot_after(signals: impl IntoIterator<Item = Signal>) -> Snapshot {
+    fn snapshot_after(signals: impl IntoIterator<Item = Fact>) -> Snapshot {
         let mut snapshot = Snapshot::new(at(0));
         for (second, signal) in (1..).zip(signals) {
             snapshot.apply(signal, at(second));
@@ -475,24 +386,24 @@ mod tests {
         snapshot
     }
 
-    fn qr(code: &str) -> Signal {
-        Signal::QrCode { code: code.into(), valid_for: TimeDelta::seconds(20) }
+    fn qr(code: &str) -> Fact {
+        Fact::QrCode { code: code.into(), valid_for: TimeDelta::seconds(20) }
     }
 
-    fn code(code: &str) -> Signal {
-        Signal::PairingCode { code: code.into(), valid_for: TimeDelta::seconds(180) }
+    fn code(code: &str) -> Fact {
+        Fact::PairingCode { code: code.into(), valid_for: TimeDelta::seconds(180) }
     }
 
-    fn online() -> Signal {
-        Signal::Online { phone: Some("5511999999999".into()), push_name: "Ana".into() }
+    fn online() -> Fact {
+        Fact::Online { phone: Some("5511999999999".into()), push_name: "Ana".into() }
     }
 
-    fn said(word: DisconnectCode) -> Signal {
-        Signal::Said(word.into())
+    fn said(word: DisconnectCode) -> Fact {
+        Fact::Said(word.into())
     }
 
-    fn banned(ban: Option<i32>, lasts: Option<TimeDelta>) -> Signal {
-        Signal::Said(Said { ban, lasts, ..DisconnectCode::Failure(402).into() })
+    fn banned(ban: Option<i32>, lasts: Option<TimeDelta>) -> Fact {
+        Fact::Said(Said { ban, lasts, ..DisconnectCode::Failure(402).into() })
     }
 
     fn reason_of(snapshot: &Snapshot) -> Option<&str> {
@@ -509,22 +420,21 @@ mod tests {
 
     #[test]
     fn a_scanned_code_is_gone_at_once() {
-        let snapshot = snapshot_after([qr("code"), Signal::Paired { phone: "5511999999999".into() }]);
+        let snapshot = snapshot_after([qr("code"), Fact::Paired { phone: "5511999999999".into() }]);
         assert_eq!((snapshot.state, snapshot.qr), (State::Connecting, None));
         assert_eq!(snapshot.phone.as_deref(), Some("5511999999999"));
     }
 
     #[test]
     fn qr_codes_that_ran_out_say_so_and_can_be_asked_for_again() {
-        let snapshot = snapshot_after([qr("code"), Signal::QrExhausted { disconnected: true }]);
+        let snapshot = snapshot_after([qr("code"), Fact::QrExhausted { disconnected: true }]);
         assert_eq!((snapshot.state, reason_of(&snapshot)), (State::Failed, Some("qr_expired")));
         assert!(snapshot.qr.is_none() && snapshot.stops_client() && snapshot.can_be_reopened(at(9)));
     }
 
     #[test]
     fn a_pairing_code_outlives_the_qr_codes_beside_it() {
-        let snapshot =
-            snapshot_after([qr("a"), code("ABCD1234"), qr("b"), Signal::QrExhausted { disconnected: false }]);
+        let snapshot = snapshot_after([qr("a"), code("ABCD1234"), qr("b"), Fact::QrExhausted { disconnected: false }]);
         assert_eq!(snapshot.state, State::PairingCode);
         assert_eq!(snapshot.pairing_code.unwrap().text, "ABCD1234");
         assert!(snapshot.qr.is_none());
@@ -532,7 +442,7 @@ mod tests {
 
     #[test]
     fn a_pairing_code_is_not_renewed_by_itself() {
-        let snapshot = snapshot_after([qr("a"), code("ABCD1234"), Signal::PairingCodeExpired]);
+        let snapshot = snapshot_after([qr("a"), code("ABCD1234"), Fact::PairingCodeExpired]);
         assert_eq!((snapshot.state, reason_of(&snapshot)), (State::Failed, Some("pairing_code_expired")));
         assert!(snapshot.pairing_code.is_none() && snapshot.qr.is_none());
     }
@@ -547,12 +457,12 @@ mod tests {
 
     #[test]
     fn a_lost_connection_is_not_ready_and_comes_back() {
-        let mut snapshot = snapshot_after([online(), Signal::DialFailed("late news".into())]);
+        let mut snapshot = snapshot_after([online(), Fact::DialFailed("late news".into())]);
         assert_eq!((snapshot.state, &snapshot.reason), (State::Ready, &None));
-        snapshot.apply(Signal::Offline, at(2));
+        snapshot.apply(Fact::Offline, at(2));
         assert_eq!(snapshot.state, State::Reconnecting);
         assert_eq!(snapshot.state.status(), Status::Initializing);
-        snapshot.apply(Signal::DialFailed("refused".into()), at(3));
+        snapshot.apply(Fact::DialFailed("refused".into()), at(3));
         assert_eq!((snapshot.state, reason_of(&snapshot)), (State::Reconnecting, Some("connection_failed")));
         snapshot.apply(online(), at(4));
         assert_eq!((snapshot.state, snapshot.connected_at, snapshot.reason), (State::Ready, Some(at(4)), None));
@@ -560,28 +470,27 @@ mod tests {
 
     #[test]
     fn a_code_dies_with_its_connection() {
-        let snapshot = snapshot_after([qr("code"), Signal::Offline]);
+        let snapshot = snapshot_after([qr("code"), Fact::Offline]);
         assert_eq!((snapshot.state, snapshot.qr), (State::Connecting, None));
     }
 
     #[test]
     fn a_passkey_is_asked_for_compared_and_forgotten() {
-        let mut snapshot =
-            snapshot_after([qr("a"), Signal::PasskeyRequested { options: r#"{"challenge":"x"}"#.into() }]);
+        let mut snapshot = snapshot_after([qr("a"), Fact::PasskeyRequested { options: r#"{"challenge":"x"}"#.into() }]);
         assert_eq!(snapshot.state, State::PasskeyRequired);
         assert!(snapshot.qr.is_none());
-        snapshot.apply(Signal::PasskeyCode { code: "ABCD-1234".into(), needs_confirmation: true }, at(3));
+        snapshot.apply(Fact::PasskeyCode { code: "ABCD-1234".into(), needs_confirmation: true }, at(3));
         let passkey = snapshot.passkey.clone().unwrap();
         assert_eq!(passkey.options, r#"{"challenge":"x"}"#);
         assert_eq!((passkey.code.as_deref(), passkey.needs_confirmation), (Some("ABCD-1234"), true));
-        snapshot.apply(Signal::Paired { phone: "5511999999999".into() }, at(4));
+        snapshot.apply(Fact::Paired { phone: "5511999999999".into() }, at(4));
         assert!(snapshot.passkey.is_none());
     }
 
     #[test]
     fn a_failed_passkey_says_why() {
-        let asked = Signal::PasskeyRequested { options: "{}".into() };
-        let snapshot = snapshot_after([asked, Signal::PasskeyFailed("cancelled".into())]);
+        let asked = Fact::PasskeyRequested { options: "{}".into() };
+        let snapshot = snapshot_after([asked, Fact::PasskeyFailed("cancelled".into())]);
         assert_eq!((snapshot.state, reason_of(&snapshot)), (State::Failed, Some("passkey_failed")));
     }
 
@@ -612,16 +521,16 @@ mod tests {
     #[test]
     fn what_a_later_process_must_know_is_the_same_for_it() {
         let locked = Said { appeal_token: Some("token".into()), ..DisconnectCode::Failure(403).into() };
-        let twice = Signal::WasReplaced(at(0));
+        let twice = Fact::WasReplaced(at(0));
         for signals in [
             vec![banned(Some(101), Some(TimeDelta::hours(1)))],
-            vec![Signal::Said(locked)],
+            vec![Fact::Said(locked)],
             vec![twice, said(DisconnectCode::Replaced)],
         ] {
             let before = snapshot_after(std::iter::once(online()).chain(signals));
             let hold = before.hold().unwrap();
             assert_eq!(hold.remaining(at(2)).is_some(), before.retry_at.is_some());
-            let after = snapshot_after([Signal::Held(hold)]);
+            let after = snapshot_after([Fact::Held(hold)]);
             assert_eq!((after.state, after.reason, after.retry_at), (before.state, before.reason, before.retry_at));
             assert_eq!(after.appeal_token, before.appeal_token);
         }
@@ -643,7 +552,7 @@ mod tests {
     #[test]
     fn one_that_is_replaced_dials_once_more_and_believes_the_second_time() {
         for word in [DisconnectCode::Replaced, DisconnectCode::StreamError(409)] {
-            let mut first = snapshot_after([online(), said(word), Signal::Ended]);
+            let mut first = snapshot_after([online(), said(word), Fact::Ended]);
             assert_eq!((first.state, first.again), (State::Reconnecting, RetryPolicy::OnceMore));
             assert_eq!(reason_of(&first), Some("replaced_unconfirmed"));
             assert!(first.is_paired() && first.hold().is_none() && !first.stops_client());
@@ -658,7 +567,7 @@ mod tests {
             assert_eq!(replaced(first.clone(), 600), believed, "the connection between the two does not matter");
             assert_eq!(replaced(first.clone(), 603), doubted, "that was long ago");
             // The next process knows when it was; the clock may have been set back meanwhile.
-            let next = snapshot_after([Signal::WasReplaced(first.replaced_at.unwrap())]);
+            let next = snapshot_after([Fact::WasReplaced(first.replaced_at.unwrap())]);
             assert_eq!(replaced(next.clone(), 500), believed);
             assert_eq!(replaced(next.clone(), -500), believed);
             assert_eq!(replaced(next, 3600), (State::Connecting, RetryPolicy::OnceMore));
@@ -677,7 +586,7 @@ mod tests {
             DisconnectCode::StreamError(516),
             DisconnectCode::Removed,
         ] {
-            let mut snapshot = snapshot_after([online(), Signal::Offline, said(word), Signal::Ended]);
+            let mut snapshot = snapshot_after([online(), Fact::Offline, said(word), Fact::Ended]);
             assert_eq!((snapshot.state, snapshot.again), (State::Reconnecting, RetryPolicy::ToConfirm));
             assert_eq!(reason_of(&snapshot), Some("logged_out_unconfirmed"));
             assert!(snapshot.is_paired() && snapshot.seems_unlinked());
@@ -686,7 +595,7 @@ mod tests {
             assert_eq!((confirmed.state, reason_of(&confirmed)), (State::LoggedOut, Some("logged_out")));
             assert_eq!(confirmed.again, RetryPolicy::Never);
             snapshot.apply(online(), at(9));
-            snapshot.apply(Signal::Offline, at(10));
+            snapshot.apply(Fact::Offline, at(10));
             snapshot.apply(said(word), at(11));
             assert_eq!(snapshot.state, State::Reconnecting, "a login in between starts the count anew");
         }
@@ -694,7 +603,7 @@ mod tests {
 
     #[test]
     fn qr_codes_are_not_shown_for_ever() {
-        let mut snapshot = snapshot_after([qr("a"), Signal::Offline, qr("b")]);
+        let mut snapshot = snapshot_after([qr("a"), Fact::Offline, qr("b")]);
         let seconds = Duration::from_secs;
         assert!(!snapshot.pairing_is_overdue(seconds(180)) && snapshot.pairing_is_overdue(seconds(181)));
         snapshot.apply(code("ABCD1234"), at(100));
@@ -705,10 +614,10 @@ mod tests {
 
     #[test]
     fn a_passkey_does_not_outlive_its_connection() {
-        let asked = Signal::PasskeyRequested { options: "{}".into() };
+        let asked = Fact::PasskeyRequested { options: "{}".into() };
         let mut snapshot = snapshot_after([qr("a"), asked, qr("b")]);
         assert_eq!((snapshot.state, &snapshot.qr), (State::PasskeyRequired, &None));
-        snapshot.apply(Signal::QrExhausted { disconnected: true }, at(4));
+        snapshot.apply(Fact::QrExhausted { disconnected: true }, at(4));
         assert_eq!((snapshot.state, reason_of(&snapshot)), (State::Failed, Some("qr_expired")));
     }
 
@@ -722,10 +631,10 @@ mod tests {
             (said(DisconnectCode::Failure(409)), State::Failed, RetryPolicy::Never, true),
             (said(DisconnectCode::Failure(428)), State::Failed, RetryPolicy::Slowly, false),
             (said(DisconnectCode::Failure(429)), State::Failed, RetryPolicy::Slowly, false),
-            (Signal::StorageFailed("disk full".into()), State::Failed, RetryPolicy::Soon, true),
+            (Fact::StorageFailed("disk full".into()), State::Failed, RetryPolicy::Soon, true),
         ] {
             let mut snapshot = snapshot_after([online(), signal]);
-            snapshot.apply(Signal::Ended, at(3));
+            snapshot.apply(Fact::Ended, at(3));
             assert_eq!(snapshot.state, state, "the end that follows changes nothing");
             assert_eq!(snapshot.state.status(), Status::Failed);
             assert_eq!(snapshot.again, again, "{state:?}");
@@ -739,9 +648,9 @@ mod tests {
         // It dials again by itself, or says that it does not and what a person can do.
         let words = (400..600).flat_map(|code| [DisconnectCode::Failure(code), DisconnectCode::StreamError(code)]);
         for word in words.chain([DisconnectCode::Replaced, DisconnectCode::Removed]) {
-            for first in [Signal::Linked { phone: None }, online()] {
-                let was_ready = matches!(first, Signal::Online { .. });
-                let mut snapshot = snapshot_after([first, said(word), Signal::Ended]);
+            for first in [Fact::Linked { phone: None }, online()] {
+                let was_ready = matches!(first, Fact::Online { .. });
+                let mut snapshot = snapshot_after([first, said(word), Fact::Ended]);
                 let reason = snapshot.reason.clone().expect("a reason");
                 assert!(!reason.code.is_empty() && !reason.message.is_empty());
                 assert!(snapshot.is_paired(), "{word:?} destroys nothing");
@@ -764,29 +673,29 @@ mod tests {
     fn trouble_of_the_servers_is_no_failure_of_the_session() {
         let snapshot = snapshot_after([online(), said(DisconnectCode::Failure(503))]);
         assert_eq!((snapshot.state, reason_of(&snapshot)), (State::Reconnecting, Some("server_error_503")));
-        let fresh = snapshot_after([Signal::Linked { phone: None }, said(DisconnectCode::StreamError(515))]);
+        let fresh = snapshot_after([Fact::Linked { phone: None }, said(DisconnectCode::StreamError(515))]);
         assert_eq!((fresh.state, reason_of(&fresh)), (State::Connecting, Some("stream_error_515")));
     }
 
     #[test]
     fn an_end_without_a_reason_is_retried() {
-        let mut snapshot = snapshot_after([online(), Signal::Ended]);
+        let mut snapshot = snapshot_after([online(), Fact::Ended]);
         assert_eq!((snapshot.state, snapshot.again), (State::Reconnecting, RetryPolicy::Soon));
         assert_eq!(reason_of(&snapshot), Some("connection_lost"));
-        assert_eq!(reason_of(&snapshot_after([online(), Signal::Panicked, Signal::Ended])), Some("internal_error"));
-        snapshot.apply(Signal::Waits(Some(at(7))), at(3));
+        assert_eq!(reason_of(&snapshot_after([online(), Fact::Panicked, Fact::Ended])), Some("internal_error"));
+        snapshot.apply(Fact::Waits(Some(at(7))), at(3));
         assert_eq!(snapshot.retry_at, Some(at(7)));
-        snapshot.apply(Signal::Waits(None), at(7));
+        snapshot.apply(Fact::Waits(None), at(7));
         assert_eq!(snapshot.retry_at, None);
     }
 
     #[test]
     fn what_is_wrong_stays_to_be_seen_while_it_goes_on_failing() {
-        let started = || Signal::Started { phone: Some("5511999999999".into()) };
-        let mut snapshot = snapshot_after([online(), Signal::Offline, Signal::DialFailed("refused".into()), started()]);
+        let started = || Fact::Started { phone: Some("5511999999999".into()) };
+        let mut snapshot = snapshot_after([online(), Fact::Offline, Fact::DialFailed("refused".into()), started()]);
         assert_eq!(reason_of(&snapshot), Some("connection_failed"));
         let mut ended = snapshot.clone();
-        ended.apply(Signal::Ended, at(9));
+        ended.apply(Fact::Ended, at(9));
         assert_eq!(reason_of(&ended), Some("connection_lost"), "what went wrong last, not what did before");
         snapshot.apply(online(), at(9));
         assert_eq!(snapshot.reason, None);
@@ -796,10 +705,10 @@ mod tests {
 
     #[test]
     fn a_forged_server_stops_a_pairing_but_not_a_paired_session() {
-        let refused = || Signal::CertificateRefused("not signed by WhatsApp".into());
-        let fresh = snapshot_after([Signal::Started { phone: None }, refused()]);
+        let refused = || Fact::CertificateRefused("not signed by WhatsApp".into());
+        let fresh = snapshot_after([Fact::Started { phone: None }, refused()]);
         assert_eq!((fresh.state, reason_of(&fresh)), (State::Failed, Some("server_certificate_refused")));
-        let paired = snapshot_after([Signal::Started { phone: Some("5511999999999".into()) }, refused()]);
+        let paired = snapshot_after([Fact::Started { phone: Some("5511999999999".into()) }, refused()]);
         assert_eq!((paired.state, reason_of(&paired)), (State::Connecting, Some("server_certificate_refused")));
     }
 

@@ -2,9 +2,9 @@
 
 use std::sync::Weak;
 
-use whatsapp_rust::async_trait;
+use async_trait::async_trait;
 
-use crate::{session::supervisor::Session, signal::owner::Owner};
+use crate::{session::supervisor::Session, signal::owner::Owner, whatsapp::inbound::Receiver};
 
 /// Who stands behind the store of a session's device.
 pub struct StoreOwner(pub Weak<Session>);
@@ -13,7 +13,7 @@ pub struct StoreOwner(pub Weak<Session>);
 impl Owner for StoreOwner {
     async fn recall(&self, identity: [String; 3]) -> bool {
         match self.0.upgrade() {
-            Some(session) => session.inbox().recall(identity).await,
+            Some(session) => session.inbox().is_lost(identity).await,
             None => false,
         }
     }

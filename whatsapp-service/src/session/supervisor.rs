@@ -23,28 +23,29 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 use utoipa::ToSchema;
-use whatsapp_rust::{Client, pair_code::PairCodeOptions, wacore::iq::keepalive::KeepaliveSpec};
 
 use crate::{
     metrics,
-    model::{address::number::Number, session_state::State, tenant::TenantId},
+    model::{
+        address::number::Number,
+        session_state::{State, Status},
+        tenant::TenantId,
+    },
     net::{
         dial_gate::{Dials, Pass, Urgency},
         proxy::Proxy,
     },
     session::{
-        client::{Connector, Link},
         connection::{Connection, Live},
         deletion::Unlinked,
         download::Downloads,
-        events::Heard,
         inbox::Inbox,
         limits::AccountLimits,
         outbox::Outbox,
         restoring::Awaited,
         retries::Retries,
         shared::Shared,
-        state::{Said, Signal, Snapshot, Status},
+        state::Snapshot,
         store_owner::StoreOwner,
         timers::Timers,
     },
@@ -55,7 +56,12 @@ use crate::{
     },
     util::clock::timestamp,
     whatsapp::{
+        client::Client,
         codes::{self, DisconnectCode, RetryPolicy},
+        connector::{Connector, Link},
+        events::Heard,
+        fact::{Fact, Said},
+        inbound::Receiver,
         passkey::AssertionRefused,
     },
 };
@@ -216,7 +222,6 @@ impl Session {
                 retries,
                 limits,
                 timers,
-                calls: Mutex::default(),
                 blocking_receipts: shared.blocking_receipts.clone(),
                 event_retention: shared.event_retention,
                 trouble: Box::new(trouble),
@@ -283,7 +288,7 @@ impl Session {
     /// Takes for granted what an earlier process wrote down: that it is linked, and with whom.
     pub(crate) fn know_linked(&self, record: Record) {
         *self.connection.proxy.lock() = record.proxy;
-        self.apply(Signal::Linked { phone: record.phone });
+        self.apply(Fact::Linked { phone: record.phone });
     }
 
     /// From now on the way to WhatsApp leads through `proxy`. A client that takes another way is stopped; the next one
@@ -347,7 +352,7 @@ impl Session {
             let known = snapshot.is_paired() && !self.starts_over.load(Ordering::Acquire);
             self.connection.snapshot.send_replace(Snapshot::new(self.now()));
             if known {
-                self.apply(Signal::Linked { phone: snapshot.phone });
+                self.apply(Fact::Linked { phone: snapshot.phone });
             }
             let cancel = CancellationToken::new();
             begin.take_back = snapshot.state == State::Replaced;
@@ -372,7 +377,7 @@ impl Session {
 
     /// Says that this tenant's files can't be read, without touching them.
     pub(crate) fn report_damage(&self, why: &str) {
-        self.apply(Signal::StorageFailed(why.into()));
+        self.apply(Fact::StorageFailed(why.into()));
     }
 
     /// Hands the client the passkey assertion that it waits for.
@@ -387,7 +392,7 @@ impl Session {
         if !self.connection.snapshot.borrow().passkey.as_ref().is_some_and(|passkey| passkey.needs_confirmation) {
             return Err(AssertionRefused::NotAsked.into());
         }
-        live.client.send_passkey_confirmation().await.map_err(|error| PasskeyRefused::Failed(error.to_string()))
+        live.client.confirm_passkey().await.map_err(PasskeyRefused::Failed)
     }
 
     /// Runs it, and again if it fails in a way that it must not.
@@ -411,7 +416,7 @@ impl Session {
         self.panics.fetch_add(1, Ordering::Relaxed);
         tracing::error!(tenant = %self.tenant, "a session's task failed badly; it starts again");
         self.connection.queued.store(false, Ordering::Relaxed);
-        self.apply(Signal::Panicked);
+        self.apply(Fact::Panicked);
     }
 
     /// Runs clients, one after the other, until there is nothing more to do without a person.
@@ -422,7 +427,7 @@ impl Session {
         let mut hold = loop {
             match self.prepare(begin.take_back).await {
                 Ok(hold) => break hold,
-                Err(error) => self.apply(Signal::StorageFailed(error.to_string())),
+                Err(error) => self.apply(Fact::StorageFailed(error.to_string())),
             }
             run.awaited = None;
             let Some(wait) = self.next(&mut run).await else { return };
@@ -433,7 +438,7 @@ impl Session {
         loop {
             if let Some(hold) = hold.take() {
                 let wait = hold.remaining(self.now());
-                self.apply(Signal::Held(hold));
+                self.apply(Fact::Held(hold));
                 run.awaited = None;
                 let Some(wait) = wait else { return };
                 if self.pause(a_little_longer(wait), &cancel).await.is_break() {
@@ -469,7 +474,7 @@ impl Session {
             return Ok(None);
         }
         if let Some(at) = replaced_at.and_then(DateTime::from_timestamp_millis) {
-            self.apply(Signal::WasReplaced(at));
+            self.apply(Fact::WasReplaced(at));
         }
         Ok(hold)
     }
@@ -534,7 +539,7 @@ impl Session {
         let failed_on_disk =
             self.connection.snapshot.borrow().reason.as_ref().is_some_and(|why| why.code == "storage_failed");
         if failed_on_disk && !self.store.is_healthy().await {
-            return self.apply(Signal::StorageFailed("The disk still does not take what is written.".into()));
+            return self.apply(Fact::StorageFailed("The disk still does not take what is written.".into()));
         }
         let started = tokio::select! {
             () = cancel.cancelled() => return,
@@ -543,7 +548,7 @@ impl Session {
         match (started, link) {
             (Ok(heard), Some(link)) => self.follow(link, heard, pass, run, cancel).await,
             (Ok(_), None) => {}
-            (Err(why), _) => self.apply(Signal::StorageFailed(why)),
+            (Err(why), _) => self.apply(Fact::StorageFailed(why)),
         }
     }
 
@@ -565,7 +570,7 @@ impl Session {
         match (snapshot.again.pause(in_a_row, rand::random()), snapshot.retry_at) {
             (Some(wait), _) => {
                 let until = TimeDelta::from_std(wait).ok().map(|wait| self.now() + wait);
-                self.apply(Signal::Waits(until));
+                self.apply(Fact::Waits(until));
                 Some(wait)
             }
             (None, Some(at)) => Some(a_little_longer((at - self.now()).to_std().unwrap_or_default())),
@@ -590,7 +595,7 @@ impl Session {
             }
         }
         if self.connection.snapshot.borrow().is_under_way() {
-            self.apply(Signal::Waits(None));
+            self.apply(Fact::Waits(None));
         }
         ControlFlow::Continue(())
     }
@@ -599,11 +604,12 @@ impl Session {
         let owner = Arc::new(StoreOwner(self.me.clone()));
         let backend = signal::open(&self.store, &self.tenant, owner).await.map_err(|error| error.to_string())?;
         let mailbox = self.connection.mailbox.clone();
-        let (started, heard) =
-            Link::start(&self.connector, backend, self.proxy(), mailbox, Arc::downgrade(&self.inbox)).await?;
-        let phone = started.client.pn().map(|jid| jid.user.to_string());
+        let inbox: Arc<dyn Receiver> = self.inbox.clone();
+        let receiver = Arc::downgrade(&inbox);
+        let (started, heard) = Link::start(&self.connector, backend, self.proxy(), mailbox, receiver).await?;
+        let phone = started.client.phone();
         *link = Some(started);
-        self.apply(Signal::Started { phone });
+        self.apply(Fact::Started { phone });
         Ok(heard)
     }
 
@@ -627,8 +633,8 @@ impl Session {
                 biased;
                 () = cancel.cancelled() => ControlFlow::Break(()),
                 Some(heard) = heard.recv() => self.take_in(heard, &link.client, run, &mut ping).await,
-                () = &mut link.handle => {
-                    self.apply(Signal::Ended);
+                () = link.ended() => {
+                    self.apply(Fact::Ended);
                     ControlFlow::Break(())
                 }
                 dead = answer(&mut ping) => match dead {
@@ -637,7 +643,7 @@ impl Session {
                 },
                 () = sleep_until(run.code_until), if run.code_until.is_some() => {
                     run.code_until = None;
-                    self.apply(Signal::PairingCodeExpired);
+                    self.apply(Fact::PairingCodeExpired);
                     ControlFlow::Continue(())
                 }
                 _ = looks.tick() => self.look_at(&link.client, &mut unwell, run),
@@ -683,14 +689,14 @@ impl Session {
 
     /// Notices what the library tells nobody: that it stopped saving, and that a connection is open and not logged in,
     /// where it would stay for ever.
-    fn look_at(&self, client: &Arc<Client>, unwell: &mut u32, run: &Run) -> ControlFlow<()> {
-        if client.persistence_manager().is_saver_halted() {
-            self.apply(Signal::StorageFailed("The disk could not be written to, again and again.".into()));
+    fn look_at(&self, client: &Client, unwell: &mut u32, run: &Run) -> ControlFlow<()> {
+        if client.has_stopped_saving() {
+            self.apply(Fact::StorageFailed("The disk could not be written to, again and again.".into()));
             return ControlFlow::Break(());
         }
         if run.pairing_since.is_some_and(|since| self.connection.snapshot.borrow().pairing_is_overdue(since.elapsed()))
         {
-            self.apply(Signal::QrExhausted { disconnected: true });
+            self.apply(Fact::QrExhausted { disconnected: true });
             return ControlFlow::Break(());
         }
         // A connection that came back without a word lets messages go on too.
@@ -701,7 +707,7 @@ impl Session {
         *unwell = if open { *unwell + 1 } else { 0 };
         // The first look may come a moment after the dial.
         if *unwell > UNWELL_LOOKS {
-            self.apply(Signal::Stuck);
+            self.apply(Fact::Stuck);
             return ControlFlow::Break(());
         }
         ControlFlow::Continue(())
@@ -710,7 +716,7 @@ impl Session {
     /// WhatsApp refused the login or ended the connection: this client has no more use.
     fn hear(&self, said: Said) -> ControlFlow<()> {
         let word = said.word;
-        self.apply(Signal::Said(said));
+        self.apply(Fact::Said(said));
         if codes::row(word).fleet {
             self.dials.troubled(&self.tenant);
         }
@@ -720,28 +726,22 @@ impl Session {
         ControlFlow::Break(())
     }
 
-    async fn take_in(
-        &self,
-        heard: Heard,
-        client: &Arc<Client>,
-        run: &mut Run,
-        ping: &mut Option<Ping>,
-    ) -> ControlFlow<()> {
+    async fn take_in(&self, heard: Heard, client: &Client, run: &mut Run, ping: &mut Option<Ping>) -> ControlFlow<()> {
         match heard {
-            Heard::Fact(Signal::Said(said)) if codes::row(said.word).again == RetryPolicy::SoonIfDead => {
+            Heard::Fact(Fact::Said(said)) if codes::row(said.word).again == RetryPolicy::SoonIfDead => {
                 ping.get_or_insert_with(|| Ping::send(client.clone(), said.word));
             }
-            Heard::Fact(Signal::Said(said)) => return self.hear(said),
+            Heard::Fact(Fact::Said(said)) => return self.hear(said),
             Heard::Abandoned => run.abandoned = true,
             Heard::Fact(signal) => {
                 match &signal {
-                    Signal::QrCode { .. } => drop(run.pairing_since.get_or_insert_with(Instant::now)),
-                    Signal::PairingCode { valid_for, .. } => {
+                    Fact::QrCode { .. } => drop(run.pairing_since.get_or_insert_with(Instant::now)),
+                    Fact::PairingCode { valid_for, .. } => {
                         run.code_until = Some(Instant::now() + valid_for.to_std().unwrap_or_default());
                     }
                     _ => {}
                 }
-                let qr_shown = matches!(signal, Signal::QrCode { .. });
+                let qr_shown = matches!(signal, Fact::QrCode { .. });
                 let code_shown = self.connection.snapshot.borrow().pairing_code.is_some();
                 self.apply(signal);
                 if code_shown && self.connection.snapshot.borrow().pairing_code.is_none() {
@@ -754,7 +754,7 @@ impl Session {
                     && let Some((phone, asked)) = &mut *self.code_for.lock()
                     && !std::mem::replace(asked, true)
                 {
-                    request_code(client.clone(), phone.clone());
+                    client.request_code(phone);
                 }
             }
             Heard::PairSuccess { phone } => match self.make_durable(client).await {
@@ -763,16 +763,13 @@ impl Session {
                     self.inbox.limits.forget();
                     self.inbox.timers.forget();
                     run.just_paired = true;
-                    self.apply(Signal::Paired { phone });
+                    self.apply(Fact::Paired { phone });
                 }
-                Err(why) => self.apply(Signal::StorageFailed(why)),
+                Err(why) => self.apply(Fact::StorageFailed(why)),
             },
             Heard::Connected if client.is_logged_in() => match self.make_durable(client).await {
-                Ok(()) => self.apply(Signal::Online {
-                    phone: client.pn().map(|jid| jid.user.to_string()),
-                    push_name: client.push_name(),
-                }),
-                Err(why) => self.apply(Signal::StorageFailed(why)),
+                Ok(()) => self.apply(Fact::Online { phone: client.phone(), push_name: client.push_name() }),
+                Err(why) => self.apply(Fact::StorageFailed(why)),
             },
             Heard::Connected => {}
             Heard::LateAck { id, ack } => {
@@ -787,7 +784,7 @@ impl Session {
     pub(crate) async fn linking(&self) {
         let Some(client) = self.connection.client() else { return };
         if let Err(why) = self.save_link(&client).await {
-            self.apply(Signal::StorageFailed(why));
+            self.apply(Fact::StorageFailed(why));
             client.disconnect().await;
         }
     }
@@ -796,7 +793,7 @@ impl Session {
     async fn save_link(&self, client: &Client) -> Result<Record, String> {
         let given_up = Instant::now() + SAVE_LIMIT;
         loop {
-            client.persistence_manager().flush().await.map_err(|error| error.to_string())?;
+            client.flush().await?;
             let known = self.store.recorded(&self.tenant).await.map_err(|error| error.to_string())?;
             if known.paired {
                 return Ok(known);
@@ -812,8 +809,8 @@ impl Session {
     /// Writes the credentials and ratchets to disk, and to whom this tenant is linked.
     async fn make_durable(&self, client: &Client) -> Result<(), String> {
         let known = self.save_link(client).await?;
-        client.flush_pending_signal_state().await.map_err(|error| error.to_string())?;
-        let phone = client.pn().map(|jid| jid.user.to_string());
+        client.flush_keys().await?;
+        let phone = client.phone();
         if known.phone == phone && known.hold.is_none() {
             return Ok(());
         }
@@ -839,13 +836,13 @@ impl Session {
         let ready = client.filter(|_| state == State::PairingQr);
         *code_for = Some((phone.clone(), ready.is_some()));
         if let Some(client) = ready {
-            request_code(client, phone);
+            client.request_code(&phone);
         }
         Ok(true)
     }
 
-    pub(crate) fn apply(&self, signal: Signal) {
-        if let Signal::ProxyFailed(why) = &signal {
+    pub(crate) fn apply(&self, signal: Fact) {
+        if let Fact::ProxyFailed(why) = &signal {
             tracing::info!(tenant = %self.tenant, why, "the session's proxy does not lead to WhatsApp");
         }
         let mut entered = None;
@@ -926,14 +923,6 @@ pub(crate) async fn stop(lifecycle: &mut Lifecycle) {
     }
 }
 
-/// The outcome arrives as an event, also the failure.
-fn request_code(client: Arc<Client>, phone: Number) {
-    tokio::spawn(async move {
-        let options = PairCodeOptions { phone_number: phone.digits().into(), ..PairCodeOptions::default() };
-        let _ = client.pair_with_code(options).await;
-    });
-}
-
 /// The question whether WhatsApp still answers on a connection that it has reported an error on.
 struct Ping {
     word: DisconnectCode,
@@ -941,11 +930,8 @@ struct Ping {
 }
 
 impl Ping {
-    fn send(client: Arc<Client>, word: DisconnectCode) -> Self {
-        let answer = tokio::spawn(async move {
-            let answer = client.execute(KeepaliveSpec::with_timeout(PING_LIMIT));
-            matches!(tokio::time::timeout(PING_LIMIT, answer).await, Ok(Ok(())))
-        });
+    fn send(client: Client, word: DisconnectCode) -> Self {
+        let answer = tokio::spawn(async move { client.answers_within(PING_LIMIT).await });
         Self { word, answer }
     }
 }

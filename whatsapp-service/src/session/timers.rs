@@ -4,7 +4,6 @@
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use whatsapp_rust::{Client, Jid};
 
 use crate::{
     model::tenant::TenantId,
@@ -30,15 +29,17 @@ impl Timers {
         *self.any.lock() = None;
     }
 
-    /// How long the messages of the chat with this person stay, where they don't stay for ever.
-    pub(crate) async fn of(&self, client: &Client, chat: &Jid) -> Result<Option<Timer>, StoreError> {
-        let (store, tenant) = (&self.store, &self.tenant);
+    /// How long the messages of a chat stay, where they don't stay for ever. `chats` are its addresses; they are asked for
+    /// only where it is needed: most tenants have no such chat.
+    pub(crate) async fn of<F: Future<Output = Vec<String>>>(
+        &self,
+        chats: impl FnOnce() -> F,
+    ) -> Result<Option<Timer>, StoreError> {
         let known = *self.any.lock();
-        // Most tenants have no such chat.
         let has_timers = match known {
             Some(has_timers) => has_timers,
             None => {
-                let has_timers = store.has_timers(tenant).await?;
+                let has_timers = self.store.has_timers(&self.tenant).await?;
                 self.any.lock().get_or_insert(has_timers);
                 has_timers
             }
@@ -46,11 +47,7 @@ impl Timers {
         if !has_timers {
             return Ok(None);
         }
-        let other = client.get_lid_pn_entry(chat).await.ok().flatten();
-        let others = other.map(|entry| [Jid::lid(&*entry.lid), Jid::pn(&*entry.phone_number)]);
-        let chats = std::iter::once(chat.clone()).chain(others.into_iter().flatten());
-        let timer = store.timer(tenant, chats.map(|chat| chat.to_non_ad_string()).collect()).await;
-        match timer {
+        match self.store.timer(&self.tenant, chats().await).await {
             // It will not be better later, and the message is to go.
             Err(StoreError::Damaged(_)) => Ok(None),
             timer => Ok(timer?.filter(|timer| timer.seconds > 0)),

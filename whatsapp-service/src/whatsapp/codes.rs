@@ -256,7 +256,7 @@ impl Arrives {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::session::state::Status;
+    use crate::model::session_state::Status;
 
     fn list(codes: &[i32]) -> String {
         codes.iter().map(|code| format!("`{code}`")).collect::<Vec<_>>().join(", ")

@@ -3,7 +3,9 @@
 use chrono::{DateTime, Utc};
 use whatsapp_rust::{
     Jid,
+    wacore::messages::unwrap_device_sent,
     wacore::proto_helpers::{MessageBuilderExt, MessageExt, build_quote_context, build_reaction_message},
+    waproto::codec,
     waproto::whatsapp::{
         self as wa,
         message::{
@@ -37,9 +39,20 @@ pub struct Way<'a> {
     /// The message that it refers to, as far as it is known.
     pub referred: Option<&'a Referred>,
     /// The same as it was sent, if it is one's own and that is kept.
-    pub said_before: Option<wa::Message>,
+    pub said_before: Option<SentBefore>,
     /// How long the messages of the chat stay, where that is not for ever.
     pub timer: Option<Timer>,
+}
+
+/// A message as it was sent, word for word.
+#[derive(Clone, Debug)]
+pub struct SentBefore(pub(in crate::whatsapp) wa::Message);
+
+impl SentBefore {
+    /// From what the library keeps for devices that ask again; nothing if it can't be read.
+    pub fn read(kept: &[u8]) -> Option<Self> {
+        codec::message_decode(kept).ok().map(unwrap_device_sent).map(Self)
+    }
 }
 
 /// The message that says `content`.
@@ -296,7 +309,7 @@ fn is_own(referred: Option<&Referred>) -> bool {
 fn said(referred: &Referred, way: &Way<'_>) -> wa::Message {
     match referred {
         Referred::Own(message) => {
-            if let Some(said) = &way.said_before {
+            if let Some(SentBefore(said)) = &way.said_before {
                 return said.clone();
             }
             let content = message.content.as_ref().and_then(|kept| serde_json::from_str::<Content>(kept.get()).ok());

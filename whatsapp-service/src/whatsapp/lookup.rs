@@ -11,9 +11,12 @@ use std::{
 
 use parking_lot::Mutex;
 use tokio::sync::OnceCell;
-use whatsapp_rust::{Client, IsOnWhatsAppResult, Jid};
+use whatsapp_rust::{IsOnWhatsAppResult, Jid};
 
-use crate::model::address::{Lid, Names, Person, number::Number};
+use crate::{
+    model::address::{Lid, Names, Person, number::Number},
+    whatsapp::client::Client,
+};
 
 /// How long somebody who is registered stays so, as far as we care.
 const REGISTERED_FOR: Duration = Duration::from_secs(24 * 3600);
@@ -239,6 +242,27 @@ pub fn jid(asked: &Person, names: &Names) -> Jid {
     }
 }
 
+/// WhatsApp's address of a number.
+pub fn number_address(number: &str) -> String {
+    Jid::pn(number).to_string()
+}
+
+/// WhatsApp's address of a LID.
+pub fn lid_address(lid: &str) -> String {
+    Jid::lid(lid).to_string()
+}
+
+/// The number or the LID in one of WhatsApp's addresses.
+pub fn names_in(address: &str) -> (Option<String>, Option<String>) {
+    let jid = address.parse::<Jid>().unwrap_or_default().to_non_ad();
+    (jid.is_pn().then(|| jid.user.to_string()), jid.is_lid().then(|| jid.user.to_string()))
+}
+
+/// WhatsApp's address of a person by this name.
+pub fn address(person: &Person) -> String {
+    jid(person, &Names::default()).to_string()
+}
+
 async fn look_up(client: &Client, number: &Number) -> Result<Option<Names>, NotLookedUp> {
     for form in number.forms() {
         match ask(client, vec![form]).await?.pop().flatten() {
@@ -281,7 +305,7 @@ impl Answer {
 async fn ask(client: &Client, numbers: Vec<Number>) -> Result<Vec<Answered>, NotLookedUp> {
     let asked: Vec<_> = numbers.iter().map(|number| Jid::pn(number.digits())).collect();
     // What the library says of a failure is not repeated: it may name people.
-    let answers = client.contacts().is_on_whatsapp(&asked).await.map_err(|_| NotLookedUp::NoAnswer)?;
+    let answers = client.library().contacts().is_on_whatsapp(&asked).await.map_err(|_| NotLookedUp::NoAnswer)?;
     let answers: Vec<_> = answers.into_iter().map(Answer::from).collect();
     if answers.iter().any(|answer| answer.failed) {
         return Err(NotLookedUp::NoAnswer);
@@ -293,7 +317,7 @@ async fn ask(client: &Client, numbers: Vec<Number>) -> Result<Vec<Answered>, Not
 /// nobody is asked.
 async fn ask_for_lids(client: &Client, lids: Vec<Lid>) -> Result<Vec<Option<Names>>, NotLookedUp> {
     let asked: Vec<_> = lids.iter().map(|lid| Jid::lid(lid.digits())).collect();
-    let devices = client.signal().get_user_devices(&asked).await.map_err(|_| NotLookedUp::NoAnswer)?;
+    let devices = client.library().signal().get_user_devices(&asked).await.map_err(|_| NotLookedUp::NoAnswer)?;
     let is_there = |lid: &Lid| devices.iter().any(|jid| jid.server.is_lid_family() && jid.user == lid.digits());
     Ok(lids.iter().map(|lid| is_there(lid).then(|| Names { number: None, lid: Some(lid.clone()) })).collect())
 }
@@ -305,7 +329,7 @@ pub async fn with_learned(client: &Client, mut names: Names) -> Names {
         Names { number: Some(number), lid: None } => Jid::pn(number.digits()),
         _ => return names,
     };
-    if let Ok(Some(entry)) = client.get_lid_pn_entry(&jid).await {
+    if let Ok(Some(entry)) = client.library().get_lid_pn_entry(&jid).await {
         names.number = names.number.or_else(|| Number::of_whatsapp(&entry.phone_number));
         names.lid = names.lid.or_else(|| Lid::new(&entry.lid));
     }

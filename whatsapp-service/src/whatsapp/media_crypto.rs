@@ -32,7 +32,8 @@ pub struct Writing {
 
 impl Writing {
     /// Into `file`, for this type of media, with a key of its own.
-    pub fn new(file: File, media_type: MediaType) -> io::Result<Self> {
+    pub fn new(file: File, kind: MediaKind) -> io::Result<Self> {
+        let media_type = media_type(kind);
         let plays = matches!(media_type, MediaType::Audio | MediaType::Video);
         let encryptor = MediaEncryptor::new_with_sidecar(media_type, plays).map_err(io::Error::other)?;
         Ok(Self { file, encryptor, buffer: Vec::new() })
@@ -69,8 +70,8 @@ pub struct Plain {
 
 impl Plain {
     /// What is in `file`, which was written with this key for this type, and holds `size` bytes.
-    pub fn new(file: File, key: &[u8], media_type: MediaType, size: u64) -> io::Result<Self> {
-        let (iv, key, _) = DownloadUtils::get_media_keys(key, media_type).map_err(io::Error::other)?;
+    pub fn new(file: File, key: &[u8], kind: MediaKind, size: u64) -> io::Result<Self> {
+        let (iv, key, _) = DownloadUtils::get_media_keys(key, media_type(kind)).map_err(io::Error::other)?;
         let cipher = Aes256::new(&key.into());
         Ok(Self { file, cipher, iv, size, at: 0, window: Vec::new(), window_at: 0 })
     }
@@ -133,8 +134,49 @@ impl Seek for Plain {
     }
 }
 
+/// What a media host calls it, in the query of a download.
+pub fn path_name(kind: MediaKind) -> &'static str {
+    media_type(kind).mms_type()
+}
+
+/// The path at a media host that it is uploaded to.
+pub fn upload_path(kind: MediaKind) -> &'static str {
+    media_type(kind).upload_path()
+}
+
+/// The keys of a file.
+pub struct MediaKeys {
+    /// The initialization vector.
+    pub iv: [u8; 16],
+    /// The key of the cipher.
+    pub cipher: [u8; 32],
+    /// The key of the MAC.
+    pub mac: [u8; 32],
+}
+
+impl MediaKeys {
+    /// Derived from the key that stands in the message, for this kind of media.
+    ///
+    /// # Errors
+    /// The key is none.
+    pub fn derive(key: &[u8], kind: MediaKind) -> Result<Self, InvalidMediaKey> {
+        let keys = DownloadUtils::get_media_keys(key, media_type(kind));
+        keys.map(|(iv, cipher, mac)| Self { iv, cipher, mac }).map_err(|_| InvalidMediaKey)
+    }
+}
+
+/// Whether files of these two kinds have the same keys: then one file can be sent as either.
+pub fn have_same_keys(one: MediaKind, other: MediaKind) -> bool {
+    media_type(one) == media_type(other)
+}
+
+/// A key that no file has.
+#[derive(Debug, thiserror::Error)]
+#[error("a file's key is none")]
+pub struct InvalidMediaKey;
+
 /// What the library calls it: the keys are derived for it, and it is uploaded to a place of its own.
-pub fn media_type(kind: MediaKind) -> MediaType {
+fn media_type(kind: MediaKind) -> MediaType {
     match kind {
         MediaKind::Image => MediaType::Image,
         MediaKind::Video => MediaType::Video,
@@ -165,6 +207,12 @@ pub fn parcel(file: String, kind: MediaKind, info: EncryptedMediaInfo) -> Stored
     }
 }
 
+/// A document, encrypted as the library's own clients do it.
+#[cfg(test)]
+pub fn encrypted_document(plain: &[u8]) -> whatsapp_rust::wacore::upload::EncryptedMedia {
+    whatsapp_rust::wacore::upload::encrypt_media(plain, MediaType::Document).unwrap()
+}
+
 #[cfg(test)]
 mod tests {
     use whatsapp_rust::wacore::upload::{encrypt_media, encrypted_len};
@@ -174,7 +222,7 @@ mod tests {
     /// A file with these bytes in it, written in pieces of `piece` bytes.
     fn written(bytes: &[u8], piece: usize) -> (File, EncryptedMediaInfo) {
         let file = tempfile::tempfile().unwrap();
-        let mut writing = Writing::new(file.try_clone().unwrap(), MediaType::Video).unwrap();
+        let mut writing = Writing::new(file.try_clone().unwrap(), MediaKind::Video).unwrap();
         bytes.chunks(piece).for_each(|piece| writing.write(piece).unwrap());
         (file, writing.finish().unwrap())
     }
@@ -193,7 +241,7 @@ mod tests {
                 DownloadUtils::verify_and_decrypt(&encrypted, &info.media_key, MediaType::Video).expect("the MAC fits");
             assert_eq!(decrypted, bytes);
             assert!(info.streaming_sidecar.is_some());
-            let mut plain = Plain::new(file, &info.media_key, MediaType::Video, info.file_length).unwrap();
+            let mut plain = Plain::new(file, &info.media_key, MediaKind::Video, info.file_length).unwrap();
             let mut read = Vec::new();
             plain.read_to_end(&mut read).unwrap();
             assert_eq!(read, bytes);

@@ -22,7 +22,12 @@ pub enum InvalidKeys {
 
 /// Begins a session with the keys that came with a receipt. Without keys an old one is given up if the device is another
 /// than it was, or has asked before: then the server is asked for keys.
-pub async fn renew_session(client: &Client, device: &Jid, count: u8, receipt: &NodeRef<'_>) -> Result<(), InvalidKeys> {
+pub(in crate::whatsapp) async fn renew_session(
+    client: &Client,
+    device: &Jid,
+    count: u8,
+    receipt: &NodeRef<'_>,
+) -> Result<(), InvalidKeys> {
     let signal = client.signal();
     let registration = extract_registration_id_from_node_ref(receipt);
     let known = signal.session_info(device).await.map_err(|_| InvalidKeys::NotNow)?;

@@ -17,8 +17,11 @@ mod tests;
 use crate::{
     http::{openapi::operation::complete, problem::Problem, unknown::TOLERANT},
     model::error_code::ErrorCode,
-    session::{inbox::calls::MissedCall, supervisor::SessionStateChange},
-    whatsapp::decode::{Envelope, ReceivedMessage},
+    session::supervisor::SessionStateChange,
+    whatsapp::{
+        calls::MissedCall,
+        decode::{Envelope, ReceivedMessage},
+    },
 };
 
 /// Paths that ask for no secret: they tell nobody's secrets, and are asked by those who hold none.

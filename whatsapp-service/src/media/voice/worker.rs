@@ -16,7 +16,7 @@ use crate::{
     media::voice::convert::{Note, Refused, convert},
     model::media::MediaKind,
     util::encoding::base64_text,
-    whatsapp::media_crypto::{Plain, media_type},
+    whatsapp::media_crypto::Plain,
 };
 
 /// The argument that asks for it.
@@ -81,7 +81,7 @@ fn work() -> io::Result<()> {
     }
     let _ = nice(NICE);
     let job: Job = serde_json::from_reader(io::stdin().lock())?;
-    let plain = Plain::new(File::open(job.path)?, &job.key, media_type(MediaKind::Voice), job.size)?;
+    let plain = Plain::new(File::open(job.path)?, &job.key, MediaKind::Voice, job.size)?;
     let to = (!job.only_listen).then(|| BufWriter::with_capacity(64 * 1024, io::stdout().lock()));
     let outcome = match convert(plain, job.size, to) {
         Ok(note) => Outcome::Note(note),

@@ -1,31 +1,22 @@
 //! Who may say what of another message: an edit or a deletion comes from the one who wrote it, a reaction or a vote from
 //! its chat. WhatsApp's apps look at this themselves, as its server can't.
 
-use std::sync::Arc;
-
 use serde_json::Value;
-use whatsapp_rust::{Client, Jid, types::events::InboundMessage, wacore_binary::JidExt};
 
 use crate::{
     model::message::{Message, is_with},
-    session::{inbox::Inbox, retries::names_of},
+    session::inbox::Inbox,
     store::{
         StoreError,
         events::Received,
         referred::{Logged, Referred},
     },
+    whatsapp::{
+        client::Client,
+        inbound::{Incoming, Speaker},
+        lookup::{lid_address, names_in, number_address},
+    },
 };
-
-/// One who says something, where they say it.
-struct Speaker {
-    /// Their addresses.
-    names: Vec<String>,
-    /// The account itself, on another device.
-    is_own: bool,
-    /// The chat's addresses: of a chat with one person those of that person.
-    chat: Vec<String>,
-    is_group: bool,
-}
 
 impl Inbox {
     /// Whether what is to be `told` of a message may be told, if it is about another message. `before` came just before,
@@ -33,8 +24,8 @@ impl Inbox {
     /// was said in. `None` when the process is about to end.
     pub(crate) async fn permits(
         &self,
-        client: Option<&Arc<Client>>,
-        message: &InboundMessage,
+        client: Option<&Client>,
+        message: &Incoming,
         told: &Value,
         before: &[Received],
     ) -> Option<bool> {
@@ -49,7 +40,7 @@ impl Inbox {
         if known.is_empty() {
             return Some(true);
         }
-        let speaker = speaker(client, message).await;
+        let speaker = message.speaker(client).await;
         Some(known.iter().any(|known| match known {
             Referred::Own(sent) => speaker.may_speak_of_sent(sent, changes),
             Referred::Logged(logged) => speaker.may_speak_of(logged, changes),
@@ -57,14 +48,19 @@ impl Inbox {
     }
 }
 
-impl Speaker {
+trait MaySpeak {
+    fn may_speak_of_sent(&self, sent: &Message, changes: bool) -> bool;
+    fn may_speak_of(&self, logged: &Logged, changes: bool) -> bool;
+}
+
+impl MaySpeak for Speaker {
     fn may_speak_of_sent(&self, sent: &Message, changes: bool) -> bool {
         self.chat.iter().any(|name| is_with(sent, name)) && (self.is_own || !changes)
     }
 
     fn may_speak_of(&self, logged: &Logged, changes: bool) -> bool {
-        let number = logged.from.as_ref().map(|number| Jid::pn(number).to_string());
-        let lid = logged.from_lid.as_ref().map(|lid| Jid::lid(lid).to_string());
+        let number = logged.from.as_ref().map(|number| number_address(number));
+        let lid = logged.from_lid.as_ref().map(|lid| lid_address(lid));
         let authors: Vec<_> = number.into_iter().chain(lid).collect();
         let is_among = |names: &[String], name: &String| names.contains(name);
         let same_chat = is_among(&self.chat, &logged.chat)
@@ -83,41 +79,11 @@ fn about(told: &Value) -> Option<(&str, bool)> {
     changed.map(|id| (id, true)).or_else(|| Some((id("reaction").or_else(|| id("pollVote"))?, false)))
 }
 
-async fn speaker(client: Option<&Arc<Client>>, message: &InboundMessage) -> Speaker {
-    let source = &message.info.source;
-    let names = async |known: [Option<&Jid>; 3]| {
-        let mut names = Vec::new();
-        for jid in known.into_iter().flatten() {
-            match client {
-                Some(client) => names.extend(names_of(client, jid).await),
-                None => names.push(jid.to_non_ad().to_string()),
-            }
-        }
-        names
-    };
-    let own = names([Some(&source.sender), source.sender_alt.as_ref(), None]).await;
-    let (is_own, is_group) = (source.is_from_me, source.chat.is_group());
-    let chat = if is_group {
-        vec![source.chat.to_string()]
-    } else if is_own {
-        names([Some(&source.chat), source.recipient_alt.as_ref(), message.info.peer_recipient_pn.as_ref()]).await
-    } else {
-        own.clone()
-    };
-    Speaker { names: own, is_own, chat, is_group }
-}
-
 /// A message that came just before, as the log will tell it.
 fn logged(received: &Received) -> Logged {
     let [chat, sender, _] = &received.identity;
-    let sender = sender.parse::<Jid>().unwrap_or_default().to_non_ad();
-    Logged {
-        chat: chat.clone(),
-        from: sender.is_pn().then(|| sender.user.to_string()),
-        from_lid: sender.is_lid().then(|| sender.user.to_string()),
-        from_me: received.own,
-        ..Logged::default()
-    }
+    let (from, from_lid) = names_in(sender);
+    Logged { chat: chat.clone(), from, from_lid, from_me: received.own, ..Logged::default() }
 }
 
 #[cfg(test)]

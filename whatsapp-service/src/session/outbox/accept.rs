@@ -4,7 +4,6 @@ use chrono::Utc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use tokio::time::Instant;
-use whatsapp_rust::wacore::request::RequestUtils;
 
 use crate::{
     metrics,
@@ -16,6 +15,7 @@ use crate::{
     },
     session::outbox::{NotTaken, Outbox, Refused, Submission, Taken, deleted},
     store::{Store, StoreError},
+    whatsapp::send::message_id,
 };
 
 impl Outbox {
@@ -166,7 +166,7 @@ impl Drop for Reserved<'_> {
 
 fn draft(submission: Submission, names: Names, account: Option<String>, tried: bool, now: DateTime<Utc>) -> Draft {
     Draft {
-        id: RequestUtils::message_id_at(None, now.timestamp().unsigned_abs()),
+        id: message_id(now),
         recipient: submission.to,
         names,
         account,

@@ -10,9 +10,9 @@ use crate::{
     },
     session::outbox::{
         Outbox,
-        attempt::Unsent,
         queue::{After, Next},
     },
+    whatsapp::send::Unsent,
 };
 use chrono::DateTime;
 use chrono::Utc;

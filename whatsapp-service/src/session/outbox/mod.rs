@@ -21,11 +21,11 @@ use crate::{
     },
     net::dial::Dialler,
     session::{
-        connection::Connection, events::Ack, limits::AccountLimits, outbox::queue::SendQueue, shared::Shared,
-        state::Snapshot, timers::Timers,
+        connection::Connection, limits::AccountLimits, outbox::queue::SendQueue, shared::Shared, state::Snapshot,
+        timers::Timers,
     },
     store::{Store, StoreError, news::Waiting},
-    whatsapp::lookup::Numbers,
+    whatsapp::{events::Ack, lookup::Numbers},
 };
 use chrono::DateTime;
 use chrono::TimeDelta;

@@ -1,10 +1,10 @@
 //! Calls that nobody answered. The service takes none: it only hears that one rang, and how that ended.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, sync::Arc};
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
-use serde_json::json;
+use serde_json::{Value, json};
 use utoipa::ToSchema;
 use whatsapp_rust::{
     Client, Jid,
@@ -13,9 +13,11 @@ use whatsapp_rust::{
 
 use crate::{
     model::event::EventKind,
-    session::inbox::{Inbound, Inbox},
     util::clock,
-    whatsapp::decode::{bounded::bounded, user},
+    whatsapp::{
+        decode::{bounded::bounded, user},
+        inbound::Inbound,
+    },
 };
 
 /// How many calls are remembered that ring, and as many that have ended.
@@ -115,17 +117,16 @@ fn remember<T>(calls: &mut VecDeque<T>, call: T) {
 impl Inbound {
     /// Takes in that somebody calls, or does not any more. What is told is on the disk when this returns.
     pub fn call(&self, call: &IncomingCall) {
-        let Some(inbox) = self.inbox.upgrade() else { return };
         let over = match &call.action {
             CallAction::Offer { call_id, caller_pn, is_video, .. } => {
                 let (id, number, name) = (call_id.clone(), caller_pn.clone(), call.notify.clone());
-                inbox.calls.lock().rings(Ringing { id, video: Some(*is_video), number, name })
+                self.mailbox.calls.lock().rings(Ringing { id, video: Some(*is_video), number, name })
             }
             CallAction::Terminate { call_id, call_creator, reason, .. } => {
                 let unanswered = reason.as_deref().is_none_or(|reason| UNANSWERED.contains(&reason));
                 let (id, from) = (call_id.clone(), call_creator.clone());
                 let ended = Ended { id, unanswered, from, timestamp: call.timestamp, offline: call.offline };
-                inbox.calls.lock().ends(ended)
+                self.mailbox.calls.lock().ends(ended)
             }
             _ => None,
         };
@@ -141,44 +142,49 @@ impl Inbound {
     }
 
     fn missed(&self, rang: Ringing, from: Jid, timestamp: DateTime<Utc>, offline: bool) {
-        let Some(inbox) = self.inbox.upgrade() else { return };
-        self.before_it_is_confirmed(async move { inbox.missed(&rang, &from, timestamp, offline).await });
+        let (Some(receiver), client) = (self.receiver.upgrade(), self.wire.client()) else { return };
+        self.before_it_is_confirmed(async move {
+            if let Some((identity, data)) = missed(client.as_ref(), &rang, &from, timestamp, offline).await {
+                receiver.once(identity, EventKind::CallMissed, data).await;
+            }
+        });
     }
 }
 
-impl Inbox {
-    async fn missed(&self, rang: &Ringing, from: &Jid, timestamp: DateTime<Utc>, offline: bool) {
-        let client = self.connection.live.lock().as_ref().map(|live| live.client.clone());
-        if client.as_ref().is_some_and(|client| is_own(client, from)) {
-            return;
-        }
-        let other = match &client {
-            Some(client) => client.get_lid_pn_entry(from).await.ok().flatten(),
-            None => None,
-        };
-        let [lid, number] = match &other {
-            Some(entry) => [Some(Jid::lid(&*entry.lid)), Some(Jid::pn(&*entry.phone_number))],
-            None => [None, rang.number.clone()],
-        };
-        let names = [Some(from), lid.as_ref(), number.as_ref()];
-        let chat = from.to_non_ad().to_string();
-        let data = bounded(json!(MissedCall {
-            id: &rang.id,
-            video: rang.video,
-            from: user(&names, Jid::is_pn),
-            from_lid: user(&names, Jid::is_lid),
-            from_name: rang.name.as_deref().filter(|name| !name.is_empty()),
-            chat: chat.clone(),
-            timestamp,
-            offline,
-            truncated: false,
-        }));
-        let identity = ["call".to_owned(), chat, rang.id.clone()];
-        let (store, tenant) = (&self.store, &self.connection.tenant);
-        self.connection
-            .persist(|| store.told_once(tenant, identity.clone(), EventKind::CallMissed, data.clone()))
-            .await;
+/// What is told of a call that nobody answered; nothing of one of the account's own.
+async fn missed(
+    client: Option<&Arc<Client>>,
+    rang: &Ringing,
+    from: &Jid,
+    timestamp: DateTime<Utc>,
+    offline: bool,
+) -> Option<([String; 3], Value)> {
+    if client.is_some_and(|client| is_own(client, from)) {
+        return None;
     }
+    let other = match client {
+        Some(client) => client.get_lid_pn_entry(from).await.ok().flatten(),
+        None => None,
+    };
+    let [lid, number] = match &other {
+        Some(entry) => [Some(Jid::lid(&*entry.lid)), Some(Jid::pn(&*entry.phone_number))],
+        None => [None, rang.number.clone()],
+    };
+    let names = [Some(from), lid.as_ref(), number.as_ref()];
+    let chat = from.to_non_ad().to_string();
+    let data = bounded(json!(MissedCall {
+        id: &rang.id,
+        video: rang.video,
+        from: user(&names, Jid::is_pn),
+        from_lid: user(&names, Jid::is_lid),
+        from_name: rang.name.as_deref().filter(|name| !name.is_empty()),
+        chat: chat.clone(),
+        timestamp,
+        offline,
+        truncated: false,
+    }));
+    let identity = ["call".to_owned(), chat, rang.id.clone()];
+    Some((identity, data))
 }
 
 fn is_own(client: &Client, jid: &Jid) -> bool {

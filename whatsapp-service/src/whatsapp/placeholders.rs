@@ -15,9 +15,11 @@ use whatsapp_rust::{
 
 use crate::{
     model::event::EventKind,
-    session::inbox::{Inbound, identity},
     store::events::Received,
-    whatsapp::decode::{self, bounded::bounded},
+    whatsapp::{
+        decode::{self, bounded::bounded},
+        inbound::{Inbound, identity},
+    },
 };
 
 /// How long the library may take to say that it can't make anything of a message.
@@ -38,23 +40,18 @@ impl Inbound {
         if info.category == MessageCategory::Peer {
             return;
         }
-        let (Some(inbox), Some(envelope)) = (self.inbox.upgrade(), decode::envelope(info)) else { return };
+        let (Some(receiver), Some(envelope)) = (self.receiver.upgrade(), decode::envelope(info)) else { return };
         if !message.is_unavailable {
             self.tell_if_malformed(info);
         }
         let (identity, data) = (identity(info), bounded(json!(envelope)));
-        self.before_it_is_confirmed(async move {
-            let (store, tenant) = (&inbox.store, &inbox.connection.tenant);
-            let tell = || store.told_once(tenant, identity.clone(), EventKind::MessagePlaceholder, data.clone());
-            inbox.connection.persist(tell).await;
-        });
+        self.before_it_is_confirmed(async move { receiver.once(identity, EventKind::MessagePlaceholder, data).await });
     }
 
     /// A message that was decrypted, and that the library can't make anything of (in too many wrappers, for one), comes
     /// here as one that could not be decrypted. It differs in what the library answers: a refusal, for good.
     fn tell_if_malformed(&self, info: &Arc<MessageInfo>) {
-        let Some(inbox) = self.inbox.upgrade() else { return };
-        let Some(client) = inbox.connection.live.lock().as_ref().map(|live| live.client.clone()) else { return };
+        let (Some(receiver), Some(client)) = (self.receiver.upgrade(), self.wire.client()) else { return };
         let (Ok(turn), Some(data)) = (VERDICTS.try_acquire(), decode::malformed(info)) else { return };
         let code = NackReason::InvalidProtobuf.code().to_string();
         // It follows when this returns: before it can come, somebody waits for it.
@@ -66,8 +63,7 @@ impl Inbound {
         tokio::spawn(async move {
             let _turn = turn;
             if let Ok(Ok(_)) = timeout(VERDICT_LIMIT, refused).await {
-                let (store, tenant) = (&inbox.store, &inbox.connection.tenant);
-                inbox.connection.persist(|| store.received(tenant, vec![message.clone()])).await;
+                receiver.message(message).await;
             }
         });
     }

@@ -18,11 +18,12 @@ use whatsapp_rust::wacore_binary::NodeRef;
 use crate::{
     metrics,
     model::message::MessageStatus,
-    session::{
-        inbox::Inbound,
-        state::{Said, Signal},
+    whatsapp::{
+        calls::Calls,
+        codes::DisconnectCode,
+        fact::{Fact, Said},
+        inbound::Inbound,
     },
-    whatsapp::codes::DisconnectCode,
 };
 
 /// What the server said to a message.
@@ -39,6 +40,8 @@ pub struct Ack {
 pub struct Mailbox {
     /// By message: those who wait for the server's word on it, in the order in which they sent it.
     acks: Mutex<HashMap<String, VecDeque<oneshot::Sender<Ack>>>>,
+    /// Calls that ring.
+    pub(in crate::whatsapp) calls: Mutex<Calls>,
     /// Messages from others that were decrypted, since this process started.
     pub received: AtomicU64,
 }
@@ -91,7 +94,7 @@ pub struct Listener {
 #[derive(Debug)]
 pub enum Heard {
     /// A fact that changes the state as it is.
-    Fact(Signal),
+    Fact(Fact),
     /// The phone linked this device: true once it is on disk.
     PairSuccess { phone: String },
     /// Logged in, and messages flow: true once what led here is on disk.
@@ -143,7 +146,7 @@ impl EventHandler for Listener {
             Event::MexNotification(told) => return self.inbound.limits_changed(&told.op_name, &told.payload),
             Event::PairSuccess(success) => Heard::PairSuccess { phone: success.id.user.to_string() },
             Event::Connected(_) | Event::OfflineSyncCompleted(_) => Heard::Connected,
-            event => match signal_of(event) {
+            event => match fact_of(event) {
                 Some(signal) => Heard::Fact(signal),
                 None => return,
             },
@@ -196,41 +199,39 @@ fn status_of(receipt: &Receipt) -> Option<MessageStatus> {
     }
 }
 
-fn signal_of(event: &Event) -> Option<Signal> {
+fn fact_of(event: &Event) -> Option<Fact> {
     Some(match event {
-        Event::Disconnected(_) => Signal::Offline,
-        Event::PairError(error) => Signal::PairingFailed(error.error.clone()),
-        Event::PairingQrCode(qr) => Signal::QrCode { code: qr.code.clone(), valid_for: delta(qr.timeout) },
-        Event::PairingQrCodesExhausted(exhausted) => Signal::QrExhausted { disconnected: exhausted.disconnected },
-        Event::PairingCode(code) => Signal::PairingCode { code: code.code.clone(), valid_for: delta(code.timeout) },
+        Event::Disconnected(_) => Fact::Offline,
+        Event::PairError(error) => Fact::PairingFailed(error.error.clone()),
+        Event::PairingQrCode(qr) => Fact::QrCode { code: qr.code.clone(), valid_for: delta(qr.timeout) },
+        Event::PairingQrCodesExhausted(exhausted) => Fact::QrExhausted { disconnected: exhausted.disconnected },
+        Event::PairingCode(code) => Fact::PairingCode { code: code.code.clone(), valid_for: delta(code.timeout) },
         Event::PairingCodeError(error) => {
-            Signal::PairingCodeRefused { message: error.error.clone(), retry_after: error.backoff.map(delta) }
+            Fact::PairingCodeRefused { message: error.error.clone(), retry_after: error.backoff.map(delta) }
         }
-        Event::PairingCodeRefresh(_) => Signal::PairingCodeExpired,
+        Event::PairingCodeRefresh(_) => Fact::PairingCodeExpired,
         Event::QrScannedWithoutMultidevice(_) => {
-            Signal::PairingFailed("The phone that scanned the code does not support linked devices.".into())
+            Fact::PairingFailed("The phone that scanned the code does not support linked devices.".into())
         }
-        Event::PairPasskeyRequest(request) => {
-            Signal::PasskeyRequested { options: request.request_options_json.clone() }
-        }
+        Event::PairPasskeyRequest(request) => Fact::PasskeyRequested { options: request.request_options_json.clone() },
         Event::PairPasskeyConfirmation(confirmation) => {
-            Signal::PasskeyCode { code: confirmation.code.clone(), needs_confirmation: !confirmation.skip_handoff_ux }
+            Fact::PasskeyCode { code: confirmation.code.clone(), needs_confirmation: !confirmation.skip_handoff_ux }
         }
-        Event::PairPasskeyError(error) => Signal::PasskeyFailed(error.error.clone()),
-        Event::SelfPushNameUpdated(update) => Signal::PushName(update.new_name.clone()),
+        Event::PairPasskeyError(error) => Fact::PasskeyFailed(error.error.clone()),
+        Event::SelfPushNameUpdated(update) => Fact::PushName(update.new_name.clone()),
         // What ends a connection is read from the stanza itself: the library has no event for some of it.
-        Event::RawNode(node) if node.tag() == "stream:error" => Signal::Said(stream_error(node.get()).into()),
+        Event::RawNode(node) if node.tag() == "stream:error" => Fact::Said(stream_error(node.get()).into()),
         Event::LoggedOut(logout) if !logout.on_connect => return None,
         Event::LoggedOut(logout) => {
-            Signal::Said(Said { appeal_token: appeal_token(logout), ..failure(logout.reason).into() })
+            Fact::Said(Said { appeal_token: appeal_token(logout), ..failure(logout.reason).into() })
         }
-        Event::TemporaryBan(ban) => Signal::Said(Said {
+        Event::TemporaryBan(ban) => Fact::Said(Said {
             ban: Some(ban.code.code()),
             lasts: Some(ban.expire),
             ..failure(ConnectFailureReason::TempBanned).into()
         }),
-        Event::ClientOutdated(_) => Signal::Said(failure(ConnectFailureReason::ClientOutdated).into()),
-        Event::ConnectFailure(refused) => Signal::Said(failure(refused.reason).into()),
+        Event::ClientOutdated(_) => Fact::Said(failure(ConnectFailureReason::ClientOutdated).into()),
+        Event::ConnectFailure(refused) => Fact::Said(failure(refused.reason).into()),
         _ => return None,
     })
 }
@@ -272,8 +273,10 @@ mod tests {
 
     fn listener() -> (Listener, mpsc::UnboundedReceiver<Heard>) {
         let (signals, heard) = mpsc::unbounded_channel();
-        let inbound = Inbound { inbox: std::sync::Weak::new(), wire: Arc::default() };
-        (Listener { signals, mailbox: Arc::default(), inbound }, heard)
+        let mailbox = Arc::<Mailbox>::default();
+        let receiver = std::sync::Weak::<crate::session::inbox::Inbox>::new();
+        let inbound = Inbound { receiver, mailbox: mailbox.clone(), wire: Arc::default() };
+        (Listener { signals, mailbox, inbound }, heard)
     }
 
     fn qr(code: &str) -> Event {

@@ -9,7 +9,7 @@ use std::{
 use tokio::sync::mpsc;
 use ureq::{Agent, unversioned::transport::DefaultConnector};
 use whatsapp_rust::{
-    CacheConfig, Client, RawNodeLease,
+    CacheConfig, RawNodeLease,
     bot::{Bot, BotHandle},
     client::ConnectError,
     handshake::HandshakeError,
@@ -30,12 +30,11 @@ use crate::{
         dial_gate::{Dials, Urgency},
         proxy::{CheckedLookup, Proxy},
     },
-    session::{
-        events::{Heard, Listener, Mailbox},
-        inbox::{Inbound, Inbox},
-        state::Signal,
-    },
     whatsapp::{
+        client::Client,
+        events::{Heard, Listener, Mailbox},
+        fact::Fact,
+        inbound::{Inbound, Receiver},
         passkey::RemoteAuthenticator,
         transport::{ClientCell, Dial, WatchedTransport},
         version::{Version, VersionSource},
@@ -63,7 +62,7 @@ pub struct Connector {
     version: VersionSource,
     /// Who may connect, and when.
     dials: Arc<Dials>,
-    verdict: tokio::sync::Mutex<Option<(Instant, Signal)>>,
+    verdict: tokio::sync::Mutex<Option<(Instant, Fact)>>,
 }
 
 impl Connector {
@@ -98,7 +97,7 @@ impl Connector {
     /// Why no client gets through the handshake: asks once more, with a client that holds nothing, because the library
     /// tells the reason only to its log. Sessions that fail together share the answer, but for those with a proxy: what
     /// that leads to is nobody else's affair.
-    pub async fn examine_server(&self, proxy: Option<Proxy>) -> Signal {
+    pub async fn examine_server(&self, proxy: Option<Proxy>) -> Fact {
         if proxy.is_some() {
             return self.dial_once(proxy).await;
         }
@@ -113,7 +112,7 @@ impl Connector {
         signal
     }
 
-    async fn dial_once(&self, proxy: Option<Proxy>) -> Signal {
+    async fn dial_once(&self, proxy: Option<Proxy>) -> Fact {
         // Without a proxy, all that failed wait for this one.
         let urgency = if proxy.is_some() { Urgency::Routine } else { Urgency::Person };
         let _pass = self.dials.pass(urgency).await;
@@ -129,20 +128,20 @@ impl Connector {
             .await;
         let client = match built {
             Ok(bot) => bot.client(),
-            Err(error) => return Signal::DialFailed(error.to_string()),
+            Err(error) => return Fact::DialFailed(error.to_string()),
         };
         let answer = client.connect().await;
         client.disconnect().await;
         match answer {
             Err(ConnectError::Handshake(HandshakeError::Core(NoiseError::CertVerification(why)))) => {
-                Signal::CertificateRefused(format!("The server's certificate is not WhatsApp's: {why}"))
+                Fact::CertificateRefused(format!("The server's certificate is not WhatsApp's: {why}"))
             }
             Err(ConnectError::Transport(error)) => match error.downcast_ref() {
-                Some(DialError::Proxy(why)) => Signal::ProxyFailed(why.clone()),
-                _ => Signal::DialFailed(error.to_string()),
+                Some(DialError::Proxy(why)) => Fact::ProxyFailed(why.clone()),
+                _ => Fact::DialFailed(error.to_string()),
             },
-            Err(error) => Signal::DialFailed(error.to_string()),
-            Ok(()) => Signal::DialFailed("The connection ended before the login.".into()),
+            Err(error) => Fact::DialFailed(error.to_string()),
+            Ok(()) => Fact::DialFailed("The connection ended before the login.".into()),
         }
     }
 }
@@ -164,11 +163,10 @@ fn http_client(proxy: Option<(ureq::Proxy, CheckedLookup)>) -> UreqHttpClient {
 /// A running client.
 pub struct Link {
     /// The library's client.
-    pub client: Arc<Client>,
+    pub client: Client,
     /// Takes the passkey assertion that the client may wait for.
     pub authenticator: Arc<RemoteAuthenticator>,
-    /// Resolves when the client has stopped by itself.
-    pub handle: BotHandle,
+    handle: BotHandle,
     _raw_nodes: RawNodeLease,
 }
 
@@ -180,7 +178,7 @@ impl Link {
         backend: Arc<dyn Backend>,
         proxy: Option<Proxy>,
         mailbox: Arc<Mailbox>,
-        inbox: Weak<Inbox>,
+        receiver: Weak<dyn Receiver>,
     ) -> Result<(Self, mpsc::UnboundedReceiver<Heard>), String> {
         let (signals, heard) = mpsc::unbounded_channel();
         let http = match &proxy {
@@ -192,7 +190,7 @@ impl Link {
         };
         let (dialler, wire) = (connector.dialler.clone(), ClientCell::default());
         let transport = WatchedTransport::new(dialler, proxy, wire.clone(), report_dials(signals.clone()));
-        let inbound = Inbound { inbox, wire: wire.clone() };
+        let inbound = Inbound { receiver, mailbox: mailbox.clone(), wire: wire.clone() };
         let props = DevicePropsOverride::new().with_os(&connector.device_name).with_platform_type(PlatformType::CHROME);
         let bot = Bot::builder()
             .with_backend_arc(backend)
@@ -217,7 +215,12 @@ impl Link {
         let raw_nodes = client.acquire_raw_node_forwarding();
         let authenticator = Arc::new(RemoteAuthenticator::default());
         client.set_passkey_authenticator(authenticator.clone() as Arc<dyn PasskeyAuthenticator>).await;
-        Ok((Self { client, authenticator, handle: bot.spawn(), _raw_nodes: raw_nodes }, heard))
+        Ok((Self { client: Client::new(client), authenticator, handle: bot.spawn(), _raw_nodes: raw_nodes }, heard))
+    }
+
+    /// Resolves when the client has stopped by itself.
+    pub async fn ended(&mut self) {
+        (&mut self.handle).await;
     }
 
     /// Disconnects and writes down what is not yet written. Bounded: a peer or a disk that hangs can't hold us.
@@ -231,9 +234,9 @@ impl Link {
 fn report_dials(signals: mpsc::UnboundedSender<Heard>) -> impl Fn(Dial) + Clone + Send + Sync + 'static {
     move |dial| {
         let _ = signals.send(match dial {
-            Dial::Started => Heard::Fact(Signal::Offline),
-            Dial::Failed(why) => Heard::Fact(Signal::DialFailed(why)),
-            Dial::ProxyFailed(why) => Heard::Fact(Signal::ProxyFailed(why)),
+            Dial::Started => Heard::Fact(Fact::Offline),
+            Dial::Failed(why) => Heard::Fact(Fact::DialFailed(why)),
+            Dial::ProxyFailed(why) => Heard::Fact(Fact::ProxyFailed(why)),
             Dial::Abandoned => Heard::Abandoned,
         });
     }
