@@ -11,6 +11,7 @@ use ::metrics::{
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 
 use crate::model::{
+    error_code::ErrorCode,
     message::{Failure, Message, MessageStatus},
     session_state::State,
 };
@@ -102,8 +103,9 @@ fn describe() {
     }
     for code in Failure::CODES {
         // One that could not be decrypted was sent all the same.
-        let status = if code == Failure::UNDECRYPTABLE { MessageStatus::Sent } else { MessageStatus::Failed };
-        counter!(MESSAGES, "status" => status.as_str(), "code" => code).absolute(0);
+        let was_sent = code == ErrorCode::RecipientCouldNotDecrypt;
+        let status = if was_sent { MessageStatus::Sent } else { MessageStatus::Failed };
+        counter!(MESSAGES, "status" => status.as_str(), "code" => code.code().unwrap_or_default()).absolute(0);
     }
     describe_counter!(ATTEMPTS, "Attempts to send a message, by what came of them.");
     for outcome in Attempted::ALL {
@@ -184,7 +186,8 @@ pub fn accepted() {
 
 /// A message came to another status, and that is on the disk.
 pub fn message(message: &Message) {
-    let code = message.failure.as_ref().map_or("", |failure| known(&failure.code, &Failure::CODES));
+    let known = |failure: &Failure| Failure::CODES.into_iter().find(|code| failure.is(*code));
+    let code = message.failure.as_ref().map_or("", |failure| known(failure).and_then(ErrorCode::code).unwrap_or(OTHER));
     counter!(MESSAGES, "status" => message.status.as_str(), "code" => code).increment(1);
 }
 

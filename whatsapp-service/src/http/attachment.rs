@@ -13,10 +13,10 @@ use crate::{
     media::{NotTaken, fetch::FetchFailure, kind::Claim, names, shelf::Taken},
     model::{
         content::{Content, ContentKind, Media},
+        error_code::ErrorCode,
         media::MediaKind,
         tenant::TenantId,
     },
-    util::encoding::hexadecimal,
 };
 
 /// How many URLs of a call are read from at once.
@@ -72,8 +72,8 @@ impl Wanted {
     pub fn identity(&self) -> Value {
         let source = match &self.source {
             Source::Url(url) => json!({ "url": url }),
-            Source::Base64(text) => json!({"base64": hexadecimal(&text.digest())}),
-            Source::Here(taken) => json!({"sha256": hexadecimal(&taken.given)}),
+            Source::Base64(text) => json!({"base64": hex::encode(text.digest())}),
+            Source::Here(taken) => json!({"sha256": hex::encode(&taken.given)}),
         };
         let Claim { mimetype, voice, sticker, document, gif, .. } = &self.claim;
         let mut identity = json!({
@@ -114,7 +114,7 @@ impl Wanted {
         if caption.is_some() && !taken.kind.takes_caption() {
             let kind = taken.kind.as_str();
             let why = format!("`message` and `media` of the kind {kind} don't go together: it has no text below it");
-            return Err(Problem::bad_request("invalid_content", why));
+            return Err(Problem::new(ErrorCode::InvalidContent, why));
         }
         let parcel = taken.parcel.clone();
         let (filename, mimetype) = named(filename.or_else(|| taken.name.clone()), &taken);
@@ -123,7 +123,7 @@ impl Wanted {
             mimetype,
             filename,
             size: parcel.size,
-            sha256: hexadecimal(&parcel.sha256),
+            sha256: hex::encode(&parcel.sha256),
             width: parcel.width,
             height: parcel.height,
             seconds: parcel.seconds,

@@ -21,7 +21,7 @@ use crate::{
         problem::Problem,
         unknown::{Unknown, is_strict, understood},
     },
-    model::tenant::TenantId,
+    model::{error_code::ErrorCode, tenant::TenantId},
 };
 
 /// What a line must carry at least, in bytes per second.
@@ -158,7 +158,7 @@ impl Reading {
         let earned = self.patience + Duration::from_secs(self.bytes.len() as u64 / SLOWEST);
         let left = earned.saturating_sub(self.begun.elapsed()).min(self.patience);
         let came = timeout(left, self.body.next()).await.map_err(|_| Problem::too_slow())?;
-        came.transpose().map_err(|_| Problem::bad_request("incomplete_body", "The body broke off."))
+        came.transpose().map_err(|_| Problem::new(ErrorCode::IncompleteBody, "The body broke off."))
     }
 
     fn take(&mut self, bytes: &[u8]) -> Result<(), Problem> {

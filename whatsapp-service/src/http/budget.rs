@@ -1,31 +1,31 @@
 //! How much memory the bodies of requests take, all of them together. No tenant takes all of it.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
-use crate::{http::problem::Problem, model::tenant::TenantId, util::shares::Shares};
+use crate::{
+    http::problem::Problem,
+    model::tenant::TenantId,
+    util::quota::{Quota, Reservation},
+};
 
 /// How often a byte of a body counts: as it came, and as it was read.
 const TIMES: u64 = 2;
 
 /// The memory for bodies.
 pub struct Budget {
-    taken: Mutex<Shares>,
+    memory: Arc<Quota<TenantId>>,
     each: u64,
 }
 
 /// Memory that is taken for one body, until this is dropped.
-pub struct Reserved {
-    budget: Arc<Budget>,
-    tenant: TenantId,
-    bytes: u64,
-}
+pub struct Reserved(Reservation<TenantId>);
 
 impl Budget {
     /// So many bytes, but enough for a few bodies of the usual size. A tenant may have three quarters of it.
     pub fn new(all: u64, body_limit: usize) -> Arc<Self> {
         let all = all.max(4 * TIMES * body_limit as u64);
         let each = all / 4 * 3;
-        Arc::new(Self { taken: Shares::new(all, each).into(), each })
+        Arc::new(Self { memory: Quota::new(all, each), each })
     }
 
     /// The longest body that fits when nothing else is there.
@@ -34,31 +34,22 @@ impl Budget {
     }
 
     /// Memory for a body that is about to come, of this length if that is known. Nothing is taken yet.
-    pub fn begin(self: &Arc<Self>, tenant: &TenantId, length: u64) -> Result<Reserved, Problem> {
-        self.lock().fit(tenant, length.saturating_mul(TIMES)).map_err(|_| Problem::bodies_full())?;
-        Ok(Reserved { budget: self.clone(), tenant: tenant.clone(), bytes: 0 })
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Shares> {
-        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+    ///
+    /// # Errors
+    /// Such a body does not fit now.
+    pub fn begin(&self, tenant: &TenantId, length: u64) -> Result<Reserved, Problem> {
+        self.memory.fits(tenant, length.saturating_mul(TIMES)).map_err(|_| Problem::bodies_full())?;
+        Ok(Reserved(self.memory.count(Some(tenant), 0)))
     }
 }
 
 impl Reserved {
     /// So much more of the body has come.
+    ///
+    /// # Errors
+    /// It does not fit.
     pub fn grow(&mut self, length: usize) -> Result<(), Problem> {
-        let bytes = (length as u64).saturating_mul(TIMES);
-        let mut taken = self.budget.lock();
-        taken.fit(&self.tenant, bytes).map_err(|_| Problem::bodies_full())?;
-        taken.add(Some(&self.tenant), bytes);
-        self.bytes += bytes;
-        Ok(())
-    }
-}
-
-impl Drop for Reserved {
-    fn drop(&mut self) {
-        self.budget.lock().remove(Some(&self.tenant), self.bytes);
+        self.0.grow((length as u64).saturating_mul(TIMES)).map_err(|_| Problem::bodies_full())
     }
 }
 
@@ -83,8 +74,7 @@ mod tests {
         drop(first);
         second.grow(200).unwrap();
         drop((second, others));
-        let left = budget.lock();
-        assert_eq!((left.used(&acme), left.owners()), ((0, 0), 0));
+        assert_eq!((budget.memory.used(&acme), budget.memory.owners()), ((0, 0), 0));
     }
 
     #[test]

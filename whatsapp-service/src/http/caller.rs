@@ -12,7 +12,7 @@ use axum::{
 use crate::{
     config::Secrets,
     http::{App, connections::Connection, openapi, problem::Problem},
-    model::tenant::TenantId,
+    model::{error_code::ErrorCode, tenant::TenantId},
 };
 
 const SECRET: &str = "x-internal-secret";
@@ -77,7 +77,7 @@ fn tenant_of(headers: &HeaderMap) -> Result<TenantId, Problem> {
         return Err(Problem::tenant_required());
     }
     if another.is_some() {
-        return Err(Problem::bad_request("invalid_tenant_id", "X-Tenant-Id stands more than once."));
+        return Err(Problem::new(ErrorCode::InvalidTenantId, "X-Tenant-Id stands more than once."));
     }
     // A header that is not ASCII becomes a text that is no tenant id.
     Ok(value.to_str().unwrap_or_default().parse::<TenantId>()?)

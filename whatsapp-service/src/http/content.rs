@@ -11,6 +11,7 @@ use crate::{
     model::{
         address::{Address, Person},
         content::{Contact, Content, ContentKind, Edit, Location, Reaction, Revoke},
+        error_code::ErrorCode,
     },
 };
 
@@ -195,7 +196,7 @@ fn wanted(
     }
     if let Some(caption) = &caption {
         within(caption, 1, MAX_TEXT)
-            .map_err(|range| Problem::bad_request("invalid_message", format!("`message` {range}")))?;
+            .map_err(|range| Problem::new(ErrorCode::InvalidMessage, format!("`message` {range}")))?;
     }
     Ok(Said::Media(Wanted { source, claim, filename, caption, reply_to, mentions }.into()))
 }
@@ -217,7 +218,7 @@ fn check(kind: &ContentKind) -> Result<(), Problem> {
         ContentKind::Text(text) => {
             let message = "`message`";
             within(text, 1, MAX_TEXT)
-                .map_err(|range| Problem::bad_request("invalid_message", format!("{message} {range}")))
+                .map_err(|range| Problem::new(ErrorCode::InvalidMessage, format!("{message} {range}")))
         }
         // Its bytes say what it is; they are not here yet.
         ContentKind::Media(_) => Ok(()),
@@ -279,5 +280,5 @@ fn within(text: &str, least: usize, most: usize) -> Result<(), String> {
 }
 
 fn invalid(why: impl Into<String>) -> Problem {
-    Problem::bad_request("invalid_content", why)
+    Problem::new(ErrorCode::InvalidContent, why)
 }

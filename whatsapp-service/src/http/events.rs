@@ -24,7 +24,7 @@ use crate::{
         query::{Query, invalid},
         streams::OpenStream,
     },
-    model::{event::Event, tenant::TenantId},
+    model::{error_code::ErrorCode, event::Event, tenant::TenantId},
     store::{
         news::Watch,
         parts::{Position, Rest, Room},
@@ -106,7 +106,7 @@ pub async fn stream(
     let resumed = match headers.get("last-event-id") {
         None => None,
         Some(id) => Some(id.to_str().ok().and_then(|id| id.parse().ok()).ok_or_else(|| {
-            Problem::bad_request("invalid_last_event_id", "Last-Event-ID: not one that this service gave")
+            Problem::new(ErrorCode::InvalidLastEventId, "Last-Event-ID: not one that this service gave")
         })?),
     };
     let place = app.streams.open(&tenant)?;

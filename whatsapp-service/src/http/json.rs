@@ -5,7 +5,7 @@ use serde::{
     de::{DeserializeOwned, MapAccess, Visitor, value::MapAccessDeserializer},
 };
 
-use crate::http::problem::Problem;
+use crate::{http::problem::Problem, model::error_code::ErrorCode};
 
 /// How many fields that nobody asked for are noted.
 const NOTED: usize = 10;
@@ -30,7 +30,7 @@ pub fn parse<'de, T: Deserialize<'de>>(bytes: &'de [u8]) -> Parsed<T> {
         // An array would do for an object otherwise, its elements taken for fields in order.
         Some(_) => {
             let json = serde_json::from_slice::<serde::de::IgnoredAny>(bytes).map_err(not_json);
-            Err(json.err().unwrap_or_else(|| Problem::bad_request("invalid_body", "must be an object")))
+            Err(json.err().unwrap_or_else(|| Problem::new(ErrorCode::InvalidBody, "must be an object")))
         }
     };
     Parsed { value, ignored }
@@ -76,11 +76,11 @@ fn describe(path: &str, error: &serde_json::Error) -> Problem {
         return not_json(error);
     }
     let why = in_words(&error.to_string());
-    Problem::bad_request("invalid_body", if path == "." { why } else { format!("{path}: {why}") })
+    Problem::new(ErrorCode::InvalidBody, if path == "." { why } else { format!("{path}: {why}") })
 }
 
 fn not_json(error: impl std::fmt::Display) -> Problem {
-    Problem::bad_request("invalid_json", format!("The body is not JSON: {error}"))
+    Problem::new(ErrorCode::InvalidJson, format!("The body is not JSON: {error}"))
 }
 
 /// What serde says is wrong, in words that need no knowledge of this program.

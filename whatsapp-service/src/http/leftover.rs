@@ -1,10 +1,7 @@
 //! What a caller still writes when the answer is there already. One that writes first and reads then, as many clients do,
 //! would find its connection reset and no answer: so what comes is read for a moment, and thrown away.
 
-use std::{
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use axum::{
     body::{Body, BodyDataStream},
@@ -15,6 +12,7 @@ use axum::{
 };
 use futures_util::{StreamExt, stream};
 use hyper::body::Body as _;
+use parking_lot::Mutex;
 
 /// How much is thrown away at most, and for how long that is done.
 const KNOWN: (usize, Duration) = (64 * 1024 * 1024, Duration::from_secs(5));
@@ -64,7 +62,7 @@ pub async fn read_on(request: Request, next: Next) -> Response {
 
 impl Shared {
     fn with<T>(&self, work: impl FnOnce(&mut Incoming) -> T) -> T {
-        work(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+        work(&mut self.0.lock())
     }
 }
 

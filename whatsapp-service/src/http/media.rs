@@ -21,9 +21,10 @@ use utoipa::IntoParams;
 
 use crate::{
     http::{App, caller::Tenant, problem::Problem, query::Query},
+    model::error_code::ErrorCode,
     session::{download::NotFetched, media_file::MediaFile},
     store::kept::{Kept, KeptFor, MediaSource},
-    util::encoding::{hexadecimal, percent_encoded},
+    util::encoding::percent_encoded,
 };
 
 /// How much is read at a time.
@@ -72,7 +73,7 @@ pub async fn get(
     let is_it = |kept: &Kept| of.as_ref().is_none_or(|of| kept.digest() == *of);
     let (kept, source) =
         kept.into_iter().filter(is_it).find_map(|kept| Some((kept.clone(), file_of(kept)?))).ok_or_else(not_found)?;
-    let tag = format!("\"{}\"", hexadecimal(&source.sha256));
+    let tag = format!("\"{}\"", hex::encode(&source.sha256));
     let mut answer = about(&source, &tag);
     if method == Method::HEAD {
         // What its sender says of it: it is not fetched for this.
@@ -81,7 +82,7 @@ pub async fn get(
         }
         return Ok((answer, Body::empty()).into_response());
     }
-    let session = app.manager.get(&tenant).ok_or_else(|| Problem::session_not_found(StatusCode::CONFLICT))?;
+    let session = app.manager.get(&tenant).ok_or_else(Problem::no_session)?;
     let file = session.file(&kept, &source).await?;
     let size = file.size();
     // A part of another file than the caller has begun with is of no use.
@@ -95,8 +96,7 @@ pub async fn get(
         }
         Asked::Nothing => {
             let message = format!("The file has {size} bytes, and none of them is in that range.");
-            let status = StatusCode::RANGE_NOT_SATISFIABLE;
-            let problem = Problem::new(status, "Range not satisfiable", "range_not_satisfiable", message);
+            let problem = Problem::new(ErrorCode::RangeNotSatisfiable, message);
             return Ok(([(CONTENT_RANGE, text(format!("bytes */{size}")))], problem).into_response());
         }
     };
@@ -113,7 +113,7 @@ fn file_of(kept: Kept) -> Option<MediaSource> {
 
 fn not_found() -> Problem {
     let message = "No file came with a message of this id, or what opens it was forgotten since.";
-    Problem::new(StatusCode::NOT_FOUND, "Media not found", "media_not_found", message)
+    Problem::new(ErrorCode::MediaNotFound, message)
 }
 
 /// What is said of the file. Whatever its sender calls it, a browser is not to show it as a page of this host.
@@ -217,13 +217,10 @@ impl From<NotFetched> for Problem {
         let message = why.to_string();
         match why {
             NotFetched::Refused(refused) => refused.into(),
-            NotFetched::Busy => Self::new(StatusCode::SERVICE_UNAVAILABLE, "Media busy", "media_busy", message)
-                .retry_after(Some(BUSY_PAUSE)),
-            NotFetched::Expired => Self::new(StatusCode::GONE, "Media expired", "media_expired", message),
-            NotFetched::Unavailable(_) => {
-                Self::new(StatusCode::BAD_GATEWAY, "Media unavailable", "media_unavailable", message).retry_after(None)
-            }
-            NotFetched::Damaged(_) => Self::new(StatusCode::BAD_GATEWAY, "Media damaged", "media_damaged", message),
+            NotFetched::Busy => Self::new(ErrorCode::MediaBusy, message).retry_after(Some(BUSY_PAUSE)),
+            NotFetched::Expired => Self::new(ErrorCode::MediaExpired, message),
+            NotFetched::Unavailable(_) => Self::new(ErrorCode::MediaUnavailable, message),
+            NotFetched::Damaged(_) => Self::new(ErrorCode::MediaDamaged, message),
             NotFetched::Disk(error) => {
                 tracing::error!(%error, "storage");
                 Self::storage_failed()

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use axum::{
     Extension, Json,
     extract::{Path, State, rejection::PathRejection},
-    http::StatusCode,
     response::Response,
 };
 use chrono::{DateTime, Utc};
@@ -23,6 +22,7 @@ use crate::{
     },
     model::{
         address::Person,
+        error_code::ErrorCode,
         message::{Filter, KINDS, Message, MessageStatus},
     },
     store::parts::{Position, Room},
@@ -165,12 +165,12 @@ pub async fn cancel(
                 MessageStatus::Queued => "the message is on its way just now".to_owned(),
                 status => format!("the message is {} already", status.as_str()),
             };
-            Err(Problem::new(StatusCode::CONFLICT, "Not cancellable", "not_cancellable", why))
+            Err(Problem::new(ErrorCode::NotCancellable, why))
         }
     }
 }
 
 fn not_found() -> Problem {
     let message = "This tenant has no message of this id, or it was forgotten since.";
-    Problem::new(StatusCode::NOT_FOUND, "Message not found", "message_not_found", message)
+    Problem::new(ErrorCode::MessageNotFound, message)
 }

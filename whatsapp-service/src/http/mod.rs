@@ -26,6 +26,7 @@ pub mod presence;
 pub mod problem;
 pub mod qr;
 pub mod query;
+pub mod refusals;
 pub mod request_log;
 pub mod send;
 pub mod session;

@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
+    sync::{Arc, OnceLock},
     time::{Duration, Instant},
 };
 
@@ -16,6 +16,7 @@ use axum::{
 };
 use futures_util::{StreamExt, stream};
 use multer::{Field, Multipart};
+use parking_lot::{Mutex, MutexGuard};
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
@@ -31,7 +32,7 @@ use crate::{
         unknown::{Unknown, is_strict, understood},
     },
     media::{NotTaken, kind::Claim, names, shelf::Taken},
-    model::{message::Idempotency, tenant::TenantId},
+    model::{error_code::ErrorCode, message::Idempotency, tenant::TenantId},
 };
 
 /// How much all but the file may hold, in bytes, with what stands between the parts.
@@ -367,7 +368,7 @@ impl Incoming {
     }
 
     fn progress(&self) -> MutexGuard<'_, Progress> {
-        self.progress.lock().unwrap_or_else(PoisonError::into_inner)
+        self.progress.lock()
     }
 
     fn broken_off(&self) -> Problem {
@@ -386,5 +387,5 @@ impl Incoming {
 }
 
 fn wrong(why: impl Into<String>) -> Problem {
-    Problem::bad_request("invalid_multipart", why)
+    Problem::new(ErrorCode::InvalidMultipart, why)
 }

@@ -2,13 +2,16 @@
 
 use std::sync::Arc;
 
-use axum::{Json, extract::State, http::StatusCode};
+use axum::{Json, extract::State};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::{
     http::{App, body::Body, caller::Tenant, problem::Problem},
-    model::address::{Names, Person},
+    model::{
+        address::{Names, Person},
+        error_code::ErrorCode,
+    },
 };
 
 /// How many numbers one call may ask for.
@@ -57,7 +60,7 @@ pub async fn check(
     Tenant(tenant): Tenant,
     Body(Numbers { numbers }): Body<Numbers>,
 ) -> Result<Json<Answer>, Problem> {
-    let invalid = |why: String| Problem::bad_request("invalid_numbers", why);
+    let invalid = |why: String| Problem::new(ErrorCode::InvalidNumbers, why);
     if !(1..=MAX_NUMBERS).contains(&numbers.len()) {
         return Err(invalid(format!("numbers: needs 1 to {MAX_NUMBERS} of them")));
     }
@@ -71,7 +74,7 @@ pub async fn check(
     if !bad.is_empty() {
         return Err(invalid(bad.join("; ")));
     }
-    let session = app.manager.get(&tenant).ok_or_else(|| Problem::session_not_found(StatusCode::CONFLICT))?;
+    let session = app.manager.get(&tenant).ok_or_else(Problem::no_session)?;
     let found = session.check_numbers(&people).await?;
     let checked = numbers.into_iter().zip(found).map(|(input, names)| {
         let registered = names.is_some();

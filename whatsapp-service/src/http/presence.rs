@@ -5,7 +5,6 @@ use std::sync::Arc;
 use axum::{
     Json,
     extract::{Path, State, rejection::PathRejection},
-    http::StatusCode,
 };
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -60,7 +59,7 @@ pub async fn post(
     Body(Presence { to, state }): Body<Presence>,
 ) -> Result<Json<Shown>, Problem> {
     let recipient = recipient(&to)?;
-    let session = app.manager.get(&tenant).ok_or_else(|| Problem::session_not_found(StatusCode::CONFLICT))?;
+    let session = app.manager.get(&tenant).ok_or_else(Problem::no_session)?;
     let Names { number, lid } = session.show(&recipient, state).await?;
     let to = number.map_or_else(|| recipient.address(), |number| number.digits().into());
     Ok(Json(Shown { to, to_lid: lid.map(|lid| lid.digits().into()), state }))
@@ -79,7 +78,7 @@ pub async fn read(
 ) -> Result<Json<MarkedAsRead>, Problem> {
     // What is no text is nobody's id. All else may be one: whoever sends a message chooses it.
     let Path(id) = id.map_err(|_| PresenceRefused::UnknownMessage)?;
-    let session = app.manager.get(&tenant).ok_or_else(|| Problem::session_not_found(StatusCode::CONFLICT))?;
+    let session = app.manager.get(&tenant).ok_or_else(Problem::no_session)?;
     session.mark_as_read(&id).await?;
     Ok(Json(MarkedAsRead { id }))
 }

@@ -5,14 +5,17 @@ use std::sync::Arc;
 use axum::{
     extract::State,
     http::{
-        HeaderMap, StatusCode,
+        HeaderMap,
         header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, VARY},
     },
     response::{IntoResponse, Response},
 };
 use fast_qr::{QRBuilder, QRCode, convert::Builder, convert::svg::SvgBuilder};
 
-use crate::http::{App, caller::Tenant, problem::Problem};
+use crate::{
+    http::{App, caller::Tenant, problem::Problem},
+    model::error_code::ErrorCode,
+};
 
 /// Pixels for one module of the PNG.
 const SCALE: usize = 8;
@@ -35,16 +38,16 @@ enum Format {
 )]
 pub async fn get(State(app): State<Arc<App>>, Tenant(tenant): Tenant, headers: HeaderMap) -> Result<Response, Problem> {
     let snapshot = app.manager.get(&tenant).map(|session| session.snapshot());
-    let snapshot = snapshot.ok_or(Problem::session_not_found(StatusCode::NOT_FOUND))?;
+    let snapshot = snapshot.ok_or(Problem::session_not_found())?;
     let none = || {
         let message = format!("No QR code waits to be scanned: the session is {}.", snapshot.state.as_str());
-        Problem::new(StatusCode::NOT_FOUND, "No QR code", "no_qr_code", message)
+        Problem::new(ErrorCode::NoQrCode, message)
     };
     let text = &snapshot.qr.as_ref().ok_or_else(none)?.text;
     let accept = headers.get(ACCEPT).map_or(Ok("*/*"), |accept| accept.to_str()).unwrap_or_default();
     let format = choose(accept).ok_or_else(|| {
         let message = "The QR code can be had as image/png, image/svg+xml or text/plain.";
-        Problem::new(StatusCode::NOT_ACCEPTABLE, "Not acceptable", "not_acceptable", message)
+        Problem::new(ErrorCode::NotAcceptable, message)
     })?;
     let too_long = |error: &dyn std::fmt::Display| Problem::internal(format!("The QR code can't be drawn: {error}"));
     let code = QRBuilder::new(text.as_str()).build().map_err(|error| too_long(&error))?;

@@ -3,7 +3,10 @@
 use axum::{extract::FromRequestParts, http::request::Parts};
 use serde::de::DeserializeOwned;
 
-use crate::http::{json, problem::Problem};
+use crate::{
+    http::{json, problem::Problem},
+    model::error_code::ErrorCode,
+};
 
 /// What stands in the query. Names that the operation does not have were refused before.
 pub struct Query<T>(pub T);
@@ -29,7 +32,7 @@ impl<T: DeserializeOwned, S: Sync> FromRequestParts<S> for Query<T> {
 
 /// A parameter that is not what it must be.
 pub fn invalid(why: impl Into<String>) -> Problem {
-    Problem::bad_request("invalid_query", why)
+    Problem::new(ErrorCode::InvalidQuery, why)
 }
 
 #[cfg(test)]

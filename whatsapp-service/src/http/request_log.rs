@@ -4,7 +4,7 @@
 use std::{
     borrow::Cow,
     collections::BTreeMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -14,6 +14,7 @@ use axum::{
     middleware::Next,
     response::Response,
 };
+use parking_lot::Mutex;
 
 use crate::{
     http::{App, caller, openapi, unknown::Unknown},
@@ -95,7 +96,7 @@ pub struct Strangers(Arc<Mutex<BTreeMap<(String, u16), u64>>>);
 impl Strangers {
     /// Whether it is the first for a while that is answered like this. The others are counted.
     fn is_first(&self, route: &str, status: u16) -> bool {
-        let mut counted = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut counted = self.0.lock();
         if let Some(count) = counted.get_mut(&(route.to_owned(), status)) {
             *count += 1;
             return false;
@@ -111,7 +112,7 @@ impl Strangers {
 
     fn sum_up(&self, route: String, status: u16) {
         let key = (route, status);
-        let counted = self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
+        let counted = self.0.lock().remove(&key);
         if let Some(requests) = counted.filter(|requests| *requests > 0) {
             tracing::info!(route = key.0, status, requests, "more requests without the secret");
         }
@@ -128,9 +129,9 @@ mod tests {
         assert!(strangers.is_first("-", 401));
         assert!((0..100).all(|_| !strangers.is_first("-", 401)));
         assert!(strangers.is_first("/livez", 200), "others are not among them");
-        assert_eq!(strangers.0.lock().unwrap().get(&("-".to_owned(), 401)), Some(&100));
+        assert_eq!(strangers.0.lock().get(&("-".to_owned(), 401)), Some(&100));
         tokio::time::sleep(SUM * 2).await;
-        assert!(strangers.0.lock().unwrap().is_empty(), "nothing is left");
+        assert!(strangers.0.lock().is_empty(), "nothing is left");
         assert!(strangers.is_first("-", 401), "it is told again after a while");
     }
 }

@@ -1,6 +1,5 @@
 //! `POST /send` and `POST /send/bulk`.
 
-use crate::session::Session;
 use std::{fmt, sync::Arc, time::Duration};
 
 use axum::{
@@ -37,10 +36,14 @@ use crate::{
     model::{
         address::Person,
         content::{Contact, Content, ContentKind, Edit, Location, Reaction, Revoke},
+        error_code::ErrorCode,
         message::{Accepted, Idempotency, Message, MessageStatus},
         tenant::TenantId,
     },
-    session::outbox::{NotTaken, Submission, Taken},
+    session::{
+        Session,
+        outbox::{NotTaken, Submission, Taken},
+    },
     util::clock::timestamp,
 };
 
@@ -335,7 +338,7 @@ async fn submit(
 
 /// The tenant's session, if it takes messages.
 pub(crate) fn accepting(app: &App, tenant: &TenantId) -> Result<Arc<Session>, Problem> {
-    let session = app.manager.get(tenant).ok_or_else(|| Problem::session_not_found(StatusCode::CONFLICT))?;
+    let session = app.manager.get(tenant).ok_or_else(Problem::no_session)?;
     session.outbox().connection.accepts()?;
     Ok(session)
 }
@@ -350,7 +353,7 @@ pub(crate) fn key(headers: &HeaderMap, in_body: Option<String>) -> Result<Option
     match (values.next(), values.next(), in_body) {
         (None, _, in_body) => Ok(in_body),
         (Some(key), None, None) => Ok(Some(key.to_str().map_err(|_| invalid_key())?.to_owned())),
-        _ => Err(Problem::bad_request("invalid_idempotency_key", "the idempotency key is given more than once")),
+        _ => Err(Problem::new(ErrorCode::InvalidIdempotencyKey, "the idempotency key is given more than once")),
     }
 }
 
@@ -455,7 +458,7 @@ fn entries(bytes: &[u8], limit: usize) -> Result<Entries, Problem> {
     let (Bulk { messages }, _) = understood(json::parse(bytes), "BulkRequest", false)?;
     if !(1..=MAX_BULK).contains(&messages.len()) {
         let why = format!("messages: needs 1 to {MAX_BULK} of them");
-        return Err(Problem::bad_request("invalid_messages", why));
+        return Err(Problem::new(ErrorCode::InvalidMessages, why));
     }
     let (mut entries, mut wishes, mut base64) = (Vec::with_capacity(messages.len()), Vec::new(), 0);
     for message in messages {
@@ -558,12 +561,12 @@ fn wish(body: Send) -> Result<Wish, Problem> {
     let said = said.content()?;
     if reference.as_ref().is_some_and(|reference| reference.chars().count() > MAX_REFERENCE) {
         let why = format!("`reference` has at most {MAX_REFERENCE} characters");
-        return Err(Problem::bad_request("invalid_reference", why));
+        return Err(Problem::new(ErrorCode::InvalidReference, why));
     }
     let seconds = expires_in.unwrap_or(DEFAULT_EXPIRY);
     if !(1..=MAX_EXPIRY).contains(&seconds) {
         let why = format!("`expiresIn` is a number of seconds from 1 to {MAX_EXPIRY}");
-        return Err(Problem::bad_request("invalid_expires_in", why));
+        return Err(Problem::new(ErrorCode::InvalidExpiresIn, why));
     }
     let idempotency = match idempotency_key {
         Some(key) if !is_key(&key) => return Err(invalid_key()),
@@ -579,7 +582,7 @@ fn wish(body: Send) -> Result<Wish, Problem> {
 
 /// The person whom a call's `to` names.
 pub(crate) fn recipient(to: &str) -> Result<Person, Problem> {
-    Person::parse(to).map_err(|error| Problem::bad_request("invalid_recipient", error.of("to")))
+    Person::parse(to).map_err(|error| Problem::new(ErrorCode::InvalidRecipient, error.of("to")))
 }
 
 /// A digest of all that a call says, and not of what is found behind its links.
@@ -612,7 +615,7 @@ fn is_key(key: &str) -> bool {
 
 fn invalid_key() -> Problem {
     let why = format!("the idempotency key has 1 to {MAX_KEY} visible ASCII characters");
-    Problem::bad_request("invalid_idempotency_key", why)
+    Problem::new(ErrorCode::InvalidIdempotencyKey, why)
 }
 
 /// `Prefer: respond-async` (RFC 7240).

@@ -1,10 +1,8 @@
 //! `POST /session`, `DELETE /session` and `POST /session/passkey`.
 
-use crate::session::OpenRefused;
-use crate::session::Opened;
 use std::{fmt::Display, sync::Arc, time::Duration};
 
-use axum::{Extension, Json, extract::State, http::StatusCode};
+use axum::{Extension, Json, extract::State};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
@@ -20,11 +18,12 @@ use crate::{
     },
     model::{
         address::Address,
+        error_code::ErrorCode,
         session_state::{State as SessionState, Status},
         tenant::TenantId,
     },
     net::proxy::Proxy,
-    session::{deletion::Unlinked, state::Snapshot},
+    session::{OpenRefused, Opened, deletion::Unlinked, state::Snapshot},
     util::clock::timestamp,
 };
 
@@ -71,10 +70,10 @@ pub async fn post(
 
 async fn open(app: &App, tenant: &TenantId, body: Open) -> Result<StatusBody, Problem> {
     let phone = body.phone.as_deref().map(|phone| Address::parse(phone).and_then(Address::number)).transpose();
-    let phone = phone.map_err(|error| Problem::bad_request("invalid_phone", error.of("phone")))?;
+    let phone = phone.map_err(|error| Problem::new(ErrorCode::InvalidPhone, error.of("phone")))?;
     let phone = phone.map(|phone| phone.usual());
     let proxy = body.proxy.map(|proxy| proxy.as_deref().map(str::parse::<Proxy>).transpose()).transpose();
-    let invalid = |why: &dyn Display| Problem::bad_request("invalid_proxy", format!("`proxy`: {why}"));
+    let invalid = |why: &dyn Display| Problem::new(ErrorCode::InvalidProxy, format!("`proxy`: {why}"));
     let proxy = proxy.map_err(|why| invalid(&why))?;
     if let Some(Some(proxy)) = &proxy {
         app.manager.check_proxy(proxy).map_err(|why| invalid(&why))?;
@@ -88,11 +87,12 @@ async fn open(app: &App, tenant: &TenantId, body: Open) -> Result<StatusBody, Pr
     };
     session.wait_until(if by_code { CODE_WAIT } else { QR_WAIT }, settled).await;
     let snapshot = session.snapshot();
-    if let Some(refused) = snapshot.reason.clone().filter(|reason| by_code && reason.code == "pairing_code_refused") {
-        let (status, code) = (StatusCode::BAD_GATEWAY, "pairing_code_refused");
+    if let Some(refused) =
+        snapshot.reason.clone().filter(|reason| by_code && Some(&*reason.code) == ErrorCode::PairingCodeRefused.code())
+    {
         let wait =
             snapshot.retry_at.map(|at| (at - app.manager.store().clock().now()).num_seconds().max(0).cast_unsigned());
-        return Err(Problem::new(status, "Pairing code refused", code, refused.message).retry_after(wait));
+        return Err(Problem::new(ErrorCode::PairingCodeRefused, refused.message).retry_after(wait));
     }
     let (action, action_message) = match opened {
         Opened::Started => (Action::Started, None),
@@ -150,7 +150,7 @@ pub async fn delete(State(app): State<Arc<App>>, Tenant(tenant): Tenant) -> Resu
         // It may have waited until everything ended: the session is there again after the restart.
         return Err(match app.manager.is_closing() {
             true => OpenRefused::Gone.into(),
-            false => Problem::session_not_found(StatusCode::NOT_FOUND),
+            false => Problem::session_not_found(),
         });
     };
     let message = (unlinked == Unlinked::NotTold).then_some(
@@ -171,11 +171,11 @@ pub async fn passkey(
     Tenant(tenant): Tenant,
     Body(body): Body<Value>,
 ) -> Result<Json<StatusBody>, Problem> {
-    let session = app.manager.get(&tenant).ok_or(Problem::session_not_found(StatusCode::CONFLICT))?;
+    let session = app.manager.get(&tenant).ok_or(Problem::no_session())?;
     match body.get("confirm") {
         None => session.submit_passkey(&body)?,
         Some(Value::Bool(true)) => session.confirm_passkey().await?,
-        Some(_) => return Err(Problem::bad_request("invalid_body", "confirm: can only be true")),
+        Some(_) => return Err(Problem::new(ErrorCode::InvalidBody, "confirm: can only be true")),
     }
     Ok(Json(StatusBody::of(&session)))
 }

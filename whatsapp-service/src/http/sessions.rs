@@ -1,6 +1,5 @@
 //! `GET /sessions`: all tenants and their states, a page at a time.
 
-use crate::session::Session;
 use std::sync::Arc;
 
 use axum::{Json, extract::State};
@@ -17,6 +16,7 @@ use crate::{
         session_state::{State as SessionState, Status},
         tenant::TenantId,
     },
+    session::Session,
     util::clock::timestamp,
 };
 

@@ -1,6 +1,5 @@
 //! `GET /status`, and the body that tells what a session is.
 
-use crate::session::Session;
 use std::sync::Arc;
 
 use axum::{Extension, Json, extract};
@@ -16,6 +15,7 @@ use crate::{
         unknown::{Unknown, Warning},
     },
     model::session_state::{State, Status},
+    session::Session,
     util::clock::timestamp,
     whatsapp::account_limits::{NewChatQuota, ReachoutTimelock},
 };

@@ -10,7 +10,10 @@ use axum::{
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::http::{json::Parsed, openapi, problem::Problem};
+use crate::{
+    http::{json::Parsed, openapi, problem::Problem},
+    model::error_code::ErrorCode,
+};
 
 /// What goes on taking what the old service ignored: in its own fields, and in the query.
 pub const TOLERANT: [&str; 4] = ["POST /session", "GET /status", "POST /send", "GET /health"];
@@ -93,7 +96,7 @@ impl Unknown {
 
     /// The error that says so.
     pub fn refused(self) -> Problem {
-        Problem::bad_request("unknown_field", self.sentence())
+        Problem::new(ErrorCode::UnknownField, self.sentence())
     }
 }
 

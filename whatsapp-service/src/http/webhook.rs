@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use axum::{Json, extract::State, http::StatusCode};
+use axum::{Json, extract::State};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::{
     http::{App, body::Body, caller::Tenant, problem::Problem},
-    model::{event::EventKind, tenant::TenantId},
+    model::{error_code::ErrorCode, event::EventKind, tenant::TenantId},
     util::clock::timestamp,
 };
 
@@ -146,5 +146,5 @@ async fn body(app: &App, tenant: &TenantId) -> Result<WebhookBody, Problem> {
 }
 
 fn not_found(message: &str) -> Problem {
-    Problem::new(StatusCode::NOT_FOUND, "Webhook not found", "webhook_not_found", message)
+    Problem::new(ErrorCode::WebhookNotFound, message)
 }

@@ -1,6 +1,5 @@
 //! Deleting a session: begun once, it goes on until it is done, also after a restart.
 
-use crate::session::Session;
 use std::{
     panic::AssertUnwindSafe,
     sync::{Arc, atomic::Ordering},
@@ -14,6 +13,7 @@ use crate::{
     manager::Manager,
     model::{session_state::State, tenant::TenantId},
     session::{
+        Session,
         deletion::{NotDeleted, Unlinked},
         state::Snapshot,
     },

@@ -4,20 +4,18 @@ pub mod deletion;
 pub mod memory;
 pub mod upkeep;
 
-use crate::session::OpenRefused;
-use crate::session::Opened;
-use crate::session::Session;
 use std::{
     collections::{BTreeMap, BTreeSet},
     ops::Bound,
     path::Path,
     sync::{
-        Arc, PoisonError, RwLock,
+        Arc,
         atomic::{AtomicBool, Ordering},
     },
 };
 
 use chrono::TimeDelta;
+use parking_lot::RwLock;
 use tokio::task::JoinSet;
 
 use crate::{
@@ -37,6 +35,7 @@ use crate::{
         trust::Trust,
     },
     session::{
+        OpenRefused, Opened, Session,
         outbox::{Taken, accept::known},
         restoring::{Progress, Restoring},
         shared::Shared,
@@ -224,7 +223,7 @@ impl Manager {
 
     /// The tenant's session, if there is one.
     pub fn get(&self, tenant: &TenantId) -> Option<Arc<Session>> {
-        self.sessions.read().unwrap_or_else(PoisonError::into_inner).get(tenant).cloned()
+        self.sessions.read().get(tenant).cloned()
     }
 
     /// The tenant's session, running, and with a pairing code on its way if `phone` wants one. A `proxy` that is given
@@ -283,7 +282,7 @@ impl Manager {
         limit: usize,
         wanted: impl Fn(&Session) -> bool,
     ) -> Vec<Arc<Session>> {
-        let sessions = self.sessions.read().unwrap_or_else(PoisonError::into_inner);
+        let sessions = self.sessions.read();
         let start = after.map_or(Bound::Unbounded, Bound::Excluded);
         sessions
             .range::<TenantId, _>((start, Bound::Unbounded))
@@ -296,7 +295,7 @@ impl Manager {
 
     /// How many sessions can send right now.
     pub fn ready_count(&self) -> usize {
-        let sessions = self.sessions.read().unwrap_or_else(PoisonError::into_inner);
+        let sessions = self.sessions.read();
         sessions.values().filter(|session| session.snapshot().state == State::Ready).count()
     }
 
@@ -310,13 +309,13 @@ impl Manager {
     }
 
     pub(crate) fn get_or_create(&self, tenant: &TenantId) -> Arc<Session> {
-        let mut sessions = self.sessions.write().unwrap_or_else(PoisonError::into_inner);
+        let mut sessions = self.sessions.write();
         let new = || Session::new(tenant.clone(), &self.shared);
         sessions.entry(tenant.clone()).or_insert_with(new).clone()
     }
 
     fn forget(&self, session: &Arc<Session>) {
-        let mut sessions = self.sessions.write().unwrap_or_else(PoisonError::into_inner);
+        let mut sessions = self.sessions.write();
         if sessions.get(&session.tenant).is_some_and(|known| Arc::ptr_eq(known, session)) {
             sessions.remove(&session.tenant);
         }

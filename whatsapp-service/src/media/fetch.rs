@@ -105,7 +105,7 @@ impl From<FetchFailure> for NotTaken {
 /// Reads from URLs.
 pub struct Fetcher {
     egress: Egress,
-    turns: FairSemaphore,
+    turns: FairSemaphore<TenantId>,
 }
 
 /// An answer whose bytes are still to come.

@@ -1,86 +1,71 @@
 //! How much of the room on the disk is taken, by which file, and whose that is. No tenant takes all of it.
 
-use std::{
-    collections::HashMap,
-    sync::{Mutex, MutexGuard, PoisonError},
-};
+use std::{collections::HashMap, sync::Arc};
+
+use parking_lot::Mutex;
 
 use crate::{
     media::NotTaken,
     model::tenant::TenantId,
-    util::shares::{Full, Shares},
+    util::quota::{Full, Quota, Reservation},
 };
 
 /// The files that are there.
 pub struct Room {
-    counted: Mutex<Counted>,
-}
-
-/// What is counted for a file is what is taken off when it goes: the sums can't drift.
-struct Counted {
-    files: HashMap<String, (Option<TenantId>, u64)>,
-    shares: Shares,
+    quota: Arc<Quota<TenantId>>,
+    files: Mutex<HashMap<String, Reservation<TenantId>>>,
 }
 
 impl Room {
     /// So many bytes, and so many for each tenant.
     pub fn new(all: u64, each: u64) -> Self {
-        Self { counted: Counted { files: HashMap::new(), shares: Shares::new(all, each) }.into() }
+        Self { quota: Quota::new(all, each), files: Mutex::default() }
     }
 
     /// So many bytes more are about to be written to this file of the tenant's.
+    ///
+    /// # Errors
+    /// They don't fit.
     pub fn grow(&self, file: &str, tenant: &TenantId, by: u64) -> Result<(), NotTaken> {
-        let mut counted = self.lock();
-        counted.shares.fit(tenant, by).map_err(|full| match full {
+        let not_taken = |full| match full {
             Full::Own => NotTaken::ShareFull,
             Full::All => NotTaken::RoomFull,
-        })?;
-        let before = counted.files.get(file).map_or(0, |(_, bytes)| *bytes);
-        counted.set(file, Some(tenant), before.saturating_add(by));
-        Ok(())
+        };
+        let mut files = self.files.lock();
+        match files.get_mut(file) {
+            Some(counted) => counted.grow(by).map_err(not_taken),
+            None => {
+                files.insert(file.to_owned(), self.quota.reserve(tenant, by).map_err(not_taken)?);
+                Ok(())
+            }
+        }
     }
 
     /// This file is so long, whatever was counted for it before. Of one that an earlier process wrote, it is not known yet
     /// whose it is.
     pub fn set(&self, file: &str, owner: Option<&TenantId>, bytes: u64) {
-        self.lock().set(file, owner, bytes);
+        let mut files = self.files.lock();
+        // What was counted goes first: nobody sees both.
+        files.remove(file);
+        files.insert(file.to_owned(), self.quota.count(owner, bytes));
     }
 
     /// Says whose a file is, if it is there.
     pub fn own(&self, file: &str, tenant: &TenantId) {
-        let mut counted = self.lock();
-        if let Some((_, bytes)) = counted.files.get(file).cloned() {
-            counted.set(file, Some(tenant), bytes);
+        if let Some(counted) = self.files.lock().get_mut(file) {
+            counted.give_to(tenant);
         }
     }
 
     /// The file is not there any more.
     pub fn gone(&self, file: &str) {
-        self.lock().remove(file);
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Counted> {
-        self.counted.lock().unwrap_or_else(PoisonError::into_inner)
+        self.files.lock().remove(file);
     }
 
     /// How much is taken by all, and by this tenant.
     #[cfg(test)]
     pub fn used(&self, tenant: &str) -> (u64, u64) {
-        self.lock().shares.used(&tenant.parse().unwrap())
-    }
-}
-
-impl Counted {
-    fn set(&mut self, file: &str, owner: Option<&TenantId>, bytes: u64) {
-        self.remove(file);
-        self.shares.add(owner, bytes);
-        self.files.insert(file.to_owned(), (owner.cloned(), bytes));
-    }
-
-    fn remove(&mut self, file: &str) {
-        if let Some((owner, bytes)) = self.files.remove(file) {
-            self.shares.remove(owner.as_ref(), bytes);
-        }
+        self.quota.used(&tenant.parse().unwrap())
     }
 }
 

@@ -9,11 +9,13 @@ use std::{
     io::{self, Read},
     path::{Path, PathBuf},
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
+
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::{
     config::Config,
@@ -74,7 +76,7 @@ pub struct MediaStore {
     fetcher: Fetcher,
     /// For pages that links in texts lead to: apart from media, so that neither waits for the other.
     pub(crate) links: Fetcher,
-    uploads: FairSemaphore,
+    uploads: FairSemaphore<TenantId>,
     known: Mutex<Known>,
     /// Whether the last sweep has left something.
     stuck: AtomicBool,
@@ -547,7 +549,7 @@ impl MediaStore {
     }
 
     fn lock(&self) -> MutexGuard<'_, Known> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+        self.known.lock()
     }
 }
 

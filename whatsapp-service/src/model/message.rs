@@ -9,6 +9,7 @@ use crate::{
     model::{
         address::{Lid, Names, Person, number::Number},
         content::{self, Content},
+        error_code::ErrorCode,
         tenant::TenantId,
     },
     util::clock,
@@ -79,32 +80,29 @@ pub struct Failure {
 }
 
 impl Failure {
-    /// It left, but no device of the recipient can read it.
-    pub const UNREACHABLE: &str = "recipient_unreachable";
-    /// It is with a device of the recipient, which can't read it.
-    pub const UNDECRYPTABLE: &str = "recipient_could_not_decrypt";
-    /// WhatsApp does not take it for this recipient from this account; for others it does.
-    pub const RECIPIENT_RESTRICTED: &str = "recipient_restricted";
-    /// WhatsApp takes nothing from this account for people who have not written to it.
-    pub const ACCOUNT_RESTRICTED: &str = "account_restricted";
     /// All codes.
-    pub const CODES: [&str; 11] = [
-        "recipient_not_on_whatsapp",
-        Self::UNREACHABLE,
-        Self::UNDECRYPTABLE,
-        Self::RECIPIENT_RESTRICTED,
-        Self::ACCOUNT_RESTRICTED,
-        "message_rejected",
-        "expired",
-        "cancelled",
-        "session_deleted",
-        "account_changed",
-        "content_unreadable",
+    pub const CODES: [ErrorCode; 11] = [
+        ErrorCode::RecipientNotOnWhatsApp,
+        ErrorCode::RecipientUnreachable,
+        ErrorCode::RecipientCouldNotDecrypt,
+        ErrorCode::RecipientRestricted,
+        ErrorCode::AccountRestricted,
+        ErrorCode::MessageRejected,
+        ErrorCode::Expired,
+        ErrorCode::Cancelled,
+        ErrorCode::SessionDeleted,
+        ErrorCode::AccountChanged,
+        ErrorCode::ContentUnreadable,
     ];
 
     /// A failure that WhatsApp has no code for.
-    pub fn new(code: &str, reason: &str, retryable: bool) -> Self {
-        Self { code: code.into(), reason: reason.into(), retryable, whatsapp_code: None }
+    pub fn new(code: ErrorCode, reason: &str, retryable: bool) -> Self {
+        Self { code: code.code().unwrap_or_default().into(), reason: reason.into(), retryable, whatsapp_code: None }
+    }
+
+    /// Whether it is this one.
+    pub fn is(&self, code: ErrorCode) -> bool {
+        code.code() == Some(&self.code)
     }
 }
 

@@ -4,15 +4,12 @@
 //! between their dial and their login, and when no trouble that concerns all is being waited out (the [`Breaker`]).
 //! Those who wait hold a place in a queue and nothing else: no client, no connection, no timer but the first one's.
 
-use std::{
-    collections::BTreeMap,
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
+use parking_lot::Mutex;
 use tokio::{sync::Notify, time::Instant};
 
-use crate::{model::tenant::TenantId, net::breaker::Breaker, util::sync::lock};
+use crate::{model::tenant::TenantId, net::breaker::Breaker};
 
 /// How much unused time the bucket remembers: after a quiet while, the dials of so long may go at once.
 const BURST: Duration = Duration::from_secs(1);
@@ -99,7 +96,7 @@ impl Dials {
     /// Resolves when it is the caller's turn. One who stops waiting gives up its place.
     pub async fn pass(self: &Arc<Self>, urgency: Urgency) -> Pass {
         let (place, sign) = {
-            let mut queue = lock(&self.queue);
+            let mut queue = self.queue.lock();
             queue.number += 1;
             let (place, sign) = ((urgency, queue.number), Arc::new(Notify::new()));
             queue.waiting.insert(place, sign.clone());
@@ -107,7 +104,7 @@ impl Dials {
         };
         let _waiting = Waiting { dials: self, place };
         loop {
-            let turn = lock(&self.queue).turn(place, self.interval, self.width, Instant::now());
+            let turn = self.queue.lock().turn(place, self.interval, self.width, Instant::now());
             match turn {
                 Turn::Go { probe } => return Pass { dials: self.clone(), probe },
                 Turn::Wait => sign.notified().await,
@@ -123,7 +120,7 @@ impl Dials {
 
     /// A session has logged in: WhatsApp is well, and takes this client.
     pub fn succeeded(&self) {
-        let mut queue = lock(&self.queue);
+        let mut queue = self.queue.lock();
         if queue.breaker.success() {
             tracing::info!("a login succeeded: sessions dial again");
             queue.call_the_first();
@@ -132,7 +129,7 @@ impl Dials {
 
     /// A session met trouble that may concern all of them.
     pub fn troubled(&self, tenant: &TenantId) {
-        let tripped = lock(&self.queue).breaker.trouble(tenant, Instant::now(), rand::random());
+        let tripped = self.queue.lock().breaker.trouble(tenant, Instant::now(), rand::random());
         if tripped {
             tracing::warn!("WhatsApp turns several sessions away: all wait until one login succeeds");
         }
@@ -140,12 +137,12 @@ impl Dials {
 
     /// Whether all wait until one dial succeeds.
     pub fn held_up(&self) -> bool {
-        lock(&self.queue).breaker.is_open()
+        self.queue.lock().breaker.is_open()
     }
 
     /// What the gate is doing.
     pub fn figures(&self) -> DialFigures {
-        let queue = lock(&self.queue);
+        let queue = self.queue.lock();
         DialFigures {
             passed: queue.passed,
             waiting: queue.waiting.len(),
@@ -199,7 +196,7 @@ struct Waiting<'a> {
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        let mut queue = lock(&self.dials.queue);
+        let mut queue = self.dials.queue.lock();
         if queue.waiting.remove(&self.place).is_some() {
             queue.call_the_first();
         }
@@ -208,7 +205,7 @@ impl Drop for Waiting<'_> {
 
 impl Drop for Pass {
     fn drop(&mut self) {
-        let mut queue = lock(&self.dials.queue);
+        let mut queue = self.dials.queue.lock();
         queue.under_way -= 1;
         if self.probe {
             queue.breaker.probed(Instant::now(), rand::random());
@@ -280,11 +277,11 @@ mod tests {
             let (dials, order) = (dials.clone(), order.clone());
             tokio::spawn(async move {
                 let _pass = dials.pass(urgency).await;
-                lock(&order).push(name);
+                order.lock().push(name);
             });
         }
         tokio::time::sleep(Duration::from_secs(10)).await;
-        assert_eq!(*lock(&order), ["person", "message", "a", "b"]);
+        assert_eq!(*order.lock(), ["person", "message", "a", "b"]);
     }
 
     #[tokio::test(start_paused = true)]

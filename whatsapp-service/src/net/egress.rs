@@ -418,7 +418,7 @@ mod tests {
     use std::{
         net::TcpListener as StdListener,
         sync::{
-            LazyLock, Mutex,
+            LazyLock,
             atomic::{AtomicUsize, Ordering},
         },
     };
@@ -431,6 +431,7 @@ mod tests {
         serve::ListenerExt,
     };
     use base64::{Engine, engine::general_purpose::STANDARD};
+    use parking_lot::Mutex;
     use proptest::{prelude::*, sample::select};
     use rustls::{ServerConfig, ServerConnection, Stream, pki_types::CertificateDer};
     use tokio::{
@@ -939,7 +940,7 @@ mod tests {
         let got = Arc::new(Mutex::new(Vec::new()));
         let seen = got.clone();
         let hook = async move |uri: Uri, headers: Headers, body: Bytes| {
-            seen.lock().unwrap().push((uri, headers, body));
+            seen.lock().push((uri, headers, body));
             (axum::http::StatusCode::IM_A_TEAPOT, "thanks")
         };
         tokio::spawn(async { axum::serve(listener, Router::new().route("/hook", post(hook))).await });
@@ -949,7 +950,7 @@ mod tests {
         let status = egress.post(&egress.target(&url).unwrap(), headers, b"{\"a\":1}".to_vec()).await;
 
         assert_eq!(status, Ok(418));
-        let got = got.lock().unwrap();
+        let got = got.lock();
         let [(uri, headers, body)] = got.as_slice() else { panic!("one request") };
         assert_eq!(uri, "/hook?a=b");
         assert_eq!(&body[..], b"{\"a\":1}");

@@ -2,13 +2,14 @@
 
 use std::{
     sync::{
-        Arc, Mutex,
+        Arc,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
 };
 
 use chrono::{DateTime, Utc};
+use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -21,7 +22,7 @@ use crate::{
         state::{Reason, Snapshot},
     },
     store::StoreError,
-    util::{clock::Clock, sync::lock},
+    util::clock::Clock,
     whatsapp::{client::Client, events::Mailbox, fact::Fact, passkey::RemoteAuthenticator},
 };
 
@@ -84,7 +85,7 @@ impl Connection {
 
     /// The client that runs now, ready or not.
     pub(crate) fn client(&self) -> Option<Client> {
-        lock(&self.live).as_ref().map(|live| live.client.clone())
+        self.live.lock().as_ref().map(|live| live.client.clone())
     }
 
     /// Resolves when the connection that is there now is lost.
@@ -113,7 +114,7 @@ impl Connection {
 
     /// The client, if messages can be sent with it now.
     pub(crate) fn ready_client(&self) -> Option<Client> {
-        let client = lock(&self.live).as_ref()?.client.clone();
+        let client = self.live.lock().as_ref()?.client.clone();
         let ready = self.snapshot.borrow().state == State::Ready && client.is_connected() && client.is_logged_in();
         ready.then_some(client)
     }
@@ -127,7 +128,7 @@ impl Connection {
 
     /// The way to WhatsApp that its owner has chosen.
     pub fn proxy(&self) -> Option<Proxy> {
-        lock(&self.proxy).clone()
+        self.proxy.lock().clone()
     }
 
     /// Writes until it is written: what happened does not unhappen because the disk is full. `None` when the process is

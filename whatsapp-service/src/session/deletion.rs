@@ -3,17 +3,15 @@
 //! It is written down before it begins. What was begun goes on by itself until it is done, also after a restart, and is
 //! not taken back: a device that is unlinked is of no use any more.
 
-use crate::session::Session;
-use crate::session::stop;
 use std::{sync::atomic::Ordering, time::Duration};
 
 use serde_json::json;
 
 use crate::{
     model::session_state::{State, Status},
-    session::{outbox::deleted, state::Snapshot},
+    session::{Session, outbox::deleted, state::Snapshot, stop},
     store::StoreError,
-    util::{clock::timestamp, sync::lock},
+    util::clock::timestamp,
     whatsapp::{client::Client, fact::Fact},
 };
 
@@ -70,7 +68,7 @@ impl Session {
             return Err(NotDeleted::Unfinished(error));
         }
         lifecycle.ended = true;
-        lock(&self.outbox.queue).clear();
+        self.outbox.queue.lock().clear();
         self.tell(json!({"state": "deleted", "status": Status::NotFound, "since": timestamp(self.connection.now())}));
         Ok(Some(unlinked))
     }
@@ -93,7 +91,7 @@ impl Session {
 
     /// `goes_on` says that an earlier process, or call, may have unlinked it already.
     async fn unlink(&self, goes_on: bool) -> Unlinked {
-        let live = lock(&self.connection.live).clone();
+        let live = self.connection.live.lock().clone();
         let on_disk = self.is_recorded_as_paired().await;
         let in_client = live.as_ref().is_some_and(|live| live.client.phone().is_some());
         let linked = on_disk || in_client || self.connection.snapshot.borrow().is_paired();

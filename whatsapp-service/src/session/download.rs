@@ -4,23 +4,18 @@
 //! again: that is what WhatsApp's own clients do. What was fetched stays for a minute or so, for the next part of it that
 //! is asked for.
 
-use crate::session::Session;
-use std::{
-    collections::HashMap,
-    path::PathBuf,
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use std::{collections::HashMap, path::PathBuf, sync::Arc, time::Duration};
 
 use base64::{Engine, prelude::BASE64_URL_SAFE};
 use hyper::StatusCode;
+use parking_lot::Mutex;
 use tokio::{sync::OnceCell, time::Instant};
 
 use crate::{
     model::{session_state::State, tenant::TenantId},
     net::media_host,
     session::{
-        download_quota::{Room, Space},
+        Session,
         media_file::{ComingFile, LONGEST_STORED, MediaError, MediaFile, most_stored},
         outbox::Refused,
     },
@@ -30,8 +25,7 @@ use crate::{
     },
     util::{
         fair_semaphore::{FairSemaphore, Permit},
-        shares::Full,
-        sync::lock,
+        quota::{Full, Quota, Reservation},
     },
     whatsapp::{client::Client, decode::media::is_path, media_crypto, media_retry},
 };
@@ -64,8 +58,8 @@ const PHONE_PAUSE: Duration = Duration::from_secs(30);
 /// Files on their way, and those that are here just now.
 pub struct Downloads {
     folder: PathBuf,
-    turns: FairSemaphore,
-    space: Arc<Space>,
+    turns: FairSemaphore<TenantId>,
+    space: Arc<Quota<TenantId>>,
     recent: Mutex<HashMap<Key, Arc<Recent>>>,
 }
 
@@ -114,7 +108,7 @@ impl Downloads {
         Self {
             folder,
             turns: FairSemaphore::new(AT_ONCE, AT_ONCE_EACH),
-            space: Space::new(BYTES, BYTES_EACH),
+            space: Quota::new(BYTES, BYTES_EACH),
             recent: Mutex::default(),
         }
     }
@@ -124,11 +118,12 @@ impl Downloads {
         tokio::time::timeout(TURN_LIMIT, self.turns.take(tenant)).await.map_err(|_| NotFetched::Busy)
     }
 
-    /// Room for a tenant's file. Those that nobody reads just now make way for it.
-    fn room(&self, tenant: &TenantId, bytes: u64) -> Result<Room, NotFetched> {
-        let mut recent = lock(&self.recent);
+    /// Space on the disk for a tenant's file: counted before the first byte comes, and until the last reader has gone, so that
+    /// what the database needs is not left to chance. Those that nobody reads just now make way for it.
+    fn room(&self, tenant: &TenantId, bytes: u64) -> Result<Reservation<TenantId>, NotFetched> {
+        let mut recent = self.recent.lock();
         loop {
-            let full = match self.space.take(tenant, bytes) {
+            let full = match self.space.reserve(tenant, bytes) {
                 Ok(room) => return Ok(room),
                 Err(full) => full,
             };
@@ -141,19 +136,19 @@ impl Downloads {
     }
 
     fn recent(&self, key: Key) -> Arc<Recent> {
-        let (mut recent, now) = (lock(&self.recent), Instant::now());
+        let (mut recent, now) = (self.recent.lock(), Instant::now());
         let entry = recent.entry(key).or_insert_with(|| {
             Arc::new(Recent { file: OnceCell::new(), used: Mutex::new(now), in_vain_until: Mutex::default() })
         });
         let entry = entry.clone();
-        *lock(&entry.used) = now;
+        *entry.used.lock() = now;
         entry
     }
 
     /// Lets go of what was used longest ago until the others fit. Those who read it go on with it. What is on its way
     /// stays, and what keeps a phone from being asked again.
     fn tidy(&self) {
-        let mut recent = lock(&self.recent);
+        let mut recent = self.recent.lock();
         recent.retain(|_, one| one.file.initialized() || Arc::strong_count(one) > 1 || one.is_in_vain());
         loop {
             let here = || recent.iter().filter(|(_, one)| one.file.initialized());
@@ -169,14 +164,14 @@ impl Downloads {
 
     /// Lets go of the files that nobody has asked for in a while.
     pub fn forget_idle(&self) {
-        lock(&self.recent).retain(|_, one| Arc::strong_count(one) > 1 || lock(&one.used).elapsed() < IDLE);
+        self.recent.lock().retain(|_, one| Arc::strong_count(one) > 1 || one.used.lock().elapsed() < IDLE);
     }
 }
 
 impl Recent {
     /// Whether the phone was asked in vain, a short time ago.
     fn is_in_vain(&self) -> bool {
-        lock(&self.in_vain_until).is_some_and(|until| Instant::now() < until)
+        self.in_vain_until.lock().is_some_and(|until| Instant::now() < until)
     }
 
     /// Whether the file is here for nobody but those who may still come.
@@ -187,7 +182,7 @@ impl Recent {
 
 /// The one that was used longest ago.
 fn oldest<'a>(among: impl Iterator<Item = (&'a Key, &'a Arc<Recent>)>) -> Option<Key> {
-    among.min_by_key(|(_, one)| *lock(&one.used)).map(|(key, _)| key.clone())
+    among.min_by_key(|(_, one)| *one.used.lock()).map(|(key, _)| key.clone())
 }
 
 impl Session {
@@ -196,7 +191,7 @@ impl Session {
         let downloads = &self.downloads;
         let recent = downloads.recent((self.tenant.clone(), kept.id.clone(), kept.digest()));
         let file = recent.file.get_or_try_init(|| self.fetch(kept, source, &recent)).await.cloned();
-        *lock(&recent.used) = Instant::now();
+        *recent.used.lock() = Instant::now();
         drop(recent);
         downloads.tidy();
         file
@@ -215,7 +210,7 @@ impl Session {
         let path = match self.ask_phone(&client, kept, source).await {
             Ok(path) => path,
             Err(why) => {
-                *lock(&recent.in_vain_until) = Some(Instant::now() + PHONE_PAUSE);
+                *recent.in_vain_until.lock() = Some(Instant::now() + PHONE_PAUSE);
                 return Err(why);
             }
         };
@@ -347,7 +342,7 @@ mod tests {
     }
 
     fn is_known(downloads: &Downloads, key: &Key) -> bool {
-        lock(&downloads.recent).contains_key(key)
+        downloads.recent.lock().contains_key(key)
     }
 
     #[test]
@@ -384,7 +379,7 @@ mod tests {
         let downloads = downloads();
         let (coming, vain, failed) = (key("acme", "coming"), key("acme", "vain"), key("acme", "failed"));
         let under_way = downloads.recent(coming.clone());
-        *lock(&downloads.recent(vain.clone()).in_vain_until) = Some(Instant::now() + PHONE_PAUSE);
+        *downloads.recent(vain.clone()).in_vain_until.lock() = Some(Instant::now() + PHONE_PAUSE);
         downloads.recent(failed.clone());
         for n in 0..=STAYING {
             tokio::time::advance(Duration::from_millis(1)).await;
@@ -400,11 +395,11 @@ mod tests {
         tokio::time::advance(IDLE).await;
         downloads.forget_idle();
         assert!(Arc::ptr_eq(&downloads.recent(coming), &under_way));
-        assert_eq!(lock(&downloads.recent).len(), 1, "all others were idle");
+        assert_eq!(downloads.recent.lock().len(), 1, "all others were idle");
         drop(under_way);
         tokio::time::advance(IDLE).await;
         downloads.forget_idle();
-        assert!(lock(&downloads.recent).is_empty());
+        assert!(downloads.recent.lock().is_empty());
     }
 
     #[tokio::test]
@@ -419,7 +414,7 @@ mod tests {
         assert!(!is_known(&downloads, &key("acme", "unread")));
         assert!(is_known(&downloads, &key("other", "unread")), "this would not have helped");
         assert!(matches!(downloads.room(&tenant("acme"), half), Err(NotFetched::Busy)));
-        lock(&downloads.recent).clear();
+        downloads.recent.lock().clear();
         assert!(matches!(downloads.room(&tenant("acme"), half), Err(NotFetched::Busy)), "it has no name any more");
         let _others = downloads.room(&tenant("other"), BYTES_EACH).expect("the others have theirs");
         drop(read);

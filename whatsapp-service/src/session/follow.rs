@@ -1,14 +1,11 @@
 //! Following one client: what it has to say, until it ends or has no more use.
 
-use crate::session::Session;
-use crate::session::supervisor::Run;
 use crate::{
     model::session_state::State,
     net::dial_gate::Pass,
-    session::{connection::Live, state::Snapshot, store_owner::StoreOwner},
+    session::{Session, connection::Live, state::Snapshot, store_owner::StoreOwner, supervisor::Run},
     signal,
     store::{StoreError, devices::Record},
-    util::sync::lock,
     whatsapp::{
         client::Client,
         codes::{self, DisconnectCode, RetryPolicy},
@@ -18,7 +15,6 @@ use crate::{
         inbound::Receiver,
     },
 };
-use futures_util::FutureExt;
 use std::{mem::take, ops::ControlFlow, sync::Arc, time::Duration};
 use tokio::{
     sync::mpsc,
@@ -58,7 +54,7 @@ impl Session {
         run: &mut Run,
         cancel: &CancellationToken,
     ) {
-        *lock(&self.connection.live) =
+        *self.connection.live.lock() =
             Some(Live { client: link.client.clone(), authenticator: link.authenticator.clone() });
         let (mut pass, turn_ends) = (Some(pass), Instant::now() + LOGIN_TURN);
         let (mut looks, mut unwell) = (tokio::time::interval(LOOK_INTERVAL), 0);
@@ -100,8 +96,8 @@ impl Session {
         drop(pass);
         if run.code_until.take().is_some() {
             // It died with its connection.
-            *lock(&self.code_for) = None;
-        } else if let Some((_, asked)) = &mut *lock(&self.code_for) {
+            *self.code_for.lock() = None;
+        } else if let Some((_, asked)) = &mut *self.code_for.lock() {
             // What was asked for on this connection, and did not come, is asked for on the next one.
             *asked = false;
         }
@@ -189,11 +185,11 @@ impl Session {
                 if code_shown && self.connection.snapshot.borrow().pairing_code.is_none() {
                     run.code_until = None;
                     // It died with its connection, or was used: the next one has to be asked for by a person.
-                    *lock(&self.code_for) = None;
+                    *self.code_for.lock() = None;
                 }
                 // The server takes the request for a code once it has offered its QR codes.
                 if qr_shown
-                    && let Some((phone, asked)) = &mut *lock(&self.code_for)
+                    && let Some((phone, asked)) = &mut *self.code_for.lock()
                     && !std::mem::replace(asked, true)
                 {
                     client.request_code(phone);
@@ -224,7 +220,7 @@ impl Session {
 }
 
 /// The question whether WhatsApp still answers on a connection that it has reported an error on.
-struct Ping {
+pub(crate) struct Ping {
     word: DisconnectCode,
     answer: JoinHandle<bool>,
 }

@@ -1,14 +1,14 @@
 //! What a session's account may do: asked for when WhatsApp refuses something, and now and then.
 
-use std::sync::Mutex;
 use std::{sync::Arc, time::Duration};
+
+use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use tokio::time::{Instant, timeout_at};
 
 use crate::{
     session::connection::Connection,
-    util::sync::lock,
     whatsapp::account_limits::{self, Changed, LIMIT, NewChatQuota, ReachoutTimelock},
 };
 
@@ -79,14 +79,14 @@ impl AccountLimits {
     /// Asks WhatsApp what the account may do.
     pub(crate) fn ask(self: &Arc<Self>) {
         // Once for many refusals, and once more after the last of them: the account is in trouble already.
-        if lock(&self.asking).replace(true).is_some() {
+        if self.asking.lock().replace(true).is_some() {
             return;
         }
         let asking = Asking(self.clone());
         tokio::spawn(async move {
             let limits = &asking.0;
             loop {
-                *lock(&limits.asking) = Some(false);
+                *limits.asking.lock() = Some(false);
                 let asked = Instant::now();
                 let timelock = limits.fetch_timelock().await;
                 if timelock.is_none() {
@@ -98,7 +98,7 @@ impl AccountLimits {
                 });
                 limits.refresh_quota().await;
                 tokio::time::sleep(PAUSE).await;
-                if lock(&limits.asking).take_if(|again| !*again).is_some() {
+                if limits.asking.lock().take_if(|again| !*again).is_some() {
                     return;
                 }
             }
@@ -150,7 +150,7 @@ struct Asking(Arc<AccountLimits>);
 impl Drop for Asking {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            *lock(&self.0.asking) = None;
+            *self.0.asking.lock() = None;
         }
     }
 }

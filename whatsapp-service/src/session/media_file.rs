@@ -19,8 +19,9 @@ use tokio::io::AsyncWriteExt;
 use zeroize::Zeroizing;
 
 use crate::{
-    session::download_quota::Room,
+    model::tenant::TenantId,
     store::{data_dir::create_private_dir, kept::MediaSource},
+    util::quota::Reservation,
     whatsapp::media_crypto::{MediaKeys, read_blocks},
 };
 
@@ -57,7 +58,7 @@ pub struct MediaFile {
     key: Zeroizing<[u8; 32]>,
     size: u64,
     /// Until the file is gone.
-    _room: Option<Room>,
+    _room: Option<Reservation<TenantId>>,
 }
 
 /// A file that is coming.
@@ -147,7 +148,7 @@ impl ComingFile {
 
 impl MediaFile {
     /// Holds the room that was taken for it.
-    pub fn in_room(self, room: Room) -> Self {
+    pub fn in_room(self, room: Reservation<TenantId>) -> Self {
         Self { _room: Some(room), ..self }
     }
 

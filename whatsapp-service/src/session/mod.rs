@@ -3,7 +3,6 @@
 pub mod connection;
 pub mod deletion;
 pub mod download;
-pub mod download_quota;
 pub mod follow;
 pub mod inbox;
 pub mod limits;
@@ -21,7 +20,8 @@ pub mod store_owner;
 pub mod supervisor;
 pub mod timers;
 
-use crate::session::supervisor::Begin;
+use parking_lot::Mutex;
+
 use crate::{
     metrics,
     model::{
@@ -32,19 +32,19 @@ use crate::{
     net::{dial_gate::Dials, proxy::Proxy},
     session::{
         connection::Connection, deletion::Unlinked, download::Downloads, inbox::Inbox, limits::AccountLimits,
-        outbox::Outbox, restoring::Awaited, retries::Retries, shared::Shared, state::Snapshot, timers::Timers,
+        outbox::Outbox, restoring::Awaited, retries::Retries, shared::Shared, state::Snapshot, supervisor::Begin,
+        timers::Timers,
     },
     store::{Store, StoreError, devices::Record},
-    util::{clock::timestamp, sync::lock},
-    whatsapp::{connector::Connector, fact::Fact, inbound::Receiver},
+    util::clock::timestamp,
+    whatsapp::{connector::Connector, fact::Fact},
 };
 use chrono::{DateTime, Utc};
-use futures_util::FutureExt;
 use serde::Serialize;
 use serde_json::json;
 use std::{
     sync::{
-        Arc, Mutex, Weak,
+        Arc, Weak,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
@@ -199,7 +199,7 @@ impl Session {
 
     /// Takes for granted what an earlier process wrote down: that it is linked, and with whom.
     pub(crate) fn know_linked(&self, record: Record) {
-        *lock(&self.connection.proxy) = record.proxy;
+        *self.connection.proxy.lock() = record.proxy;
         self.apply(Fact::Linked { phone: record.phone });
     }
 
@@ -211,9 +211,9 @@ impl Session {
         if self.store.recorded(&self.tenant).await?.proxy == proxy {
             return Ok(());
         }
-        let before = std::mem::replace(&mut *lock(&self.connection.proxy), proxy.clone());
+        let before = std::mem::replace(&mut *self.connection.proxy.lock(), proxy.clone());
         if let Err(error) = self.store.change_record(&self.tenant, |record| record.proxy = proxy).await {
-            *lock(&self.connection.proxy) = before;
+            *self.connection.proxy.lock() = before;
             return Err(error.into());
         }
         // A session that waits out a ban, say, has no client, and goes on waiting.
@@ -257,7 +257,7 @@ impl Session {
                 return Ok(Opened::Unchanged);
             }
             stop(&mut lifecycle).await;
-            *lock(&self.code_for) = phone.map(|phone| (phone, false));
+            *self.code_for.lock() = phone.map(|phone| (phone, false));
             if snapshot.state == State::LoggedOut {
                 self.starts_over.store(true, Ordering::Release);
             }
@@ -316,7 +316,7 @@ impl Session {
         });
         if entered == Some(State::Ready) {
             // What waited for a connection waits no longer.
-            lock(&self.outbox.queue).hurry_all();
+            self.outbox.queue.lock().hurry_all();
             self.outbox.pump();
             self.inbox.limits.keep_quota_fresh();
             self.inbox.retries.answer_open();

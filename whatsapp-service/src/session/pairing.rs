@@ -1,11 +1,9 @@
 //! Linking a phone: the code that is shown, the passkey step, and what has to be on the disk before the phone hears of it.
 
-use crate::session::OpenRefused;
-use crate::session::Session;
 use crate::{
     model::{address::number::Number, session_state::State},
+    session::{OpenRefused, Session},
     store::devices::Record,
-    util::sync::lock,
     whatsapp::{client::Client, fact::Fact, passkey::AssertionRefused},
 };
 use std::{mem::take, time::Duration};
@@ -70,7 +68,7 @@ impl Session {
 
     /// Sees to it that a code for this phone is shown, or will be, and says whether that was not so before.
     pub(crate) fn want_code(&self, phone: Number, state: State) -> Result<bool, OpenRefused> {
-        let mut code_for = lock(&self.code_for);
+        let mut code_for = self.code_for.lock();
         match &*code_for {
             Some((other, _)) if *other != phone => return Err(OpenRefused::CodeForAnotherPhone),
             Some(_) => return Ok(false),
@@ -88,13 +86,13 @@ impl Session {
 
     /// Hands the client the passkey assertion that it waits for.
     pub fn submit_passkey(&self, credential: &serde_json::Value) -> Result<(), PasskeyRefused> {
-        let live = lock(&self.connection.live).clone().ok_or(AssertionRefused::NotAsked)?;
+        let live = self.connection.live.lock().clone().ok_or(AssertionRefused::NotAsked)?;
         Ok(live.authenticator.submit(credential)?)
     }
 
     /// Tells the client that the person saw the same code on the phone.
     pub async fn confirm_passkey(&self) -> Result<(), PasskeyRefused> {
-        let live = lock(&self.connection.live).clone().ok_or(AssertionRefused::NotAsked)?;
+        let live = self.connection.live.lock().clone().ok_or(AssertionRefused::NotAsked)?;
         if !self.connection.snapshot.borrow().passkey.as_ref().is_some_and(|passkey| passkey.needs_confirmation) {
             return Err(AssertionRefused::NotAsked.into());
         }

@@ -4,7 +4,6 @@ use crate::{
     model::address::{Names, Person},
     session::outbox::Outbox,
     store::StoreError,
-    util::sync::lock,
     whatsapp::lookup::with_learned,
 };
 
@@ -14,7 +13,7 @@ const LID_DIGITS: usize = 14;
 impl Outbox {
     /// A person's names.
     pub(crate) async fn names_of(&self, person: &Person) -> Result<Names, StoreError> {
-        let client = lock(&self.connection.live).as_ref().map(|live| live.client.clone());
+        let client = self.connection.live.lock().as_ref().map(|live| live.client.clone());
         match client {
             // It has them in memory.
             Some(client) => Ok(with_learned(&client, Names::of(person.clone(), Names::default())).await),
@@ -42,7 +41,7 @@ impl Outbox {
 
     /// This person goes by these names: what is for any of them is in one queue.
     pub(crate) fn join(&self, person: &Person, names: &Names) {
-        let mut lane = lock(&self.queue);
+        let mut lane = self.queue.lock();
         names.people().for_each(|name| lane.join(person, &name));
     }
 }

@@ -6,7 +6,8 @@
 //! message, over lost connections and restarts.
 
 use std::collections::HashSet;
-use std::sync::Mutex;
+
+use parking_lot::Mutex;
 use std::{sync::Arc, time::Duration};
 use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
@@ -14,13 +15,12 @@ use tokio_util::task::TaskTracker;
 use tokio::time::{Instant, timeout_at};
 
 use crate::{
-    model::message::Failure,
+    model::{error_code::ErrorCode, message::Failure},
     session::{connection::Connection, outbox::Outbox, shared::Shared},
     store::{
         Store, StoreError,
         retries::{Noted, RetryRequest},
     },
-    util::sync::lock,
     whatsapp::{
         client::Client,
         retry::{self, Retransmission, RetryReceipt},
@@ -55,7 +55,7 @@ struct Running(Arc<Retries>, Answering);
 
 impl Drop for Running {
     fn drop(&mut self) {
-        lock(&self.0.answering).remove(&self.1);
+        self.0.answering.lock().remove(&self.1);
     }
 }
 
@@ -119,7 +119,7 @@ impl Retries {
 
     /// Answers a receipt that was written down, unless that is being done.
     fn answer_one(self: &Arc<Self>, key: Answering) {
-        if !lock(&self.answering).insert(key.clone()) {
+        if !self.answering.lock().insert(key.clone()) {
             return;
         }
         let running = Running(self.clone(), key);
@@ -233,5 +233,5 @@ impl Retries {
 fn undecryptable() -> Failure {
     let why = "A device of the recipient could not decrypt the message, and could not be sent it again: it shows \
                \"Waiting for this message\".";
-    Failure::new(Failure::UNDECRYPTABLE, why, true)
+    Failure::new(ErrorCode::RecipientCouldNotDecrypt, why, true)
 }

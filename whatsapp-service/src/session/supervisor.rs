@@ -3,15 +3,13 @@
 #[cfg(test)]
 mod tests;
 
-use crate::session::Session;
 use crate::{
     net::dial_gate::{Pass, Urgency},
-    session::restoring::Awaited,
+    session::{Session, restoring::Awaited},
     store::{
         StoreError,
         devices::{LoginHold, Record},
     },
-    util::sync::lock,
     whatsapp::{codes::RetryPolicy, connector::Link, fact::Fact},
 };
 use chrono::{DateTime, TimeDelta};
@@ -150,7 +148,7 @@ impl Session {
             self.starts_over.store(false, Ordering::Release);
         }
         let Record { hold, proxy, replaced_at, .. } = store.recorded(tenant).await?;
-        *lock(&self.connection.proxy) = proxy;
+        *self.connection.proxy.lock() = proxy;
         let hold = hold.filter(|hold| hold.is_in_force(self.now()));
         if take_back {
             // Whoever has it now is replaced, and a person wants it so.
@@ -201,7 +199,7 @@ impl Session {
         // On the heap, so that a session that waits does not keep room for it.
         let panicked =
             Box::pin(AssertUnwindSafe(self.use_client(&mut link, pass, run, cancel)).catch_unwind()).await.is_err();
-        *lock(&self.connection.live) = None;
+        *self.connection.live.lock() = None;
         run.awaited = None;
         if let Some(link) = link {
             link.stop().await;

@@ -2,12 +2,12 @@
 //! warn of a message that does not carry it.
 
 use std::sync::Arc;
-use std::sync::Mutex;
+
+use parking_lot::Mutex;
 
 use crate::{
     model::tenant::TenantId,
     store::{Store, StoreError, timers::Timer},
-    util::sync::lock,
 };
 
 /// Which of a session's chats have a timer.
@@ -26,7 +26,7 @@ impl Timers {
 
     /// Another account is linked: nothing is known of its chats.
     pub fn forget(&self) {
-        *lock(&self.any) = None;
+        *self.any.lock() = None;
     }
 
     /// How long the messages of a chat stay, where they don't stay for ever. `chats` are its addresses; they are asked for
@@ -35,12 +35,12 @@ impl Timers {
         &self,
         chats: impl FnOnce() -> F,
     ) -> Result<Option<Timer>, StoreError> {
-        let known = *lock(&self.any);
+        let known = *self.any.lock();
         let has_timers = match known {
             Some(has_timers) => has_timers,
             None => {
                 let has_timers = self.store.has_timers(&self.tenant).await?;
-                lock(&self.any).get_or_insert(has_timers);
+                self.any.lock().get_or_insert(has_timers);
                 has_timers
             }
         };
@@ -56,6 +56,6 @@ impl Timers {
 
     /// Some chat has a timer from now on.
     pub(crate) fn learn(&self) {
-        *lock(&self.any) = Some(true);
+        *self.any.lock() = Some(true);
     }
 }

@@ -14,7 +14,7 @@ use crate::{
         read_live_store,
         tx::{Tx, millis},
     },
-    util::encoding::{base64_text, hexadecimal},
+    util::encoding::base64_text,
 };
 
 /// What is kept of a message.
@@ -96,7 +96,7 @@ impl Kept {
     /// What tells this message from another with the same id: senders choose those.
     pub fn digest(&self) -> String {
         let digest = Sha256::digest(format!("{}\n{}\n{}", self.chat, self.sender, self.id));
-        hexadecimal(&digest[..8])
+        hex::encode(&digest[..8])
     }
 
     fn name(&self) -> Vec<u8> {

@@ -9,6 +9,7 @@ use serde_json::value::{RawValue, to_raw_value};
 use crate::{
     model::{
         address::{Lid, Names, Person, number::Number},
+        error_code::ErrorCode,
         event::EventKind,
         message::{Accepted, Author, Claimed, Draft, Failure, Filter, Idempotency, Message, MessageStatus, Pending},
         tenant::TenantId,
@@ -211,7 +212,7 @@ impl Store {
     /// it can't be cancelled any more.
     pub async fn cancel(&self, tenant: &TenantId, id: &str) -> Result<Option<Result<Message, Message>>, StoreError> {
         let (tenant, id) = (tenant.clone(), id.to_owned());
-        let failure = Failure::new("cancelled", "The message was cancelled before it left.", true);
+        let failure = Failure::new(ErrorCode::Cancelled, "The message was cancelled before it left.", true);
         self.write(move |tx| {
             let Some(message) = tx.message(&tenant, &Of::Id(&id))? else { return Ok(None) };
             if !message.pending || message.tried || message.status != MessageStatus::Queued {
@@ -239,7 +240,7 @@ impl Store {
         if due.is_empty() {
             return Ok(due);
         }
-        let failure = Failure::new("expired", "The message was not sent before its deadline.", true);
+        let failure = Failure::new(ErrorCode::Expired, "The message was not sent before its deadline.", true);
         self.write(move |tx| {
             for Pending { tenant, row, .. } in &due {
                 tx.give_up(tenant, *row, failure.clone())?;
@@ -550,7 +551,7 @@ impl Tx<'_> {
         let (was_pending, at) = (message.pending, message.next_time(self.now()));
         // The server acknowledges also what was encrypted for nobody.
         let proves_nothing = status == MessageStatus::Sent
-            && message.failure.as_ref().is_some_and(|failure| failure.code == Failure::UNREACHABLE);
+            && message.failure.as_ref().is_some_and(|failure| failure.is(ErrorCode::RecipientUnreachable));
         if status <= message.status || proves_nothing {
             return Ok(None);
         }

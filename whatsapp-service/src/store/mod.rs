@@ -30,9 +30,10 @@ pub mod writer;
 use std::{
     io,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, OnceLock, atomic::Ordering},
+    sync::{Arc, OnceLock, atomic::Ordering},
 };
 
+use parking_lot::Mutex;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
@@ -50,7 +51,6 @@ use crate::{
     util::{
         clock::Clock,
         seal::{Seal, WrongKey},
-        sync::lock,
     },
 };
 
@@ -218,7 +218,7 @@ impl Store {
         if self.gone.get().is_some() {
             return false;
         }
-        let failing = lock(&self.writer).as_ref().is_none_or(|writer| writer.health().failing.load(Ordering::Relaxed));
+        let failing = self.writer.lock().as_ref().is_none_or(|writer| writer.health().failing.load(Ordering::Relaxed));
         !failing || self.write(|tx| tx.touch()).await.is_ok()
     }
 
@@ -240,7 +240,7 @@ impl Store {
         if self.files.is_database(path) {
             return Ok(());
         }
-        let folded = lock(&self.writer).as_ref().map(Writer::fold);
+        let folded = self.writer.lock().as_ref().map(Writer::fold);
         if let Some(folded) = folded {
             folded.await?;
             tracing::warn!("what was in the log of the database is in the database now");
@@ -258,7 +258,7 @@ impl Store {
 
     /// Finishes what was queued and closes the file. Later writes are refused.
     pub async fn close(&self) {
-        let (writer, ended) = (lock(&self.writer).take(), lock(&self.ended).take());
+        let (writer, ended) = (self.writer.lock().take(), self.ended.lock().take());
         let Some(writer) = writer else { return };
         let (commits, jobs) = (&writer.health().commits, &writer.health().jobs);
         tracing::debug!(commits = commits.load(Ordering::Relaxed), jobs = jobs.load(Ordering::Relaxed), "store closed");
@@ -276,7 +276,7 @@ impl Store {
         W: FnOnce(&mut Tx<'_>) -> rusqlite::Result<T> + Send + 'static,
     {
         let gone = self.gone.get().cloned();
-        let queued = lock(&self.writer).as_ref().filter(|_| gone.is_none()).map(|writer| writer.write(work));
+        let queued = self.writer.lock().as_ref().filter(|_| gone.is_none()).map(|writer| writer.write(work));
         async move {
             match (queued, gone) {
                 (Some(written), _) => written.await,

@@ -1,13 +1,14 @@
 //! Who wants to know what was committed: callers that wait for a message, streams of events, and the webhooks.
 
-use std::{collections::HashMap, sync::Mutex};
+use std::collections::HashMap;
 
+use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::{
     metrics,
     model::{message::Message, tenant::TenantId},
-    store::{Store, lock},
+    store::Store,
 };
 
 /// Something that was committed.
@@ -51,21 +52,21 @@ impl News {
             }
             match told {
                 Told::Message(tenant, message) if message.is_settled() => {
-                    let waiting = lock(&self.waiting).remove(&(tenant, message.id.clone()));
+                    let waiting = self.waiting.lock().remove(&(tenant, message.id.clone()));
                     for one in waiting.into_iter().flatten() {
                         let _ = one.send(Message::clone(&message));
                     }
                 }
                 Told::Message(..) => {}
                 Told::Event { tenant, sequence, due } => {
-                    let mut watches = lock(&self.watches);
+                    let mut watches = self.watches.lock();
                     if let Some(watch) = watches.get(&tenant)
                         && watch.send(sequence).is_err()
                     {
                         watches.remove(&tenant);
                     }
                     drop(watches);
-                    if due && let Some(listener) = &*lock(&self.due) {
+                    if due && let Some(listener) = &*self.due.lock() {
                         let _ = listener.send(tenant);
                     }
                 }
@@ -78,7 +79,7 @@ impl Store {
     /// Waits for a message to be settled. Ask before it can be.
     pub fn wait_for(&self, tenant: &TenantId, id: &str) -> Waiting {
         let (sender, receiver) = oneshot::channel();
-        let mut waiting = lock(&self.news.waiting);
+        let mut waiting = self.news.waiting.lock();
         let all = waiting.entry((tenant.clone(), id.into())).or_default();
         all.retain(|one| !one.is_closed());
         all.push(sender);
@@ -87,13 +88,13 @@ impl Store {
 
     /// Follows a tenant's events. The number at the start means nothing: read the log after asking for this.
     pub fn watch(&self, tenant: &TenantId) -> Watch {
-        lock(&self.news.watches).entry(tenant.clone()).or_insert_with(|| watch::Sender::new(0)).subscribe()
+        self.news.watches.lock().entry(tenant.clone()).or_insert_with(|| watch::Sender::new(0)).subscribe()
     }
 
     /// Names each tenant that has got something for its webhook. One listener; a second replaces it.
     pub fn due_deliveries(&self) -> mpsc::UnboundedReceiver<TenantId> {
         let (sender, receiver) = mpsc::unbounded_channel();
-        *lock(&self.news.due) = Some(sender);
+        *self.news.due.lock() = Some(sender);
         receiver
     }
 }

@@ -3,14 +3,15 @@
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     path::Path,
-    sync::{Arc, Mutex, mpsc},
+    sync::{Arc, mpsc},
     thread::{self, JoinHandle},
 };
 
+use parking_lot::Mutex;
 use rusqlite::Connection;
 use tokio::sync::oneshot;
 
-use crate::store::{Store, StoreError, lock, schema};
+use crate::store::{Store, StoreError, schema};
 
 /// How many may read at the same time. Each has a thread and a connection, however many sessions there are.
 const READERS: usize = 4;
@@ -39,8 +40,8 @@ impl Readers {
 
     /// Finishes what was queued and closes the connections.
     pub async fn close(&self) {
-        drop(lock(&self.jobs).take());
-        let threads = std::mem::take(&mut *lock(&self.threads));
+        drop(self.jobs.lock().take());
+        let threads = std::mem::take(&mut *self.threads.lock());
         // A thread that panicked is gone too.
         let _ = tokio::task::spawn_blocking(|| threads.into_iter().for_each(|thread| drop(thread.join()))).await;
     }
@@ -58,7 +59,7 @@ impl Store {
             // Whoever asked may have left.
             let _ = answer.send(connection.and_then(|connection| Ok(work(connection)?)));
         });
-        let queued = lock(&self.readers.jobs).as_ref().is_some_and(|jobs| jobs.send(job).is_ok());
+        let queued = self.readers.jobs.lock().as_ref().is_some_and(|jobs| jobs.send(job).is_ok());
         async move {
             match queued {
                 true => answered.await.unwrap_or(Err(StoreError::Closed)),
@@ -71,7 +72,7 @@ impl Store {
 fn work_off(queued: &Mutex<mpsc::Receiver<Job>>, path: &Path) {
     let mut idle = None;
     loop {
-        let Ok(job) = lock(queued).recv() else { return };
+        let Ok(job) = queued.lock().recv() else { return };
         let opened = idle.take().map_or_else(|| schema::open_reader(path), Ok);
         // A job that panics takes its connection with it, and not the thread.
         idle = catch_unwind(AssertUnwindSafe(|| match opened {

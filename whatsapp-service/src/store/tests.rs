@@ -120,7 +120,7 @@ fn recipient() -> Author {
 }
 
 fn failure() -> Failure {
-    Failure::new("because", "Because.", true)
+    Failure { code: "because".into(), reason: "Because.".into(), retryable: true, whatsapp_code: None }
 }
 
 #[tokio::test]
@@ -372,7 +372,7 @@ async fn writes_that_come_together_share_a_commit() {
     for write in writes {
         write.await.unwrap();
     }
-    let commits = lock(&store.writer).as_ref().unwrap().health().commits.load(Ordering::Relaxed);
+    let commits = store.writer.lock().as_ref().unwrap().health().commits.load(Ordering::Relaxed);
     assert!(commits <= 3, "{commits} commits for 101 jobs");
 }
 

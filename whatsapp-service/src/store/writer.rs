@@ -3,7 +3,7 @@
 
 use std::{
     sync::{
-        Arc, Mutex,
+        Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
         mpsc,
     },
@@ -11,13 +11,14 @@ use std::{
     time::{Duration, Instant},
 };
 
+use parking_lot::Mutex;
 use rusqlite::Connection;
 use tokio::sync::oneshot;
 
 use crate::{
     metrics::Commits,
     store::{
-        StoreError, lock,
+        StoreError,
         mark::Mark,
         news::News,
         tx::{Rules, Tx},
@@ -93,7 +94,7 @@ impl Writer {
                 busy = jobs >= BUSY;
                 let done = thread.commit(batch);
                 counted.ended(done, jobs, begun.elapsed());
-                if let Some(answer) = lock(&thread.fold).take() {
+                if let Some(answer) = thread.fold.lock().take() {
                     let _ = answer.send(thread.fold_log());
                 }
             }
@@ -106,7 +107,7 @@ impl Writer {
     /// Brings all that is in the log into the database, after what was queued before.
     pub fn fold(&self) -> impl Future<Output = Result<(), StoreError>> + Send + use<> {
         let (answer, answered) = oneshot::channel();
-        *lock(&self.fold) = Some(answer);
+        *self.fold.lock() = Some(answer);
         // It has something to do, at least this.
         let woken = self.write(|_| Ok(()));
         async move {

@@ -6,11 +6,12 @@
 
 use std::{
     fmt,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
+use parking_lot::{Mutex, MutexGuard};
 use serde::Serializer;
 
 /// How far the two clocks may come apart between two looks at them: time servers correct less than this at a time.
@@ -123,14 +124,14 @@ impl Clock {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.state.lock()
     }
 
     /// What both clocks say.
     fn both(&self) -> (DateTime<Utc>, Duration) {
         #[cfg(test)]
         {
-            let (later, longer) = *self.0.added.lock().unwrap_or_else(PoisonError::into_inner);
+            let (later, longer) = *self.0.added.lock();
             (wall() + later, elapsed() + longer)
         }
         #[cfg(not(test))]
@@ -156,12 +157,12 @@ impl Clock {
 
     /// The wall clock jumps.
     pub fn jump(&self, by: TimeDelta) {
-        self.0.added.lock().unwrap().0 += by;
+        self.0.added.lock().0 += by;
     }
 
     /// So much time passes.
     pub fn pass(&self, time: TimeDelta) {
-        let mut added = self.0.added.lock().unwrap();
+        let mut added = self.0.added.lock();
         added.0 += time;
         added.1 += time.to_std().unwrap();
     }

@@ -37,6 +37,7 @@ pub fn started() -> f64 {
 pub fn give_back_memory() {
     #[cfg(target_env = "gnu")]
     // SAFETY: it has no preconditions, and takes the locks that it needs.
+    #[expect(unsafe_code, reason = "no crate in the tree offers it")]
     unsafe {
         libc::malloc_trim(0);
     }

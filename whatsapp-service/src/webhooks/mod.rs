@@ -7,11 +7,12 @@ pub mod signature;
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use chrono::TimeDelta;
+use parking_lot::Mutex;
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
 use tokio::sync::Notify;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -365,8 +366,8 @@ impl Webhooks {
         }
     }
 
-    fn running(&self) -> std::sync::MutexGuard<'_, HashMap<TenantId, Running>> {
-        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    fn running(&self) -> parking_lot::MutexGuard<'_, HashMap<TenantId, Running>> {
+        self.running.lock()
     }
 }
 

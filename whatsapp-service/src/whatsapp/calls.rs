@@ -13,7 +13,7 @@ use whatsapp_rust::{
 
 use crate::{
     model::event::EventKind,
-    util::{clock, sync::lock},
+    util::clock,
     whatsapp::{
         decode::{bounded::bounded, user},
         inbound::Inbound,
@@ -120,13 +120,13 @@ impl Inbound {
         let over = match &call.action {
             CallAction::Offer { call_id, caller_pn, is_video, .. } => {
                 let (id, number, name) = (call_id.clone(), caller_pn.clone(), call.notify.clone());
-                lock(&self.mailbox.calls).rings(Ringing { id, video: Some(*is_video), number, name })
+                self.mailbox.calls.lock().rings(Ringing { id, video: Some(*is_video), number, name })
             }
             CallAction::Terminate { call_id, call_creator, reason, .. } => {
                 let unanswered = reason.as_deref().is_none_or(|reason| UNANSWERED.contains(&reason));
                 let (id, from) = (call_id.clone(), call_creator.clone());
                 let ended = Ended { id, unanswered, from, timestamp: call.timestamp, offline: call.offline };
-                lock(&self.mailbox.calls).ends(ended)
+                self.mailbox.calls.lock().ends(ended)
             }
             _ => None,
         };

@@ -2,10 +2,11 @@
 
 use std::{
     collections::{HashMap, VecDeque},
-    sync::{Arc, Mutex, atomic::AtomicU64, atomic::Ordering},
+    sync::{Arc, atomic::AtomicU64, atomic::Ordering},
 };
 
 use chrono::{DateTime, TimeDelta, Utc};
+use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
 use whatsapp_rust::types::events::{
     ConnectFailureReason, Event, EventHandler, EventInterest, EventKind, LoggedOut, Receipt,
@@ -76,8 +77,8 @@ impl Mailbox {
         if taken { Ok(()) } else { Err(ack) }
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, VecDeque<oneshot::Sender<Ack>>>> {
-        self.acks.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    fn lock(&self) -> parking_lot::MutexGuard<'_, HashMap<String, VecDeque<oneshot::Sender<Ack>>>> {
+        self.acks.lock()
     }
 }
 

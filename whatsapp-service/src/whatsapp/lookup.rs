@@ -5,16 +5,16 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
+use parking_lot::Mutex;
 use tokio::sync::OnceCell;
 use whatsapp_rust::{IsOnWhatsAppResult, Jid};
 
 use crate::{
     model::address::{Lid, Names, Person, number::Number},
-    util::sync::lock,
     whatsapp::client::Client,
 };
 
@@ -118,7 +118,7 @@ impl Numbers {
         }
         let unknown = numbers.len() + lids.len();
         if unknown > 0 {
-            lock(&self.budget).take(unknown, Instant::now()).map_err(NotLookedUp::TooMany)?;
+            self.budget.lock().take(unknown, Instant::now()).map_err(NotLookedUp::TooMany)?;
         }
         let mut learn = |person: Person, names: Option<Names>| {
             self.learn(&person, names.clone());
@@ -158,7 +158,7 @@ impl Numbers {
                 break;
             }
             if form > 0 {
-                lock(&self.budget).charge(asked.len(), Instant::now());
+                self.budget.lock().charge(asked.len(), Instant::now());
             }
             for (at, answer) in places.into_iter().zip(self.ask_all(asked, ask, &mut left).await?) {
                 answers[at] = answer;
@@ -188,14 +188,14 @@ impl Numbers {
                 break;
             }
             *left -= 1;
-            lock(&self.budget).charge(1, Instant::now());
+            self.budget.lock().charge(1, Instant::now());
             *answer = ask(vec![number]).await?.pop().flatten();
         }
         Ok(answers)
     }
 
     fn entry(&self, person: &Person) -> Arc<OnceCell<Known>> {
-        let mut known = lock(&self.known);
+        let mut known = self.known.lock();
         if known.len() >= CAPACITY {
             // Rare enough that forgetting everything costs less than keeping order.
             known.clear();
@@ -217,7 +217,7 @@ impl Numbers {
     /// What is known of a person is known under each of their names.
     fn remember(&self, person: &Person, entry: &Arc<OnceCell<Known>>) {
         let Some(names) = entry.get().and_then(|known| known.names.as_ref()) else { return };
-        let mut known = lock(&self.known);
+        let mut known = self.known.lock();
         for name in names.people().filter(|name| name != person) {
             known.insert(name, entry.clone());
         }
@@ -475,7 +475,7 @@ mod tests {
         let numbers = Numbers::default();
         for n in 0..=CAPACITY {
             numbers.entry(&by_number(&format!("49151{n:08}")));
-            assert!(lock(&numbers.known).len() <= CAPACITY);
+            assert!(numbers.known.lock().len() <= CAPACITY);
         }
     }
 
@@ -484,7 +484,7 @@ mod tests {
         let (numbers, queries) = (Numbers::default(), Mutex::new(0));
         let both = Names { number: Some(number("551188887777")), lid: Lid::new("100") };
         let ask = |asked: Vec<Number>| {
-            *lock(&queries) += 1;
+            *queries.lock() += 1;
             let both = both.clone();
             async move { Ok(asked.iter().map(|_| Some(Some(both.clone()))).collect()) }
         };
@@ -493,7 +493,7 @@ mod tests {
         let people = ["5511988887777", "551188887777", "100@lid"].map(|name| Person::parse(name).unwrap());
         let found = numbers.look_up_by(&people, ask, no_lids).await.unwrap();
         assert!(found.iter().all(|names| names.as_ref() == Some(&both)));
-        assert_eq!(*lock(&queries), 1, "one entry for all of them");
+        assert_eq!(*queries.lock(), 1, "one entry for all of them");
         let entries = people.map(|name| numbers.entry(&name));
         assert!(entries.iter().all(|entry| Arc::ptr_eq(entry, &entries[0])));
         // LIDs are counted like numbers.
@@ -513,7 +513,7 @@ mod tests {
         let ask = |asked: Vec<Number>| {
             let known = |one: &Number| registered.contains(one).then(|| names(one.digits()));
             let answers: Vec<_> = asked.iter().map(known).map(Some).collect();
-            lock(&queries).push(asked.iter().map(|one| one.digits().to_owned()).collect::<Vec<_>>());
+            queries.lock().push(asked.iter().map(|one| one.digits().to_owned()).collect::<Vec<_>>());
             async { Ok::<_, NotLookedUp>(answers) }
         };
         let of = |digits: &[&str]| -> Vec<_> { digits.iter().map(|one| by_number(one)).collect() };
@@ -524,15 +524,15 @@ mod tests {
             vec!["5511988887777", "4915112345678", "5511977776666", "5491123456789"],
             vec!["551188887777", "551177776666", "541123456789"],
         ];
-        assert_eq!(std::mem::take(&mut *lock(&queries)), asked);
+        assert_eq!(std::mem::take(&mut *queries.lock()), asked);
         // Seven are gone. What is known takes none.
         let found = numbers.look_up_by(&first, ask, no_lids).await.unwrap();
-        assert_eq!((found.iter().flatten().count(), lock(&queries).len()), (4, 0));
+        assert_eq!((found.iter().flatten().count(), queries.lock().len()), (4, 0));
         let many: Vec<_> = (0..50).map(|n| format!("49151000000{n:02}")).collect();
         let many: Vec<_> = many.iter().map(String::as_str).collect();
         let refused = numbers.look_up_by(&of(&many), ask, no_lids).await;
         assert!(matches!(refused, Err(NotLookedUp::TooMany(wait)) if wait <= REFILL * 7), "{refused:?}");
-        assert!(lock(&queries).is_empty(), "WhatsApp was not asked");
+        assert!(queries.lock().is_empty(), "WhatsApp was not asked");
         assert!(numbers.look_up_by(&of(&many[..43]), ask, no_lids).await.is_ok());
         // A failure is not remembered.
         let fails = |_| async { Err(NotLookedUp::NoAnswer) };
@@ -549,26 +549,26 @@ mod tests {
             let half = asked.len().div_ceil(2);
             let answer = |(at, one): (usize, &Number)| (at < half).then(|| Some(names(one.digits())));
             let answers: Vec<_> = asked.iter().enumerate().map(answer).collect();
-            lock(&queries).push(asked.len());
+            queries.lock().push(asked.len());
             async { Ok::<_, NotLookedUp>(answers) }
         };
         let many: Vec<_> = (0..20).map(|n| by_number(&format!("49151000000{n:02}"))).collect();
         let start = Instant::now();
         assert_eq!(numbers.look_up_by(&many, ask, no_lids).await, Err(NotLookedUp::NoAnswer));
-        assert_eq!(std::mem::take(&mut *lock(&queries)), [20, 1, 1, 1]);
-        let owed = lock(&numbers.budget).full_at.duration_since(start).as_secs_f64() / REFILL.as_secs_f64();
+        assert_eq!(std::mem::take(&mut *queries.lock()), [20, 1, 1, 1]);
+        let owed = numbers.budget.lock().full_at.duration_since(start).as_secs_f64() / REFILL.as_secs_f64();
         assert!((23.0..24.0).contains(&owed), "each is counted: {owed}");
         // What it did say is known.
         assert_eq!(numbers.look_up_by(&many, ask, no_lids).await.unwrap().into_iter().flatten().count(), 20);
-        assert_eq!(std::mem::take(&mut *lock(&queries)), [7, 1, 1, 1]);
+        assert_eq!(std::mem::take(&mut *queries.lock()), [7, 1, 1, 1]);
         // A server that says nothing at all is not asked again and again.
         let silent = |asked: Vec<Number>| {
-            lock(&queries).push(asked.len());
+            queries.lock().push(asked.len());
             async move { Ok(vec![None; asked.len()]) }
         };
         let late = Numbers::default();
         assert_eq!(late.look_up_by(&many, silent, no_lids).await, Err(NotLookedUp::NoAnswer));
         assert_eq!(late.look_up_by(&many[..1], silent, no_lids).await, Err(NotLookedUp::NoAnswer));
-        assert_eq!(*lock(&queries), [20, 1, 1, 1, 1]);
+        assert_eq!(*queries.lock(), [20, 1, 1, 1, 1]);
     }
 }

@@ -10,7 +10,7 @@ use std::{
 
 use aes::{
     Aes256,
-    cipher::{Block, BlockCipherDecrypt, KeyInit},
+    cipher::{Block, BlockModeDecrypt, InnerIvInit, KeyInit},
 };
 use whatsapp_rust::wacore::{
     download::{DownloadUtils, MediaType},
@@ -96,16 +96,8 @@ pub fn read_blocks(file: &File, cipher: &Aes256, iv: [u8; 16], from: u64, blocks
         file.read_exact_at(&mut before, from - BLOCK)?;
     }
     file.read_exact_at(blocks, from)?;
-    for block in blocks.chunks_exact_mut(BLOCK as usize) {
-        let mut stored = Block::<Aes256>::default();
-        stored.copy_from_slice(block);
-        let mut plain = stored;
-        cipher.decrypt_block(&mut plain);
-        for ((byte, plain), before) in block.iter_mut().zip(plain).zip(&before) {
-            *byte = plain ^ before;
-        }
-        before = stored.into();
-    }
+    let mut decryptor = cbc::Decryptor::inner_iv_init(cipher.clone(), &before.into());
+    decryptor.decrypt_blocks(Block::<Aes256>::slice_as_chunks_mut(blocks).0);
     Ok(())
 }
 

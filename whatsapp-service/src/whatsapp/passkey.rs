@@ -3,9 +3,10 @@
 //! The library asks an authenticator for a WebAuthn assertion. A server has none: the customer's own page or app makes
 //! the assertion from the server's options, which `/status` carries, and `POST /session/passkey` brings it here.
 
-use std::{sync::Mutex, time::Duration};
+use std::time::Duration;
 
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD};
+use parking_lot::Mutex;
 use tokio::sync::oneshot;
 use whatsapp_rust::{
     async_trait,
@@ -40,8 +41,8 @@ impl RemoteAuthenticator {
         waiting.send(assertion).map_err(|_| AssertionRefused::NotAsked)
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Option<oneshot::Sender<Assertion>>> {
-        self.waiting.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    fn lock(&self) -> parking_lot::MutexGuard<'_, Option<oneshot::Sender<Assertion>>> {
+        self.waiting.lock()
     }
 }
 

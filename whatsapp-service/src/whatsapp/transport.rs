@@ -9,7 +9,7 @@
 use std::{
     io::ErrorKind,
     sync::{
-        Arc, Mutex, OnceLock, Weak,
+        Arc, OnceLock, Weak,
         atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
@@ -19,6 +19,7 @@ use futures_util::{
     SinkExt, StreamExt,
     stream::{SplitSink, SplitStream},
 };
+use parking_lot::Mutex;
 use tokio::{sync::Notify, time::Instant};
 use tokio_tungstenite::tungstenite::{
     Error, Message,
@@ -42,7 +43,6 @@ use crate::{
         dial::{DialError, Dialler, READ_BUFFER, WebSocket},
         proxy::Proxy,
     },
-    util::sync::lock,
 };
 
 /// How long one frame may take to be written.
@@ -101,7 +101,7 @@ impl ClientWire {
 
     /// Ends the connection at once: from now on nothing is written to it.
     pub fn cut(&self) {
-        if let Some(connection) = &*lock(&self.connection) {
+        if let Some(connection) = &*self.connection.lock() {
             connection.cancel();
         }
     }
@@ -149,7 +149,7 @@ impl<F: Fn(Dial) + Clone + Send + Sync + 'static> TransportFactory for WatchedTr
         // There is room for it, and it comes before what the server says.
         let _ = events.try_send(TransportEvent::Connected);
         let wire = Arc::new(Wire::default());
-        *lock(&self.client.connection) = Some(wire.closed.clone());
+        *self.client.connection.lock() = Some(wire.closed.clone());
         tokio::spawn(read(stream, events, wire.clone(), self.client.clone()));
         let transport =
             Watched { sink: Some(sink).into(), wire, hello: AtomicUsize::new(0), report: self.report.clone() };
@@ -170,7 +170,7 @@ struct Wire {
 
 impl Wire {
     fn sends(&self) {
-        let mut unanswered = lock(&self.unanswered);
+        let mut unanswered = self.unanswered.lock();
         if unanswered.is_none() {
             *unanswered = Some(Instant::now());
             self.sent.notify_one();
@@ -178,13 +178,13 @@ impl Wire {
     }
 
     fn heard(&self) {
-        *lock(&self.unanswered) = None;
+        *self.unanswered.lock() = None;
     }
 
     /// When the server should be asked for a word that was last `heard` then.
     fn doubtful_at(&self, heard: Instant) -> Instant {
         let quiet = heard + QUIET_LIMIT;
-        lock(&self.unanswered).map_or(quiet, |sent| quiet.min(sent + UNANSWERED_LIMIT))
+        self.unanswered.lock().map_or(quiet, |sent| quiet.min(sent + UNANSWERED_LIMIT))
     }
 }
 
@@ -335,7 +335,7 @@ mod tests {
         let reports = Arc::new(Mutex::new(Vec::new()));
         let report = {
             let reports = reports.clone();
-            move |dial| lock(&reports).push(dial)
+            move |dial| reports.lock().push(dial)
         };
         let transport = Arc::new(Watched { sink, wire: Arc::default(), hello: AtomicUsize::new(0), report });
         // Until the kernels' buffers are full.
@@ -352,7 +352,7 @@ mod tests {
         let written = tokio::time::timeout(Duration::from_secs(1), &mut writing).await;
         assert!(written.expect("who writes is not held").unwrap().is_err());
         assert!(transport.send(Bytes::from_static(b"later")).await.is_err());
-        assert!(lock(&reports).is_empty(), "the first frame was no short hello");
+        assert!(reports.lock().is_empty(), "the first frame was no short hello");
     }
 
     #[tokio::test(start_paused = true)]

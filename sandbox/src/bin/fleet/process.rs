@@ -20,7 +20,10 @@ impl Process {
         use std::os::unix::process::CommandExt as _;
         let dies_with_its_parent = || Ok(set_parent_process_death_signal(Some(Signal::KILL))?);
         // SAFETY: between fork and exec it only makes one system call.
-        unsafe { command.pre_exec(dies_with_its_parent) };
+        #[expect(unsafe_code, reason = "the child has to learn of its parent's end, and only this sees to it")]
+        unsafe {
+            command.pre_exec(dies_with_its_parent)
+        };
         let program = command.get_program().to_owned();
         let mut command = tokio::process::Command::from(command);
         let child = command.kill_on_drop(true).spawn();

@@ -58,7 +58,7 @@ pub struct Recording<'a> {
 
 /// Makes voice notes.
 pub struct Voices {
-    turns: FairSemaphore,
+    turns: FairSemaphore<TenantId>,
 }
 
 impl Default for Voices {

@@ -148,13 +148,12 @@ impl Receiver for Inbox {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Mutex;
+    use parking_lot::Mutex;
 
     use super::*;
     use crate::{
         manager::Manager,
         store::kept::{KeptFor, PollKey},
-        util::sync::lock,
     };
 
     fn poll() -> Kept {
@@ -169,8 +168,8 @@ mod tests {
         let inbox = manager.get_or_create(&"acme".parse().unwrap()).inbox().clone();
         let after = async |answers: Vec<Result<Vec<Kept>, StoreError>>| {
             let answers = Mutex::new(answers.into_iter());
-            let read = inbox.polls(|| std::future::ready(lock(&answers).next().expect("one more"))).await;
-            (read.map(|polls| polls.len()), lock(&answers).len())
+            let read = inbox.polls(|| std::future::ready(answers.lock().next().expect("one more"))).await;
+            (read.map(|polls| polls.len()), answers.lock().len())
         };
         let hiccup = || Err(StoreError::TransactionLost);
         assert_eq!(after(vec![hiccup(), hiccup(), Ok(vec![poll()])]).await, (Some(1), 0));

@@ -15,7 +15,6 @@ use crate::{
     },
     session::outbox::{NotTaken, Outbox, Refused, Submission, Taken, deleted},
     store::{Store, StoreError},
-    util::sync::lock,
     whatsapp::send::message_id,
 };
 
@@ -96,7 +95,7 @@ impl Outbox {
                     metrics::accepted();
                     let waiting = wait.then(|| self.store.wait_for(&self.tenant, &message.id));
                     if direct {
-                        lock(&self.queue).fill(&to, message.row);
+                        self.queue.lock().fill(&to, message.row);
                         self.join(&to, &names);
                         self.set_off(to, message.row, Some(*message.clone()));
                     } else {
@@ -138,13 +137,13 @@ pub(crate) struct Reserved<'a> {
 impl<'a> Reserved<'a> {
     /// Also says how many messages there is room for.
     pub(crate) fn room(outbox: &'a Outbox, wanted: usize) -> (Self, usize) {
-        let room = lock(&outbox.queue).promise(wanted, outbox.limit);
+        let room = outbox.queue.lock().promise(wanted, outbox.limit);
         (Self { outbox, wanted, place: None }, room)
     }
 
     /// Takes a place for the message to this person, and says whether there was one.
     pub(crate) fn place(&mut self, to: &Person) -> bool {
-        let reserved = lock(&self.outbox.queue).reserve(to, Instant::now());
+        let reserved = self.outbox.queue.lock().reserve(to, Instant::now());
         self.place = reserved.then(|| to.clone());
         reserved
     }
@@ -157,7 +156,7 @@ impl<'a> Reserved<'a> {
 
 impl Drop for Reserved<'_> {
     fn drop(&mut self) {
-        let mut lane = lock(&self.outbox.queue);
+        let mut lane = self.outbox.queue.lock();
         lane.redeem(self.wanted);
         if let Some(to) = &self.place {
             lane.release(to);

@@ -9,7 +9,6 @@ use crate::{
     model::{address::Person, content::Content, message::Message},
     session::outbox::Outbox,
     store::referred::Referred,
-    util::sync::lock,
     whatsapp::{
         client::Client,
         lookup,
@@ -56,7 +55,7 @@ impl Outbox {
     /// Asks for the names of those to whom earlier messages go by numbers of which nothing else is known yet. Who is asked
     /// for already is not asked for twice.
     async fn look_at_strangers(&self, client: &Client, row: i64) {
-        let strangers = lock(&self.queue).strangers_before(row, STRANGERS);
+        let strangers = self.queue.lock().strangers_before(row, STRANGERS);
         for stranger in &strangers {
             if let Ok(Some(names)) = self.numbers.resolve(client, stranger).await {
                 self.join(stranger, &names);

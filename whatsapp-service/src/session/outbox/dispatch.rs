@@ -5,13 +5,13 @@ use crate::{
     model::{
         address::Person,
         content::{Content, ContentKind},
+        error_code::ErrorCode,
         message::{Claimed, Failure, Message, MessageStatus},
     },
     session::outbox::{
         Outbox,
         queue::{After, Next},
     },
-    util::sync::lock,
     whatsapp::send::Unsent,
 };
 use chrono::DateTime;
@@ -44,7 +44,7 @@ impl Outbox {
     /// Sends what may go now, and looks again when more may.
     pub(crate) fn pump(self: &Arc<Self>) {
         while self.connection.may_send() {
-            let next = lock(&self.queue).next(Instant::now());
+            let next = self.queue.lock().next(Instant::now());
             match next {
                 Next::Start(recipient, row) => self.set_off(recipient, row, None),
                 Next::At(at) => return self.look_again(at),
@@ -54,7 +54,7 @@ impl Outbox {
     }
 
     fn look_again(self: &Arc<Self>, at: Instant) {
-        let mut lane = lock(&self.queue);
+        let mut lane = self.queue.lock();
         if lane.alarm.is_some_and(|alarm| alarm <= at && alarm > Instant::now()) {
             return;
         }
@@ -64,7 +64,7 @@ impl Outbox {
         tokio::spawn(async move {
             tokio::time::sleep_until(at).await;
             if let Some(outbox) = outbox.upgrade() {
-                lock(&outbox.queue).alarm.take_if(|alarm| *alarm <= at);
+                outbox.queue.lock().alarm.take_if(|alarm| *alarm <= at);
                 outbox.pump();
             }
         });
@@ -93,16 +93,16 @@ impl Outbox {
             Some(true) => {
                 let why =
                     "WhatsApp restricts the account: for now it can't write to people who have not written to it.";
-                Failure::new(Failure::ACCOUNT_RESTRICTED, why, false)
+                Failure::new(ErrorCode::AccountRestricted, why, false)
             }
             Some(false) => {
                 let why =
                     "WhatsApp takes no message for this recipient from this account. The account is not restricted.";
-                Failure::new(Failure::RECIPIENT_RESTRICTED, why, false)
+                Failure::new(ErrorCode::RecipientRestricted, why, false)
             }
             None => {
                 let why = format!("WhatsApp refused the message with code {code}.");
-                Failure::new("message_rejected", &why, false)
+                Failure::new(ErrorCode::MessageRejected, &why, false)
             }
         };
         Failure { whatsapp_code: Some(code), ..failure }
@@ -120,7 +120,7 @@ struct SendAttempt {
 
 impl Drop for SendAttempt {
     fn drop(&mut self) {
-        lock(&self.outbox.queue).finished(&self.recipient, self.row, self.after);
+        self.outbox.queue.lock().finished(&self.recipient, self.row, self.after);
         self.outbox.pump();
     }
 }
@@ -130,7 +130,7 @@ struct Aside<'a>(&'a Outbox);
 
 impl<'a> Aside<'a> {
     fn step(outbox: &'a Arc<Outbox>) -> Option<Self> {
-        let aside = lock(&outbox.queue).step_aside().then_some(Self(outbox))?;
+        let aside = outbox.queue.lock().step_aside().then_some(Self(outbox))?;
         outbox.pump();
         Some(aside)
     }
@@ -138,7 +138,7 @@ impl<'a> Aside<'a> {
 
 impl Drop for Aside<'_> {
     fn drop(&mut self) {
-        lock(&self.0.queue).step_back();
+        self.0.queue.lock().step_back();
     }
 }
 
@@ -187,7 +187,7 @@ impl SendAttempt {
             }
         }
         // What was found out of it or of others may have shown that it overtakes one to the same person.
-        if !lock(&outbox.queue).is_first(&self.recipient, self.row) {
+        if !outbox.queue.lock().is_first(&self.recipient, self.row) {
             let pending = outbox.connection.persist(|| store.put_back(tenant, self.row, false)).await;
             return if pending == Some(false) { After::Done } else { After::Again(Instant::now()) };
         }
@@ -215,7 +215,8 @@ impl SendAttempt {
     }
 
     async fn unreadable(&self, message: &Message) -> After {
-        self.fail(message, Failure::new("content_unreadable", "What it says can't be read any more.", false)).await
+        self.fail(message, Failure::new(ErrorCode::ContentUnreadable, "What it says can't be read any more.", false))
+            .await
     }
 
     /// What a message says, with its media where WhatsApp's clients can fetch it. That may take longer than an attempt,
@@ -254,18 +255,18 @@ impl SendAttempt {
             }
             Err(Unsent::OtherAccount) => {
                 let why = "The tenant is linked with another account than the one that it was to be sent from.";
-                Failure::new("account_changed", why, false)
+                Failure::new(ErrorCode::AccountChanged, why, false)
             }
             Err(Unsent::NotOnWhatsApp) => {
                 let why = match Person::kept(&message.recipient) {
                     Some(Person::Lid(_)) => "Nobody on WhatsApp has this LID.",
                     _ => "This number is not on WhatsApp.",
                 };
-                Failure::new("recipient_not_on_whatsapp", why, false)
+                Failure::new(ErrorCode::RecipientNotOnWhatsApp, why, false)
             }
             Err(Unsent::ReachedNobody) => {
                 let why = "The message could not be encrypted for any device of the recipient.";
-                Failure::new(Failure::UNREACHABLE, why, false)
+                Failure::new(ErrorCode::RecipientUnreachable, why, false)
             }
             Err(Unsent::Rejected(code)) => {
                 refused(&code);

@@ -7,11 +7,14 @@ pub mod queue;
 #[cfg(test)]
 mod tests;
 
+use parking_lot::Mutex;
+
 use crate::{
     media::shelf::MediaStore,
     model::{
         address::{Names, Person},
         content::Content,
+        error_code::ErrorCode,
         message::{Author, Failure, Idempotency, Message, MessageStatus},
         session_state::State,
         tenant::TenantId,
@@ -22,7 +25,6 @@ use crate::{
         timers::Timers,
     },
     store::{Store, StoreError, news::Waiting},
-    util::sync::lock,
     whatsapp::{events::Ack, lookup::Numbers},
 };
 use chrono::DateTime;
@@ -30,7 +32,7 @@ use chrono::TimeDelta;
 use chrono::Utc;
 use std::{
     sync::{
-        Arc, Mutex,
+        Arc,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -178,12 +180,12 @@ impl Outbox {
 
     /// How many messages wait to be sent, those on their way included.
     pub fn pending(&self) -> usize {
-        lock(&self.queue).len()
+        self.queue.lock().len()
     }
 
     /// Puts a message in its place, behind all that go to the same person.
     pub(crate) fn resume(&self, recipient: &Person, names: &Names, row: i64) {
-        lock(&self.queue).push(recipient, row);
+        self.queue.lock().push(recipient, row);
         self.join(recipient, names);
     }
 
@@ -201,7 +203,7 @@ impl Outbox {
 
     /// A message was given up by somebody else.
     pub(crate) fn given_up(self: &Arc<Self>, recipient: &Person, row: i64) {
-        lock(&self.queue).remove(recipient, row);
+        self.queue.lock().remove(recipient, row);
         self.pump();
     }
 
@@ -239,7 +241,7 @@ impl Outbox {
 
     fn no_longer_waits(self: &Arc<Self>, recipient: &str) {
         if let Some(recipient) = Person::kept(recipient) {
-            lock(&self.queue).hurry(&recipient);
+            self.queue.lock().hurry(&recipient);
             self.pump();
         }
     }
@@ -247,5 +249,5 @@ impl Outbox {
 
 /// The session of a message that was not sent yet is no more.
 pub(crate) fn deleted() -> Failure {
-    Failure::new("session_deleted", "The session was deleted before the message was sent.", false)
+    Failure::new(ErrorCode::SessionDeleted, "The session was deleted before the message was sent.", false)
 }

@@ -1,16 +1,19 @@
 //! A session that panics, and how often it may fail.
 
-use crate::model::session_state::State;
-use crate::model::tenant::TenantId;
-use crate::session::Session;
-use crate::session::state::Snapshot;
-use std::sync::Mutex;
+use parking_lot::Mutex;
+
 use std::{collections::BTreeMap, sync::LazyLock};
 
 use clap::Parser;
 
 use super::*;
-use crate::{Server, cli::Cli, net::trust::Trust};
+use crate::{
+    Server,
+    cli::Cli,
+    model::{session_state::State, tenant::TenantId},
+    net::trust::Trust,
+    session::{Session, state::Snapshot},
+};
 
 /// How many more times the task of a tenant's session is to panic: with a client, and without one.
 pub(crate) static CLIENTS: Panics = LazyLock::new(Mutex::default);
@@ -19,7 +22,7 @@ pub(crate) static RUNS: Panics = LazyLock::new(Mutex::default);
 type Panics = LazyLock<Mutex<BTreeMap<TenantId, u32>>>;
 
 pub(crate) fn maybe_panic(panics: &Panics, tenant: &TenantId) {
-    let due = lock(panics).get_mut(tenant).filter(|left| **left > 0).map(|left| *left -= 1).is_some();
+    let due = panics.lock().get_mut(tenant).filter(|left| **left > 0).map(|left| *left -= 1).is_some();
     assert!(!due, "a test asked for a panic");
 }
 
@@ -46,8 +49,8 @@ async fn a_panic_in_one_session_is_reported_and_it_starts_again() {
     let server = Server::bind(&config, Trust::AnyServer { tls_roots: Vec::new() }).await.unwrap();
     let manager = server.manager();
     let [unlucky, calm] = ["unlucky", "calm"].map(|name| name.parse::<TenantId>().unwrap());
-    lock(&CLIENTS).insert(unlucky.clone(), 2);
-    lock(&RUNS).insert(unlucky.clone(), 1);
+    CLIENTS.lock().insert(unlucky.clone(), 2);
+    RUNS.lock().insert(unlucky.clone(), 1);
     let seen = |session: &Arc<Session>, code: &'static str| {
         let session = session.clone();
         async move {

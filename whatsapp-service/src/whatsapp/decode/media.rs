@@ -4,7 +4,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 use whatsapp_rust::waproto::whatsapp as wa;
 
-use crate::{store::kept::MediaSource, util::encoding::hexadecimal, whatsapp::decode::Kind};
+use crate::{store::kept::MediaSource, whatsapp::decode::Kind};
 
 /// How much of a file's name is kept, in characters.
 const FILENAME: usize = 1024;
@@ -150,7 +150,7 @@ pub fn image(image: &wa::message::ImageMessage) -> Attachment<'_> {
 impl<'a> Stored<'a> {
     fn with(self, kind: Kind, media: Media<'a>, caption: Option<&'a str>) -> Attachment<'a> {
         let source = self.source(&media);
-        let sha256 = self.sha256.as_deref().filter(|digest| digest.len() == 32).map(hexadecimal);
+        let sha256 = self.sha256.as_deref().filter(|digest| digest.len() == 32).map(hex::encode);
         let caption = caption.filter(|caption| !caption.is_empty());
         Attachment { kind, media: Media { sha256, ..media }, caption, source }
     }
