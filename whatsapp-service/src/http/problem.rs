@@ -27,7 +27,7 @@ use crate::{
         presence::PresenceRefused,
         supervisor::{OpenRefused, PasskeyRefused},
     },
-    store::StoreError,
+    store::error::StoreError,
     webhooks::PutRefused,
     whatsapp::passkey::AssertionRefused,
 };

@@ -14,7 +14,7 @@ use crate::{
         state::Snapshot,
         supervisor::{Session, stop},
     },
-    store::StoreError,
+    store::{devices::RecordChange, error::StoreError},
     util::{clock::timestamp, sync::lock},
     whatsapp::{client::Client, fact::Fact},
 };
@@ -64,8 +64,8 @@ impl Session {
         stop(&mut lifecycle).await;
         let store = &self.store;
         let erased = async {
-            store.give_up_all(&self.tenant, deleted()).await?;
-            store.delete_device(&self.tenant).await
+            store.give_up_all(&self.connection.lease, deleted()).await?;
+            store.delete_device(&self.connection.lease).await
         };
         if let Err(error) = erased.await {
             self.apply(Fact::StorageFailed("It is being deleted, and the disk does not allow that yet.".into()));
@@ -74,6 +74,7 @@ impl Session {
         lifecycle.ended = true;
         lock(&self.outbox.queue).clear();
         self.tell(json!({"state": "deleted", "status": Status::NotFound, "since": timestamp(self.connection.now())}));
+        self.states.flush().await;
         Ok(Some(unlinked))
     }
 
@@ -83,7 +84,7 @@ impl Session {
         let store = &self.store;
         let noted = async {
             if store.recorded(&self.tenant).await?.paired {
-                store.change_record(&self.tenant, |record| record.deleting = true).await?;
+                store.change_record(&self.connection.lease, vec![RecordChange::Deleting]).await?;
             }
             Ok(())
         };

@@ -25,7 +25,7 @@ use crate::{
         supervisor::Session,
     },
     store::{
-        StoreError,
+        error::StoreError,
         kept::{Kept, MediaSource},
     },
     util::{
@@ -219,7 +219,7 @@ impl Session {
                 return Err(why);
             }
         };
-        self.store.moved(&self.tenant, kept, path.clone()).await?;
+        self.store.moved(&self.connection.lease, kept, path.clone()).await?;
         self.take_turn(&client, &MediaSource { path, ..source.clone() }).await
     }
 

@@ -15,6 +15,7 @@ pub mod restoring;
 pub mod retries;
 pub mod shared;
 pub mod state;
+pub mod state_log;
 pub mod store_owner;
 pub mod supervisor;
 pub mod timers;

@@ -3,7 +3,7 @@
 use crate::{
     model::address::{Names, Person},
     session::outbox::Outbox,
-    store::StoreError,
+    store::error::StoreError,
     util::sync::lock,
     whatsapp::lookup::with_learned,
 };

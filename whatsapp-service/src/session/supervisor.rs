@@ -45,13 +45,16 @@ use crate::{
         retries::Retries,
         shared::Shared,
         state::Snapshot,
+        state_log::StateLog,
         store_owner::StoreOwner,
         timers::Timers,
     },
     signal,
     store::{
-        Store, StoreError,
-        devices::{LoginHold, Record},
+        Store,
+        devices::{LoginHold, Record, RecordChange},
+        error::StoreError,
+        lease::Lease,
     },
     util::{clock::timestamp, sync::lock},
     whatsapp::{
@@ -90,7 +93,7 @@ pub struct Session {
     pub(crate) connection: Arc<Connection>,
     pub(crate) outbox: Arc<Outbox>,
     inbox: Arc<Inbox>,
-    pub(crate) store: Arc<Store>,
+    pub(crate) store: Arc<dyn Store>,
     pub(crate) connector: Arc<Connector>,
     dials: Arc<Dials>,
     pub(crate) downloads: Arc<Downloads>,
@@ -104,6 +107,8 @@ pub struct Session {
     starts_over: AtomicBool,
     /// Whether somebody sees to it that a deletion that was begun comes to its end.
     pub(crate) deleting: AtomicBool,
+    /// Its states, on their way to the event log.
+    pub(crate) states: Arc<StateLog>,
 }
 
 #[derive(Default)]
@@ -201,9 +206,10 @@ pub enum PasskeyRefused {
 
 impl Session {
     /// A session that has not been opened yet.
-    pub fn new(tenant: TenantId, shared: &Shared) -> Arc<Self> {
+    pub fn new(lease: Lease, shared: &Shared) -> Arc<Self> {
+        let tenant = lease.tenant().clone();
         Arc::new_cyclic(|me: &Weak<Self>| {
-            let connection = Connection::new(tenant.clone(), shared);
+            let connection = Connection::new(lease.clone(), shared);
             let limits = AccountLimits::new(connection.clone());
             let timers = Timers::new(tenant.clone(), shared.store.clone());
             let outbox = Outbox::new(connection.clone(), limits.clone(), timers.clone(), shared);
@@ -240,6 +246,7 @@ impl Session {
                 code_for: Mutex::default(),
                 starts_over: AtomicBool::new(false),
                 deleting: AtomicBool::new(false),
+                states: StateLog::new(lease, shared.store.clone()).into(),
             }
         })
     }
@@ -299,7 +306,7 @@ impl Session {
             return Ok(());
         }
         let before = std::mem::replace(&mut *lock(&self.connection.proxy), proxy.clone());
-        if let Err(error) = self.store.change_record(&self.tenant, |record| record.proxy = proxy).await {
+        if let Err(error) = self.store.change_record(&self.connection.lease, vec![RecordChange::Proxy(proxy)]).await {
             *lock(&self.connection.proxy) = before;
             return Err(error.into());
         }
@@ -458,10 +465,10 @@ impl Session {
 
     /// What has to be done, or known, before the first dial.
     async fn prepare(&self, take_back: bool) -> Result<Option<LoginHold>, StoreError> {
-        let (store, tenant) = (&self.store, &self.tenant);
+        let (store, tenant, lease) = (&self.store, &self.tenant, &self.connection.lease);
         // Keys that are of no use any more are not dialled with.
         if self.starts_over.load(Ordering::Acquire) {
-            store.start_over(tenant).await?;
+            store.start_over(lease).await?;
             self.starts_over.store(false, Ordering::Release);
         }
         let Record { hold, proxy, replaced_at, .. } = store.recorded(tenant).await?;
@@ -469,7 +476,7 @@ impl Session {
         let hold = hold.filter(|hold| hold.is_in_force(self.now()));
         if take_back {
             // Whoever has it now is replaced, and a person wants it so.
-            store.change_record(tenant, |record| (record.hold, record.replaced_at) = (None, None)).await?;
+            store.change_record(lease, vec![RecordChange::Hold(None), RecordChange::ReplacedAt(None)]).await?;
             return Ok(None);
         }
         if let Some(at) = replaced_at.and_then(DateTime::from_timestamp_millis) {
@@ -601,7 +608,8 @@ impl Session {
 
     async fn start_link(&self, link: &mut Option<Link>) -> Result<mpsc::UnboundedReceiver<Heard>, String> {
         let owner = Arc::new(StoreOwner(self.me.clone()));
-        let backend = signal::open(&self.store, &self.tenant, owner).await.map_err(|error| error.to_string())?;
+        let backend =
+            signal::open(&self.store, &self.connection.lease, owner).await.map_err(|error| error.to_string())?;
         let mailbox = self.connection.mailbox.clone();
         let inbox: Arc<dyn Receiver> = self.inbox.clone();
         let receiver = Arc::downgrade(&inbox);
@@ -681,9 +689,8 @@ impl Session {
     async fn keep(&self, told: Snapshot) -> Result<(), StoreError> {
         let (hold, phone) = (told.hold(), told.phone);
         let replaced_at = told.replaced_at.map(|at| at.timestamp_millis());
-        let known =
-            move |record: &mut Record| *record = Record { paired: true, phone, hold, replaced_at, ..take(record) };
-        self.store.change_record(&self.tenant, known).await
+        let known = vec![RecordChange::Linked(phone), RecordChange::Hold(hold), RecordChange::ReplacedAt(replaced_at)];
+        self.store.change_record(&self.connection.lease, known).await
     }
 
     /// Notices what the library tells nobody: that it stopped saving, and that a connection is open and not logged in,
@@ -813,8 +820,8 @@ impl Session {
         if known.phone == phone && known.hold.is_none() {
             return Ok(());
         }
-        let linked = |record: &mut Record| *record = Record { paired: true, phone, hold: None, ..take(record) };
-        self.store.change_record(&self.tenant, linked).await.map_err(|error| error.to_string())
+        let linked = vec![RecordChange::Linked(phone), RecordChange::Hold(None)];
+        self.store.change_record(&self.connection.lease, linked).await.map_err(|error| error.to_string())
     }
 
     /// Whether it was linked when that was last written down. What can't be read may well be.
@@ -873,13 +880,7 @@ impl Session {
 
     /// Puts the session's state into the event log.
     pub(crate) fn tell(&self, state: serde_json::Value) {
-        let written = self.store.session_state(&self.tenant, state);
-        let tenant = self.tenant.clone();
-        tokio::spawn(async move {
-            if let Err(error) = written.await {
-                tracing::warn!(%tenant, %error, "a session's state could not be put into the event log");
-            }
-        });
+        self.states.push(state);
     }
 }
 

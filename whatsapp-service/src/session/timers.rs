@@ -6,21 +6,21 @@ use std::sync::Mutex;
 
 use crate::{
     model::tenant::TenantId,
-    store::{Store, StoreError, timers::Timer},
+    store::{Store, error::StoreError, timers::Timer},
     util::sync::lock,
 };
 
 /// Which of a session's chats have a timer.
 pub struct Timers {
     tenant: TenantId,
-    store: Arc<Store>,
+    store: Arc<dyn Store>,
     /// Whether any has, once that is known.
     any: Mutex<Option<bool>>,
 }
 
 impl Timers {
     /// Nothing is known yet.
-    pub fn new(tenant: TenantId, store: Arc<Store>) -> Arc<Self> {
+    pub fn new(tenant: TenantId, store: Arc<dyn Store>) -> Arc<Self> {
         Arc::new(Self { tenant, store, any: Mutex::default() })
     }
 
