@@ -1,6 +1,7 @@
 //! `GET /openapi.json`: the interface as an OpenAPI document, made from the routes, their annotations and the types of
 //! their bodies. What all paths have in common (who may call, what can go wrong) is added here.
 
+use crate::session::SessionStateChange;
 use std::{collections::BTreeSet, sync::LazyLock};
 
 use axum::{
@@ -12,7 +13,6 @@ use utoipa::OpenApi;
 
 use crate::{
     http::{problem::Problem, unknown::TOLERANT},
-    session::supervisor::SessionStateChange,
     whatsapp::{
         calls::MissedCall,
         decode::{Envelope, ReceivedMessage},

@@ -1,5 +1,7 @@
 //! What an answer looks like when something is wrong.
 
+use crate::session::OpenRefused;
+use crate::session::pairing::PasskeyRefused;
 use std::borrow::Cow;
 
 use axum::{
@@ -25,7 +27,6 @@ use crate::{
         deletion::NotDeleted,
         outbox::{NotTaken, Refused},
         presence::PresenceRefused,
-        supervisor::{OpenRefused, PasskeyRefused},
     },
     store::error::StoreError,
     webhooks::PutRefused,

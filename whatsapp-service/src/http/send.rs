@@ -1,5 +1,6 @@
 //! `POST /send` and `POST /send/bulk`.
 
+use crate::session::Session;
 use std::{fmt, sync::Arc, time::Duration};
 
 use axum::{
@@ -39,10 +40,7 @@ use crate::{
         message::{Accepted, Idempotency, Message, MessageStatus},
         tenant::TenantId,
     },
-    session::{
-        outbox::{NotTaken, Submission, Taken},
-        supervisor::Session,
-    },
+    session::outbox::{NotTaken, Submission, Taken},
     util::clock::timestamp,
 };
 

@@ -1,5 +1,7 @@
 //! `POST /session`, `DELETE /session` and `POST /session/passkey`.
 
+use crate::session::OpenRefused;
+use crate::session::Opened;
 use std::{fmt::Display, sync::Arc, time::Duration};
 
 use axum::{Extension, Json, extract::State, http::StatusCode};
@@ -22,11 +24,7 @@ use crate::{
         tenant::TenantId,
     },
     net::proxy::Proxy,
-    session::{
-        deletion::Unlinked,
-        state::Snapshot,
-        supervisor::{OpenRefused, Opened},
-    },
+    session::{deletion::Unlinked, state::Snapshot},
     util::clock::timestamp,
 };
 

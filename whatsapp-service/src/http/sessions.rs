@@ -1,5 +1,6 @@
 //! `GET /sessions`: all tenants and their states, a page at a time.
 
+use crate::session::Session;
 use std::sync::Arc;
 
 use axum::{Json, extract::State};
@@ -16,7 +17,6 @@ use crate::{
         session_state::{State as SessionState, Status},
         tenant::TenantId,
     },
-    session::supervisor::Session,
     util::clock::timestamp,
 };
 

@@ -1,5 +1,6 @@
 //! `GET /status`, and the body that tells what a session is.
 
+use crate::session::Session;
 use std::sync::Arc;
 
 use axum::{Extension, Json, extract};
@@ -15,7 +16,6 @@ use crate::{
         unknown::{Unknown, Warning},
     },
     model::session_state::{State, Status},
-    session::supervisor::Session,
     util::clock::timestamp,
     whatsapp::account_limits::{NewChatQuota, ReachoutTimelock},
 };

@@ -1,5 +1,6 @@
 //! Deleting a session: begun once, it goes on until it is done, also after a restart.
 
+use crate::session::Session;
 use std::{
     panic::AssertUnwindSafe,
     sync::{Arc, atomic::Ordering},
@@ -15,7 +16,6 @@ use crate::{
     session::{
         deletion::{NotDeleted, Unlinked},
         state::Snapshot,
-        supervisor::Session,
     },
     util::supervise::supervised,
 };

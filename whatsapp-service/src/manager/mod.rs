@@ -4,6 +4,9 @@ pub mod deletion;
 pub mod memory;
 pub mod upkeep;
 
+use crate::session::OpenRefused;
+use crate::session::Opened;
+use crate::session::Session;
 use std::{
     collections::{BTreeMap, BTreeSet},
     ops::Bound,
@@ -37,7 +40,6 @@ use crate::{
         outbox::{Taken, accept::known},
         restoring::{Progress, Restoring},
         shared::Shared,
-        supervisor::{OpenRefused, Opened, Session},
     },
     store::{Store, data_dir::DataDir, error::StoreError, rules::Rules, sqlite::SqliteStore},
     util::{clock::Clock, seal::Seal},

@@ -3,18 +3,17 @@
 //! It is written down before it begins. What was begun goes on by itself until it is done, also after a restart, and is
 //! not taken back: a device that is unlinked is of no use any more.
 
+use crate::session::Session;
+use crate::session::stop;
+use crate::store::devices::RecordChange;
 use std::{sync::atomic::Ordering, time::Duration};
 
 use serde_json::json;
 
 use crate::{
     model::session_state::{State, Status},
-    session::{
-        outbox::deleted,
-        state::Snapshot,
-        supervisor::{Session, stop},
-    },
-    store::{devices::RecordChange, error::StoreError},
+    session::{outbox::deleted, state::Snapshot},
+    store::error::StoreError,
     util::{clock::timestamp, sync::lock},
     whatsapp::{client::Client, fact::Fact},
 };

@@ -4,6 +4,7 @@
 //! again: that is what WhatsApp's own clients do. What was fetched stays for a minute or so, for the next part of it that
 //! is asked for.
 
+use crate::session::Session;
 use std::{
     collections::HashMap,
     path::PathBuf,
@@ -22,7 +23,6 @@ use crate::{
         download_quota::{Room, Space},
         media_file::{ComingFile, LONGEST_STORED, MediaError, MediaFile, most_stored},
         outbox::Refused,
-        supervisor::Session,
     },
     store::{
         error::StoreError,

@@ -1,15 +1,13 @@
 //! What WhatsApp is asked or told without a message: who is on it, that somebody types, that a message was read.
 
+use crate::session::Session;
 use std::time::Duration;
 
 use tokio::time::timeout;
 
 use crate::{
     model::address::{Names, Person},
-    session::{
-        outbox::{NotTaken, Refused},
-        supervisor::Session,
-    },
+    session::outbox::{NotTaken, Refused},
     store::referred::Referred,
     whatsapp::{
         chat::{self, ChatState},

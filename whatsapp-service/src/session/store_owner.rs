@@ -1,10 +1,11 @@
 //! What a device's store asks of the session that runs the device.
 
+use crate::session::Session;
 use std::sync::Weak;
 
 use async_trait::async_trait;
 
-use crate::{session::supervisor::Session, signal::owner::Owner, whatsapp::inbound::Receiver};
+use crate::{signal::owner::Owner, whatsapp::inbound::Receiver};
 
 /// Who stands behind the store of a session's device.
 pub struct StoreOwner(pub Weak<Session>);
