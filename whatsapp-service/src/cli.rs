@@ -13,13 +13,12 @@ use clap::{Args, Parser, Subcommand};
 use serde_json::{Value, json};
 
 use crate::{
-    asked_to_stop, config,
-    config::{Config, SecretText},
+    asked_to_stop,
+    config::{self, Config, SecretText},
     http::{connections, qr},
     log,
     net::trust::Trust,
-    store,
-    store::data_dir::DataDir,
+    store::{self, data_dir::DataDir},
     util::descriptors,
 };
 
@@ -239,7 +238,7 @@ fn rekey(config: &Config, text: Option<&SecretText>, file: Option<&Path>, decryp
         _ => {}
     }
     let data = DataDir::existing(&config.data_dir)?;
-    let values = store::rekey::rekey(&data.database(), &old, &new)?;
+    let values = store::sqlite::rekey::rekey(&data.database(), &old, &new)?;
     match decrypt {
         true => println!("{values} values are kept unencrypted now. Start the service without ENCRYPTION_KEY."),
         false => println!("{values} values are encrypted with the new key now. Start the service with it."),

@@ -44,7 +44,7 @@ use crate::{
         dial::{Dialler, InvalidUrl},
         egress::Policy,
     },
-    store::StoreError,
+    store::error::StoreError,
     util::supervise::supervised,
     webhooks::{InvalidWebhook, Webhooks},
 };

@@ -26,7 +26,7 @@ use crate::{
     },
     model::{error_code::ErrorCode, event::Event, tenant::TenantId},
     store::{
-        news::Watch,
+        changes::Watch,
         parts::{Position, Rest, Room},
     },
 };

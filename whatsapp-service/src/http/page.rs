@@ -13,7 +13,7 @@ use serde::Serialize;
 use crate::{
     http::problem::Problem,
     store::{
-        StoreError,
+        error::StoreError,
         parts::{Part, Position, Rest, Room},
     },
 };

@@ -11,7 +11,7 @@ use crate::{
         pairing::PasskeyRefused,
         presence::PresenceRefused,
     },
-    store::StoreError,
+    store::error::StoreError,
     webhooks::PutRefused,
     whatsapp::passkey::AssertionRefused,
 };

@@ -4,6 +4,8 @@ pub mod deletion;
 pub mod memory;
 pub mod upkeep;
 
+use parking_lot::RwLock;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     ops::Bound,
@@ -15,7 +17,6 @@ use std::{
 };
 
 use chrono::TimeDelta;
-use parking_lot::RwLock;
 use tokio::task::JoinSet;
 
 use crate::{
@@ -40,7 +41,7 @@ use crate::{
         restoring::{Progress, Restoring},
         shared::Shared,
     },
-    store::{Store, StoreError, data_dir::DataDir, tx::Rules},
+    store::{Store, data_dir::DataDir, error::StoreError, rules::Rules, sqlite::SqliteStore},
     util::{clock::Clock, seal::Seal},
     whatsapp::version::VersionSource,
 };
@@ -77,7 +78,7 @@ impl Manager {
         let rules = Rules { keep_bodies: config.keep_bodies, webhook_for_all: config.webhook_for_all().is_some() };
         tracing::info!(encrypted = seal.has_key(), "opening the database");
         let clock = Clock::new(config.clock_steady_after);
-        let store = Arc::new(Store::open(&data.database(), rules, seal, clock)?);
+        let store = Arc::new(SqliteStore::open(&data.database(), rules, seal, clock)?);
         let media = Arc::new(MediaStore::open(data.media(), config)?);
         Ok(Self {
             data,
@@ -98,7 +99,7 @@ impl Manager {
     }
 
     /// Messages, their fates, and the event log.
-    pub fn store(&self) -> &Arc<Store> {
+    pub fn store(&self) -> &Arc<dyn Store> {
         &self.shared.store
     }
 
@@ -114,7 +115,7 @@ impl Manager {
         tracing::info!(sessions = linked.len(), "restoring");
         let mut sessions = Vec::with_capacity(linked.len());
         for (tenant, record) in linked {
-            let session = self.get_or_create(&tenant);
+            let session = self.get_or_create(&tenant).await?;
             match record {
                 Ok(record) => {
                     if record.deleting {
@@ -163,7 +164,11 @@ impl Manager {
 
     /// Gives the sessions what an earlier process left to be sent.
     async fn resume(&self) -> Result<(), StoreError> {
-        let pending = self.store().recover().await?;
+        let mut leases = Vec::new();
+        for tenant in self.store().tenants_with_messages().await? {
+            leases.push(self.store().lease(&tenant).await?);
+        }
+        let pending = self.store().recover(&leases).await?;
         tracing::info!(messages = pending.len(), "resuming");
         let (mut resumed, mut orphaned) = (Vec::with_capacity(pending.len()), BTreeSet::new());
         for message in pending {
@@ -176,7 +181,8 @@ impl Manager {
             }
         }
         for tenant in orphaned {
-            self.store().give_up_all(&tenant, crate::session::outbox::deleted()).await?;
+            let lease = self.store().lease(&tenant).await?;
+            self.store().give_up_all(&lease, crate::session::outbox::deleted()).await?;
         }
         for (session, recipient, names, row) in resumed {
             session.outbox().resume(&recipient, &names, row);
@@ -247,7 +253,7 @@ impl Manager {
         proxy: Option<Option<Proxy>>,
     ) -> Result<(Arc<Session>, Opened), OpenRefused> {
         loop {
-            let session = self.get_or_create(tenant);
+            let session = self.get_or_create(tenant).await?;
             let ready = match proxy.clone() {
                 Some(proxy) => session.use_proxy(proxy).await,
                 None => Ok(()),
@@ -302,16 +308,26 @@ impl Manager {
     /// Stops every session, in parallel, keeping everything on disk.
     pub async fn shut_down(&self) {
         self.closing.store(true, Ordering::Relaxed);
-        let mut stopping: JoinSet<()> =
-            self.list(None, usize::MAX).into_iter().map(|session| async move { session.shut_down().await }).collect();
+        let mut stopping: JoinSet<()> = self
+            .list(None, usize::MAX)
+            .into_iter()
+            .map(|session| async move {
+                session.shut_down().await;
+                session.states.flush().await;
+            })
+            .collect();
         while stopping.join_next().await.is_some() {}
         self.store().close().await;
     }
 
-    pub(crate) fn get_or_create(&self, tenant: &TenantId) -> Arc<Session> {
+    pub(crate) async fn get_or_create(&self, tenant: &TenantId) -> Result<Arc<Session>, StoreError> {
+        if let Some(session) = self.get(tenant) {
+            return Ok(session);
+        }
+        let lease = self.store().lease(tenant).await?;
         let mut sessions = self.sessions.write();
-        let new = || Session::new(tenant.clone(), &self.shared);
-        sessions.entry(tenant.clone()).or_insert_with(new).clone()
+        let new = || Session::new(lease, &self.shared);
+        Ok(sessions.entry(tenant.clone()).or_insert_with(new).clone())
     }
 
     fn forget(&self, session: &Arc<Session>) {

@@ -12,7 +12,7 @@ use std::{
 use chrono::TimeDelta;
 use tokio::time::{MissedTickBehavior, interval};
 
-use crate::{manager::Manager, model::address::Person, store::StoreError, util::supervise::supervised};
+use crate::{manager::Manager, model::address::Person, store::error::StoreError, util::supervise::supervised};
 
 /// How often deadlines are looked at.
 const DEADLINES: Duration = Duration::from_secs(1);
@@ -43,7 +43,7 @@ impl Manager {
             every(DEADLINES, "deadlines", || self.expire()),
             every(CLEARING, "clearing media", || self.clear_media()),
             every(FORGETTING, "forgetting", || self.forget_old()),
-            every(FILES, "looking at files", || self.store().look_at_files()),
+            every(FILES, "looking at files", || self.store().inspect()),
         );
     }
 

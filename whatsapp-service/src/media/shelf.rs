@@ -38,8 +38,8 @@ use crate::{
     },
     net::egress::Egress,
     store::{
-        StoreError,
         data_dir::{create_private_dir, io_error},
+        error::StoreError,
     },
     util::{clock, fair_semaphore::FairSemaphore},
     whatsapp::media_crypto::{have_same_keys, path_name},

@@ -21,7 +21,7 @@ use crate::{
         shared::Shared,
         state::{Reason, Snapshot},
     },
-    store::StoreError,
+    store::{error::StoreError, lease::Lease},
     util::clock::Clock,
     whatsapp::{client::Client, events::Mailbox, fact::Fact, passkey::RemoteAuthenticator},
 };
@@ -33,6 +33,8 @@ pub const WRITE_PAUSE: Duration = Duration::from_secs(1);
 pub struct Connection {
     /// Whose it is.
     pub tenant: TenantId,
+    /// What allows writes on its behalf.
+    pub(crate) lease: Lease,
     clock: Clock,
     dials: Arc<Dials>,
     pub(crate) snapshot: watch::Sender<Snapshot>,
@@ -61,10 +63,11 @@ pub(crate) struct Live {
 
 impl Connection {
     /// One without a client.
-    pub fn new(tenant: TenantId, shared: &Shared) -> Arc<Self> {
+    pub fn new(lease: Lease, shared: &Shared) -> Arc<Self> {
         let clock = shared.store.clock().clone();
         Arc::new(Self {
-            tenant,
+            tenant: lease.tenant().clone(),
+            lease,
             snapshot: watch::Sender::new(Snapshot::new(clock.now())),
             clock,
             dials: shared.dials.clone(),

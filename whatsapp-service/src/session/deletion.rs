@@ -10,7 +10,7 @@ use serde_json::json;
 use crate::{
     model::session_state::{State, Status},
     session::{Session, outbox::deleted, state::Snapshot, stop},
-    store::StoreError,
+    store::{devices::RecordChange, error::StoreError},
     util::clock::timestamp,
     whatsapp::{client::Client, fact::Fact},
 };
@@ -60,8 +60,8 @@ impl Session {
         stop(&mut lifecycle).await;
         let store = &self.store;
         let erased = async {
-            store.give_up_all(&self.tenant, deleted()).await?;
-            store.delete_device(&self.tenant).await
+            store.give_up_all(&self.connection.lease, deleted()).await?;
+            store.delete_device(&self.connection.lease).await
         };
         if let Err(error) = erased.await {
             self.apply(Fact::StorageFailed("It is being deleted, and the disk does not allow that yet.".into()));
@@ -70,6 +70,7 @@ impl Session {
         lifecycle.ended = true;
         self.outbox.queue.lock().clear();
         self.tell(json!({"state": "deleted", "status": Status::NotFound, "since": timestamp(self.connection.now())}));
+        self.states.flush().await;
         Ok(Some(unlinked))
     }
 
@@ -79,7 +80,7 @@ impl Session {
         let store = &self.store;
         let noted = async {
             if store.recorded(&self.tenant).await?.paired {
-                store.change_record(&self.tenant, |record| record.deleting = true).await?;
+                store.change_record(&self.connection.lease, vec![RecordChange::Deleting]).await?;
             }
             Ok(())
         };

@@ -20,7 +20,7 @@ use crate::{
         outbox::Refused,
     },
     store::{
-        StoreError,
+        error::StoreError,
         kept::{Kept, MediaSource},
     },
     util::{
@@ -214,7 +214,7 @@ impl Session {
                 return Err(why);
             }
         };
-        self.store.moved(&self.tenant, kept, path.clone()).await?;
+        self.store.moved(&self.connection.lease, kept, path.clone()).await?;
         self.take_turn(&client, &MediaSource { path, ..source.clone() }).await
     }
 

@@ -5,7 +5,7 @@ use crate::{
     net::dial_gate::Pass,
     session::{Session, connection::Live, state::Snapshot, store_owner::StoreOwner, supervisor::Run},
     signal,
-    store::{StoreError, devices::Record},
+    store::{devices::RecordChange, error::StoreError},
     whatsapp::{
         client::Client,
         codes::{self, DisconnectCode, RetryPolicy},
@@ -15,7 +15,7 @@ use crate::{
         inbound::Receiver,
     },
 };
-use std::{mem::take, ops::ControlFlow, sync::Arc, time::Duration};
+use std::{ops::ControlFlow, sync::Arc, time::Duration};
 use tokio::{
     sync::mpsc,
     task::JoinHandle,
@@ -34,7 +34,8 @@ const PING_LIMIT: Duration = Duration::from_secs(10);
 impl Session {
     pub(crate) async fn start_link(&self, link: &mut Option<Link>) -> Result<mpsc::UnboundedReceiver<Heard>, String> {
         let owner = Arc::new(StoreOwner(self.me.clone()));
-        let backend = signal::open(&self.store, &self.tenant, owner).await.map_err(|error| error.to_string())?;
+        let backend =
+            signal::open(&self.store, &self.connection.lease, owner).await.map_err(|error| error.to_string())?;
         let mailbox = self.connection.mailbox.clone();
         let inbox: Arc<dyn Receiver> = self.inbox.clone();
         let receiver = Arc::downgrade(&inbox);
@@ -114,9 +115,8 @@ impl Session {
     pub(crate) async fn keep(&self, told: Snapshot) -> Result<(), StoreError> {
         let (hold, phone) = (told.hold(), told.phone);
         let replaced_at = told.replaced_at.map(|at| at.timestamp_millis());
-        let known =
-            move |record: &mut Record| *record = Record { paired: true, phone, hold, replaced_at, ..take(record) };
-        self.store.change_record(&self.tenant, known).await
+        let known = vec![RecordChange::Linked(phone), RecordChange::Hold(hold), RecordChange::ReplacedAt(replaced_at)];
+        self.store.change_record(&self.connection.lease, known).await
     }
 
     /// Notices what the library tells nobody: that it stopped saving, and that a connection is open and not logged in,

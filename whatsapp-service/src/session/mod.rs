@@ -16,6 +16,7 @@ pub mod restoring;
 pub mod retries;
 pub mod shared;
 pub mod state;
+pub mod state_log;
 pub mod store_owner;
 pub mod supervisor;
 pub mod timers;
@@ -32,10 +33,15 @@ use crate::{
     net::{dial_gate::Dials, proxy::Proxy},
     session::{
         connection::Connection, deletion::Unlinked, download::Downloads, inbox::Inbox, limits::AccountLimits,
-        outbox::Outbox, restoring::Awaited, retries::Retries, shared::Shared, state::Snapshot, supervisor::Begin,
-        timers::Timers,
+        outbox::Outbox, restoring::Awaited, retries::Retries, shared::Shared, state::Snapshot, state_log::StateLog,
+        supervisor::Begin, timers::Timers,
     },
-    store::{Store, StoreError, devices::Record},
+    store::{
+        Store,
+        devices::{Record, RecordChange},
+        error::StoreError,
+        lease::Lease,
+    },
     util::clock::timestamp,
     whatsapp::{connector::Connector, fact::Fact},
 };
@@ -60,7 +66,7 @@ pub struct Session {
     pub(crate) connection: Arc<Connection>,
     pub(crate) outbox: Arc<Outbox>,
     inbox: Arc<Inbox>,
-    pub(crate) store: Arc<Store>,
+    pub(crate) store: Arc<dyn Store>,
     pub(crate) connector: Arc<Connector>,
     pub(crate) dials: Arc<Dials>,
     pub(crate) downloads: Arc<Downloads>,
@@ -74,6 +80,8 @@ pub struct Session {
     pub(crate) starts_over: AtomicBool,
     /// Whether somebody sees to it that a deletion that was begun comes to its end.
     pub(crate) deleting: AtomicBool,
+    /// Its states, on their way to the event log.
+    pub(crate) states: Arc<StateLog>,
 }
 
 #[derive(Default)]
@@ -114,9 +122,10 @@ pub enum OpenRefused {
 
 impl Session {
     /// A session that has not been opened yet.
-    pub fn new(tenant: TenantId, shared: &Shared) -> Arc<Self> {
+    pub fn new(lease: Lease, shared: &Shared) -> Arc<Self> {
+        let tenant = lease.tenant().clone();
         Arc::new_cyclic(|me: &Weak<Self>| {
-            let connection = Connection::new(tenant.clone(), shared);
+            let connection = Connection::new(lease.clone(), shared);
             let limits = AccountLimits::new(connection.clone());
             let timers = Timers::new(tenant.clone(), shared.store.clone());
             let outbox = Outbox::new(connection.clone(), limits.clone(), timers.clone(), shared);
@@ -153,6 +162,7 @@ impl Session {
                 code_for: Mutex::default(),
                 starts_over: AtomicBool::new(false),
                 deleting: AtomicBool::new(false),
+                states: StateLog::new(lease, shared.store.clone()).into(),
             }
         })
     }
@@ -212,7 +222,7 @@ impl Session {
             return Ok(());
         }
         let before = std::mem::replace(&mut *self.connection.proxy.lock(), proxy.clone());
-        if let Err(error) = self.store.change_record(&self.tenant, |record| record.proxy = proxy).await {
+        if let Err(error) = self.store.change_record(&self.connection.lease, vec![RecordChange::Proxy(proxy)]).await {
             *self.connection.proxy.lock() = before;
             return Err(error.into());
         }
@@ -325,13 +335,7 @@ impl Session {
 
     /// Puts the session's state into the event log.
     pub(crate) fn tell(&self, state: serde_json::Value) {
-        let written = self.store.session_state(&self.tenant, state);
-        let tenant = self.tenant.clone();
-        tokio::spawn(async move {
-            if let Err(error) = written.await {
-                tracing::warn!(%tenant, %error, "a session's state could not be put into the event log");
-            }
-        });
+        self.states.push(state);
     }
 }
 

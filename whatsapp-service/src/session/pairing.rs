@@ -3,10 +3,10 @@
 use crate::{
     model::{address::number::Number, session_state::State},
     session::{OpenRefused, Session},
-    store::devices::Record,
+    store::devices::{Record, RecordChange},
     whatsapp::{client::Client, fact::Fact, passkey::AssertionRefused},
 };
-use std::{mem::take, time::Duration};
+use std::time::Duration;
 use tokio::time::Instant;
 /// How long it may take until a new link is on the disk.
 const SAVE_LIMIT: Duration = Duration::from_secs(10);
@@ -57,8 +57,8 @@ impl Session {
         if known.phone == phone && known.hold.is_none() {
             return Ok(());
         }
-        let linked = |record: &mut Record| *record = Record { paired: true, phone, hold: None, ..take(record) };
-        self.store.change_record(&self.tenant, linked).await.map_err(|error| error.to_string())
+        let linked = vec![RecordChange::Linked(phone), RecordChange::Hold(None)];
+        self.store.change_record(&self.connection.lease, linked).await.map_err(|error| error.to_string())
     }
 
     /// Whether it was linked when that was last written down. What can't be read may well be.

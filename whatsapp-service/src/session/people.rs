@@ -3,7 +3,7 @@
 use crate::{
     model::address::{Names, Person},
     session::outbox::Outbox,
-    store::StoreError,
+    store::error::StoreError,
     whatsapp::lookup::with_learned,
 };
 

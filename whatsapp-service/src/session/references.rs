@@ -8,7 +8,7 @@ use crate::{
     },
     session::outbox::{NotTaken, Outbox, Submission},
     store::{
-        StoreError,
+        error::StoreError,
         referred::{Logged, Referred},
     },
     whatsapp::{encode::SentBefore, lookup},

@@ -18,7 +18,8 @@ use crate::{
     model::{error_code::ErrorCode, message::Failure},
     session::{connection::Connection, outbox::Outbox, shared::Shared},
     store::{
-        Store, StoreError,
+        Store,
+        error::StoreError,
         retries::{Noted, RetryRequest},
     },
     whatsapp::{
@@ -62,7 +63,7 @@ impl Drop for Running {
 /// Retry receipts of a session's devices and recipients.
 pub struct Retries {
     connection: Arc<Connection>,
-    store: Arc<Store>,
+    store: Arc<dyn Store>,
     outbox: Arc<Outbox>,
     /// Those that are being answered.
     answering: Mutex<HashSet<Answering>>,
@@ -90,9 +91,10 @@ impl Retries {
         self: &Arc<Self>,
         RetryReceipt { request, author, chats }: RetryReceipt,
     ) -> Result<(), StoreError> {
-        let (store, tenant) = (&self.store, &self.connection.tenant);
+        let (store, lease) = (&self.store, &self.connection.lease);
+        let _tenant = lease.tenant();
         let key = (request.device.clone(), request.id.clone());
-        match store.note_retry(tenant, request.clone(), author.clone(), chats).await? {
+        match store.note_retry(lease, request.clone(), author.clone(), chats).await? {
             Noted::Open(settled) => {
                 if let Some(recipient) = settled {
                     self.outbox.settled_by_recipient(&recipient);
@@ -101,7 +103,7 @@ impl Retries {
             }
             Noted::Answered => {}
             // A stranger may ask for anything. The recipient may ask for what is no longer kept.
-            Noted::NoMessage => store.unreadable(tenant, &request.id, author, undecryptable()).await?,
+            Noted::NoMessage => store.unreadable(lease, &request.id, author, undecryptable()).await?,
         }
         Ok(())
     }
@@ -137,7 +139,8 @@ impl Retries {
 
     /// Answers one receipt, as long as there is a connection and it is not answered.
     async fn see_to(self: &Arc<Self>, (device, id): &Answering) {
-        let (store, tenant) = (&self.store, &self.connection.tenant);
+        let (store, lease) = (&self.store, &self.connection.lease);
+        let tenant = lease.tenant();
         while self.connection.may_send() {
             let open = self.connection.persist(|| store.open_retry(tenant, device, id)).await.flatten();
             let (Some(mut request), Some(client)) = (open, self.connection.ready_client()) else { return };
@@ -146,12 +149,12 @@ impl Retries {
                 Err(_) => return,
             };
             match answer {
-                Answer::Given => drop(self.connection.persist(|| store.close_retry(tenant, request.clone())).await),
+                Answer::Given => drop(self.connection.persist(|| store.close_retry(lease, request.clone())).await),
                 Answer::Later => return,
                 Answer::Failed if usize::from(request.attempts) < PAUSES.len() => {
                     let pause = Duration::from_secs(PAUSES[usize::from(request.attempts)]);
                     request.attempts += 1;
-                    self.connection.persist(|| store.update_retry(tenant, request.clone())).await;
+                    self.connection.persist(|| store.update_retry(lease, request.clone())).await;
                     tokio::select! {
                         () = tokio::time::sleep(pause) => {}
                         () = self.connection.stopping.cancelled() => return,
@@ -160,7 +163,7 @@ impl Retries {
                 Answer::Failed | Answer::Impossible => {
                     let author = retry::author_of(&client, device).await;
                     tracing::warn!(%tenant, "a device can't read a message, and can't be sent it again");
-                    let given_up = || store.give_up_retry(tenant, request.clone(), author.clone(), undecryptable());
+                    let given_up = || store.give_up_retry(lease, request.clone(), author.clone(), undecryptable());
                     self.connection.persist(given_up).await;
                 }
             }
@@ -169,7 +172,8 @@ impl Retries {
 
     async fn answer(&self, client: &Client, request: &mut RetryRequest) -> Answer {
         let deadline = Instant::now() + self.attempt_limit;
-        let (store, tenant) = (&self.store, &self.connection.tenant);
+        let (store, lease) = (&self.store, &self.connection.lease);
+        let tenant = lease.tenant();
         let lost = self.connection.lost();
         tokio::pin!(lost);
         let Some(chats) = retry::chats_of(client, &request.chat).await else { return Answer::Impossible };
@@ -184,7 +188,7 @@ impl Retries {
                 }
                 request.keys_used = true;
                 // Before anything is sent with them: they are not used a second time then.
-                store.update_retry(tenant, request.clone()).await.map_err(|_| Answer::Failed)?;
+                store.update_retry(lease, request.clone()).await.map_err(|_| Answer::Failed)?;
             }
             let mut acks = Vec::new();
             for _ in 0..=u8::from(request.ack_owed) {

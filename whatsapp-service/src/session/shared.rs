@@ -24,7 +24,7 @@ const BLOCKING_RECEIPTS: usize = 64;
 /// What a session is made of that others have too. Each of its parts keeps what it needs.
 pub struct Shared {
     /// Messages, their statuses, and the event log.
-    pub store: Arc<Store>,
+    pub store: Arc<dyn Store>,
     /// Media that is to be sent.
     pub media: Arc<MediaStore>,
     /// Starts clients.
@@ -57,7 +57,7 @@ impl Shared {
         config: &Config,
         dialler: Dialler,
         version: VersionSource,
-        store: Arc<Store>,
+        store: Arc<dyn Store>,
         media: Arc<MediaStore>,
     ) -> Self {
         let dials = Dials::new(config.dial_rate, config.dial_concurrency.into());

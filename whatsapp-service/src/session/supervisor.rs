@@ -7,8 +7,8 @@ use crate::{
     net::dial_gate::{Pass, Urgency},
     session::{Session, restoring::Awaited},
     store::{
-        StoreError,
-        devices::{LoginHold, Record},
+        devices::{LoginHold, Record, RecordChange},
+        error::StoreError,
     },
     whatsapp::{codes::RetryPolicy, connector::Link, fact::Fact},
 };
@@ -141,10 +141,10 @@ impl Session {
 
     /// What has to be done, or known, before the first dial.
     pub(crate) async fn prepare(&self, take_back: bool) -> Result<Option<LoginHold>, StoreError> {
-        let (store, tenant) = (&self.store, &self.tenant);
+        let (store, tenant, lease) = (&self.store, &self.tenant, &self.connection.lease);
         // Keys that are of no use any more are not dialled with.
         if self.starts_over.load(Ordering::Acquire) {
-            store.start_over(tenant).await?;
+            store.start_over(lease).await?;
             self.starts_over.store(false, Ordering::Release);
         }
         let Record { hold, proxy, replaced_at, .. } = store.recorded(tenant).await?;
@@ -152,7 +152,7 @@ impl Session {
         let hold = hold.filter(|hold| hold.is_in_force(self.now()));
         if take_back {
             // Whoever has it now is replaced, and a person wants it so.
-            store.change_record(tenant, |record| (record.hold, record.replaced_at) = (None, None)).await?;
+            store.change_record(lease, vec![RecordChange::Hold(None), RecordChange::ReplacedAt(None)]).await?;
             return Ok(None);
         }
         if let Some(at) = replaced_at.and_then(DateTime::from_timestamp_millis) {

@@ -7,20 +7,20 @@ use parking_lot::Mutex;
 
 use crate::{
     model::tenant::TenantId,
-    store::{Store, StoreError, timers::Timer},
+    store::{Store, error::StoreError, timers::Timer},
 };
 
 /// Which of a session's chats have a timer.
 pub struct Timers {
     tenant: TenantId,
-    store: Arc<Store>,
+    store: Arc<dyn Store>,
     /// Whether any has, once that is known.
     any: Mutex<Option<bool>>,
 }
 
 impl Timers {
     /// Nothing is known yet.
-    pub fn new(tenant: TenantId, store: Arc<Store>) -> Arc<Self> {
+    pub fn new(tenant: TenantId, store: Arc<dyn Store>) -> Arc<Self> {
         Arc::new(Self { tenant, store, any: Mutex::default() })
     }
 

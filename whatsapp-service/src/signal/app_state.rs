@@ -15,81 +15,59 @@ use whatsapp_rust::{
 
 use crate::{
     signal::DeviceBackend,
-    store::cells::{Kind, decode, encode, prefix},
+    store::key_value::{Kind, Write, encode, prefix},
 };
 
 #[async_trait]
 impl AppSyncStore for DeviceBackend {
     async fn get_sync_key(&self, key_id: &[u8]) -> Result<Option<AppStateSyncKey>> {
-        let key_id = key_id.to_vec();
-        self.read(move |cells| cells.get(Kind::SyncKey, &key_id)?.map(|key| decode(&key)).transpose()).await
+        self.get_as(Kind::SyncKey, key_id).await
     }
 
     async fn set_sync_key(&self, key_id: &[u8], key: AppStateSyncKey) -> Result<()> {
-        let key_id = key_id.to_vec();
-        self.write(move |cells| {
-            cells.put(Kind::SyncKey, &key_id, &encode(&key)?)?;
-            cells.put(Kind::LatestSyncKey, &[], &key_id)
-        })
-        .await
+        let key = self.checked(async { encode(&key) }).await?;
+        self.write(vec![Write::put(Kind::SyncKey, key_id, &key), Write::put(Kind::LatestSyncKey, &[], key_id)]).await
     }
 
     async fn get_version(&self, name: &str) -> Result<HashState> {
-        let name = name.to_owned();
-        self.read(move |cells| {
-            cells.get(Kind::Version, name.as_bytes())?.map_or_else(|| Ok(HashState::default()), |state| decode(&state))
-        })
-        .await
+        Ok(self.get_as(Kind::Version, name.as_bytes()).await?.unwrap_or_default())
     }
 
     async fn set_version(&self, name: &str, state: HashState) -> Result<()> {
-        let name = name.to_owned();
-        self.write(move |cells| cells.put(Kind::Version, name.as_bytes(), &encode(&state)?)).await
+        let state = self.checked(async { encode(&state) }).await?;
+        self.write(vec![Write::put(Kind::Version, name.as_bytes(), &state)]).await
     }
 
     async fn put_mutation_macs(&self, name: &str, _: u64, mutations: &[AppStateMutationMAC]) -> Result<()> {
-        let (collection, mutations) = (prefix(&[name]), mutations.to_vec());
-        self.write(move |cells| {
-            mutations.iter().try_for_each(|mutation| {
-                cells.put(Kind::MutationMac, &[&collection, &mutation.index_mac[..]].concat(), &mutation.value_mac)
-            })
-        })
-        .await
+        let collection = prefix(&[name]);
+        let put = |mutation: &AppStateMutationMAC| {
+            Write::put(Kind::MutationMac, &[&collection, &mutation.index_mac[..]].concat(), &mutation.value_mac)
+        };
+        self.write(mutations.iter().map(put).collect()).await
     }
 
     async fn get_mutation_mac(&self, name: &str, index_mac: &[u8]) -> Result<Option<Vec<u8>>> {
-        let name = [&prefix(&[name]), index_mac].concat();
-        self.read(move |cells| cells.get(Kind::MutationMac, &name)).await
+        self.get(Kind::MutationMac, &[&prefix(&[name]), index_mac].concat()).await
     }
 
     async fn get_mutation_macs(&self, name: &str, index_macs: &[[u8; 32]]) -> Result<HashMap<[u8; 32], Vec<u8>>> {
-        let (collection, index_macs) = (prefix(&[name]), index_macs.to_vec());
-        self.read(move |cells| {
-            let mut found = HashMap::with_capacity(index_macs.len());
-            for index in index_macs {
-                let value = cells.get(Kind::MutationMac, &[&collection, &index[..]].concat())?;
-                found.extend(value.map(|value| (index, value)));
-            }
-            Ok(found)
-        })
-        .await
+        let collection = prefix(&[name]);
+        let keys = index_macs.iter().map(|index| (Kind::MutationMac, [&collection, &index[..]].concat())).collect();
+        let found = self.get_many(keys).await?;
+        Ok(index_macs.iter().zip(found).filter_map(|(index, value)| Some((*index, value?))).collect())
     }
 
     async fn delete_mutation_macs(&self, name: &str, index_macs: &[Vec<u8>]) -> Result<()> {
-        let (collection, index_macs) = (prefix(&[name]), index_macs.to_vec());
-        self.write(move |cells| {
-            let mut names = index_macs.iter().map(|index| [&collection, &index[..]].concat());
-            names.try_for_each(|name| cells.delete(Kind::MutationMac, &name))
-        })
-        .await
+        let collection = prefix(&[name]);
+        let delete = |index: &Vec<u8>| Write::delete(Kind::MutationMac, &[&collection, &index[..]].concat());
+        self.write(index_macs.iter().map(delete).collect()).await
     }
 
     async fn clear_mutation_macs(&self, name: &str) -> Result<()> {
-        let collection = prefix(&[name]);
-        self.write(move |cells| cells.delete_all(Kind::MutationMac, &collection)).await
+        self.write(vec![Write::DeleteAll(Kind::MutationMac, prefix(&[name]))]).await
     }
 
     async fn get_latest_sync_key_id(&self) -> Result<Option<Vec<u8>>> {
-        self.read(|cells| cells.get(Kind::LatestSyncKey, &[])).await
+        self.get(Kind::LatestSyncKey, &[]).await
     }
 }

@@ -1,6 +1,6 @@
 //! The credentials of the device, and the secrets of messages.
 
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc};
 
 use whatsapp_rust::{
     ClientProfile, async_trait,
@@ -20,34 +20,31 @@ use whatsapp_rust::{
 use crate::{
     signal::DeviceBackend,
     store::{
-        cells::{Cells, Kind, decode, encode, name},
-        tx::damaged,
+        error::StoreError,
+        key_value::{Batch, KeyValue, Kind, Timed, Write, decode, encode, name},
     },
 };
 
 #[async_trait]
 impl DeviceStore for DeviceBackend {
     async fn save(&self, device: &Device) -> Result<()> {
-        let (device, key) = (device.clone(), self.key);
         // The link, and that there is one, become known to the next process together.
-        self.change(move |tx| {
-            put_device(&tx.cells(key)?, &device)?;
-            device.pn.map_or(Ok(()), |account| tx.note_link(key, &account.user))
-        })
-        .await
+        let link = device.pn.as_ref().map(|account| Write::Link(account.user.to_string()));
+        let put = self.checked(async { put_device(device) }).await?;
+        self.write(std::iter::once(put).chain(link).collect()).await
     }
 
     async fn load(&self) -> Result<Option<Device>> {
-        self.read(device).await
+        self.checked(device(&*self.values)).await
     }
 
     async fn exists(&self) -> Result<bool> {
-        self.read(|cells| cells.has(Kind::Device, &[])).await
+        Ok(self.get(Kind::Device, &[]).await?.is_some())
     }
 
     async fn create(&self) -> Result<i32> {
-        let new = Device::new();
-        self.write(move |cells| if cells.has(Kind::Device, &[])? { Ok(()) } else { put_device(cells, &new) }).await?;
+        let new = self.checked(async { put_device(&Device::new()) }).await?;
+        self.apply(Batch { expected: vec![((Kind::Device, Vec::new()), None)], writes: vec![new] }).await?;
         // There is one device in a store.
         Ok(1)
     }
@@ -59,25 +56,32 @@ impl DeviceStore for DeviceBackend {
 }
 
 /// The credentials, with what is the same for all devices and not written down.
-pub fn device(cells: &Cells<'_>) -> rusqlite::Result<Option<Device>> {
-    let Some(device) = cells.get(Kind::Device, &[])? else { return Ok(None) };
+pub async fn device(values: &dyn KeyValue) -> std::result::Result<Option<Device>, StoreError> {
+    let Some(device) = values.get(Kind::Device, &[]).await? else { return Ok(None) };
     let device: Device = decode(&device)?;
     Ok(Some(Device { device_props: Arc::new(DEVICE_PROPS.clone()), client_profile: ClientProfile::web(), ..device }))
 }
 
-/// Writes the credentials down.
-fn put_device(cells: &Cells<'_>, device: &Device) -> rusqlite::Result<()> {
-    cells.put(Kind::Device, &[], &encode(device)?)
+/// What writes the credentials down.
+fn put_device(device: &Device) -> std::result::Result<Write, StoreError> {
+    Ok(Write::put(Kind::Device, &[], &encode(device)?))
 }
 
 #[async_trait]
 impl MsgSecretStore for DeviceBackend {
     async fn put_msg_secrets(&self, entries: Vec<MsgSecretEntry>) -> Result<usize> {
-        self.write(move |cells| {
-            entries.iter().try_for_each(|entry| put_secret(cells, entry))?;
-            Ok(entries.len())
-        })
-        .await
+        let names = entries.iter().map(|entry| name(&[&entry.chat, &entry.sender, &entry.msg_id]));
+        let keys: Vec<_> = names.map(|name| (Kind::MessageSecret, name)).collect();
+        // What is given twice is put twice: the second has to see the first.
+        let is_once = keys.iter().map(|(_, name)| name).collect::<HashSet<_>>().len() == keys.len();
+        let chunk = if is_once { entries.len().max(1) } else { 1 };
+        for (entries, keys) in entries.chunks(chunk).zip(keys.chunks(chunk)) {
+            self.update(keys.to_vec(), |known| {
+                entries.iter().zip(known).map(|(entry, known)| put_secret(entry, known.as_ref())).collect()
+            })
+            .await?;
+        }
+        Ok(entries.len())
     }
 
     async fn get_msg_secret(&self, chat: &str, sender: &str, msg_id: &str) -> Result<Option<Vec<u8>>> {
@@ -85,8 +89,8 @@ impl MsgSecretStore for DeviceBackend {
     }
 
     async fn get_msg_secret_with_ts(&self, chat: &str, sender: &str, msg_id: &str) -> Result<Option<(Vec<u8>, i64)>> {
-        let name = name(&[chat, sender, msg_id]);
-        self.read(move |cells| cells.get(Kind::MessageSecret, &name)?.map(|value| secret(&value)).transpose()).await
+        let value = self.get(Kind::MessageSecret, &name(&[chat, sender, msg_id])).await?;
+        self.checked(async { value.map(|value| secret(&value)).transpose() }).await
     }
 
     /// What has expired is removed for all tenants at once: see `Store::forget_expired`.
@@ -95,22 +99,23 @@ impl MsgSecretStore for DeviceBackend {
     }
 }
 
-/// Writes a message's secret down. What is known of it already may only become known for longer.
-fn put_secret(cells: &Cells<'_>, entry: &MsgSecretEntry) -> rusqlite::Result<()> {
-    let name = name(&[&entry.chat, &entry.sender, &entry.msg_id]);
+/// What writes a message's secret down. What is known of it already may only become known for longer.
+fn put_secret(entry: &MsgSecretEntry, known: Option<&Timed>) -> std::result::Result<Write, StoreError> {
     let (mut expires_at, mut message_ts) = (entry.expires_at, entry.message_ts);
-    if let Some((known, known_until)) = cells.get_until(Kind::MessageSecret, &name)? {
+    if let Some((known, known_until)) = known {
         expires_at = merge_msg_secret_expiry(known_until.map_or(0, |until| until / 1000), expires_at);
-        message_ts = merge_msg_secret_message_ts(secret(&known)?.1, message_ts);
+        message_ts = merge_msg_secret_message_ts(secret(known)?.1, message_ts);
     }
     let value = [&entry.secret[..], &message_ts.to_be_bytes()].concat();
     // The library says 0 where something never expires.
     let expires_at = (expires_at != 0).then(|| expires_at.saturating_mul(1000));
-    cells.put_until(Kind::MessageSecret, &name, &value, expires_at)
+    let name = name(&[&entry.chat, &entry.sender, &entry.msg_id]);
+    Ok(Write::put_until(Kind::MessageSecret, &name, &value, expires_at))
 }
 
 /// The secret, and the time of its message.
-fn secret(value: &[u8]) -> rusqlite::Result<(Vec<u8>, i64)> {
-    let (secret, time) = value.split_last_chunk().ok_or_else(|| damaged("a message's secret is too short"))?;
+fn secret(value: &[u8]) -> std::result::Result<(Vec<u8>, i64), StoreError> {
+    let short = || StoreError::Damaged("a message's secret is too short".into());
+    let (secret, time) = value.split_last_chunk().ok_or_else(short)?;
     Ok((secret.to_vec(), i64::from_be_bytes(*time)))
 }

@@ -10,41 +10,36 @@ use whatsapp_rust::{
 
 use crate::{
     signal::DeviceBackend,
-    store::{cells::Kind, tx::damaged},
+    store::{
+        error::StoreError,
+        key_value::{Kind, Write},
+    },
 };
 
 #[async_trait]
 impl SignalStore for DeviceBackend {
     async fn put_identity(&self, address: &str, key: [u8; 32]) -> Result<()> {
-        let address = address.to_owned();
-        self.write(move |cells| cells.put(Kind::Identity, address.as_bytes(), &key)).await
+        self.write(vec![Write::put(Kind::Identity, address.as_bytes(), &key)]).await
     }
 
     async fn put_identities_batch(&self, identities: &[(Arc<str>, [u8; 32])]) -> Result<()> {
-        let identities = identities.to_vec();
-        self.write(move |cells| {
-            identities.iter().try_for_each(|(address, key)| cells.put(Kind::Identity, address.as_bytes(), key))
-        })
-        .await
+        let put = |(address, key): &(Arc<str>, [u8; 32])| Write::put(Kind::Identity, address.as_bytes(), key);
+        self.write(identities.iter().map(put).collect()).await
     }
 
     async fn load_identity(&self, address: &str) -> Result<Option<[u8; 32]>> {
-        let address = address.to_owned();
-        self.read(move |cells| {
-            let key = cells.get(Kind::Identity, address.as_bytes())?;
-            key.map(|key| key.try_into().map_err(|_| damaged("an identity key has another length"))).transpose()
-        })
-        .await
+        let key = self.get(Kind::Identity, address.as_bytes()).await?;
+        let whole =
+            key.map(|key| key.try_into().map_err(|_| damaged("an identity key has another length"))).transpose();
+        self.checked(async { whole }).await
     }
 
     async fn delete_identity(&self, address: &str) -> Result<()> {
-        let address = address.to_owned();
-        self.write(move |cells| cells.delete(Kind::Identity, address.as_bytes())).await
+        self.write(vec![Write::delete(Kind::Identity, address.as_bytes())]).await
     }
 
     async fn get_session(&self, address: &str) -> Result<Option<Bytes>> {
-        let address = address.to_owned();
-        self.read(move |cells| Ok(cells.get(Kind::Session, address.as_bytes())?.map(Bytes::from))).await
+        Ok(self.get(Kind::Session, address.as_bytes()).await?.map(Bytes::from))
     }
 
     async fn put_session(&self, address: &str, session: &[u8]) -> Result<()> {
@@ -56,29 +51,23 @@ impl SignalStore for DeviceBackend {
     }
 
     async fn delete_session(&self, address: &str) -> Result<()> {
-        let address = address.to_owned();
-        self.write(move |cells| cells.delete(Kind::Session, address.as_bytes())).await
+        self.write(vec![Write::delete(Kind::Session, address.as_bytes())]).await
     }
 
     async fn has_session(&self, address: &str) -> Result<bool> {
-        let address = address.to_owned();
-        self.read(move |cells| cells.has(Kind::Session, address.as_bytes())).await
+        Ok(self.get(Kind::Session, address.as_bytes()).await?.is_some())
     }
 
     async fn has_signal_state_for_user(&self, user: &str) -> Result<bool> {
         // An address is `user@server`, or `user:device@server`.
-        let prefixes = ["@", ":"].map(|sign| format!("{user}{sign}"));
-        self.read(move |cells| {
-            for prefix in prefixes {
-                for kind in [Kind::Session, Kind::Identity] {
-                    if cells.has_any(kind, prefix.as_bytes())? {
-                        return Ok(true);
-                    }
+        for prefix in ["@", ":"].map(|sign| format!("{user}{sign}")) {
+            for kind in [Kind::Session, Kind::Identity] {
+                if self.checked(self.values.has_any(kind, prefix.clone().into_bytes())).await? {
+                    return Ok(true);
                 }
             }
-            Ok(false)
-        })
-        .await
+        }
+        Ok(false)
     }
 
     async fn store_prekey(&self, id: u32, record: &[u8], uploaded: bool) -> Result<()> {
@@ -87,25 +76,16 @@ impl SignalStore for DeviceBackend {
 
     // Whether a key was uploaded is told, and never asked for.
     async fn store_prekeys_batch(&self, keys: &[(u32, Bytes)], _: bool) -> Result<()> {
-        let keys = keys.to_vec();
-        self.write(move |cells| keys.iter().try_for_each(|(id, record)| cells.put(Kind::PreKey, &number(*id), record)))
-            .await
+        self.write(keys.iter().map(|(id, record)| Write::put(Kind::PreKey, &number(*id), record)).collect()).await
     }
 
     async fn load_prekey(&self, id: u32) -> Result<Option<Bytes>> {
-        self.read(move |cells| Ok(cells.get(Kind::PreKey, &number(id))?.map(Bytes::from))).await
+        Ok(self.get(Kind::PreKey, &number(id)).await?.map(Bytes::from))
     }
 
     async fn load_prekeys_batch(&self, ids: &[u32]) -> Result<Vec<(u32, Bytes)>> {
-        let ids = ids.to_vec();
-        self.read(move |cells| {
-            let mut found = Vec::with_capacity(ids.len());
-            for id in ids {
-                found.extend(cells.get(Kind::PreKey, &number(id))?.map(|record| (id, Bytes::from(record))));
-            }
-            Ok(found)
-        })
-        .await
+        let found = self.get_many(ids.iter().map(|id| (Kind::PreKey, number(*id).to_vec())).collect()).await?;
+        Ok(ids.iter().zip(found).filter_map(|(id, record)| Some((*id, Bytes::from(record?)))).collect())
     }
 
     async fn mark_prekeys_uploaded(&self, _: &[u32]) -> Result<()> {
@@ -113,32 +93,29 @@ impl SignalStore for DeviceBackend {
     }
 
     async fn remove_prekey(&self, id: u32) -> Result<()> {
-        self.write(move |cells| cells.delete(Kind::PreKey, &number(id))).await
+        self.write(vec![Write::delete(Kind::PreKey, &number(id))]).await
     }
 
     async fn get_max_prekey_id(&self) -> Result<u32> {
-        self.read(|cells| cells.last_name(Kind::PreKey)?.map_or(Ok(0), |name| number_of(&name))).await
+        self.checked(async { self.values.last_name(Kind::PreKey).await?.map_or(Ok(0), |name| number_of(&name)) }).await
     }
 
     async fn store_signed_prekey(&self, id: u32, record: &[u8]) -> Result<()> {
-        let record = record.to_vec();
-        self.write(move |cells| cells.put(Kind::SignedPreKey, &number(id), &record)).await
+        self.write(vec![Write::put(Kind::SignedPreKey, &number(id), record)]).await
     }
 
     async fn load_signed_prekey(&self, id: u32) -> Result<Option<Vec<u8>>> {
-        self.read(move |cells| cells.get(Kind::SignedPreKey, &number(id))).await
+        self.get(Kind::SignedPreKey, &number(id)).await
     }
 
     async fn load_all_signed_prekeys(&self) -> Result<Vec<(u32, Vec<u8>)>> {
-        self.read(|cells| {
-            let keys = cells.all(Kind::SignedPreKey, &[])?;
-            keys.into_iter().map(|(name, record)| Ok((number_of(&name)?, record))).collect()
-        })
-        .await
+        let keys = self.all(Kind::SignedPreKey, &[]).await?;
+        let numbered = keys.into_iter().map(|(name, record)| Ok((number_of(&name)?, record))).collect();
+        self.checked(async { numbered }).await
     }
 
     async fn remove_signed_prekey(&self, id: u32) -> Result<()> {
-        self.write(move |cells| cells.delete(Kind::SignedPreKey, &number(id))).await
+        self.write(vec![Write::delete(Kind::SignedPreKey, &number(id))]).await
     }
 
     async fn put_sender_key(&self, address: &str, record: &[u8]) -> Result<()> {
@@ -150,23 +127,18 @@ impl SignalStore for DeviceBackend {
     }
 
     async fn get_sender_key(&self, address: &str) -> Result<Option<Vec<u8>>> {
-        let address = address.to_owned();
-        self.read(move |cells| cells.get(Kind::SenderKey, address.as_bytes())).await
+        self.get(Kind::SenderKey, address.as_bytes()).await
     }
 
     async fn delete_sender_key(&self, address: &str) -> Result<()> {
-        let address = address.to_owned();
-        self.write(move |cells| cells.delete(Kind::SenderKey, address.as_bytes())).await
+        self.write(vec![Write::delete(Kind::SenderKey, address.as_bytes())]).await
     }
 }
 
 impl DeviceBackend {
     async fn put_all(&self, kind: Kind, records: &[(Arc<str>, Bytes)]) -> Result<()> {
-        let records = records.to_vec();
-        self.write(move |cells| {
-            records.iter().try_for_each(|(address, record)| cells.put(kind, address.as_bytes(), record))
-        })
-        .await
+        let put = |(address, record): &(Arc<str>, Bytes)| Write::put(kind, address.as_bytes(), record);
+        self.write(records.iter().map(put).collect()).await
     }
 }
 
@@ -175,6 +147,10 @@ pub fn number(id: u32) -> [u8; 4] {
     id.to_be_bytes()
 }
 
-fn number_of(name: &[u8]) -> rusqlite::Result<u32> {
+fn number_of(name: &[u8]) -> std::result::Result<u32, StoreError> {
     name.try_into().map(u32::from_be_bytes).map_err(|_| damaged("a key's number has another length"))
+}
+
+fn damaged(what: &str) -> StoreError {
+    StoreError::Damaged(what.into())
 }

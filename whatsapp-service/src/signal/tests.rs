@@ -30,7 +30,15 @@ use whatsapp_rust::{
 use crate::{
     model::tenant::TenantId,
     signal::owner::Owner,
-    store::{Store, StoreError, cells, devices::Record, tx::Rules},
+    store::{
+        Store,
+        devices::{Devices, Record, RecordChange},
+        error::StoreError,
+        key_value,
+        referred::References,
+        rules::Rules,
+        sqlite::SqliteStore,
+    },
     util::{clock::Clock, seal::Seal},
 };
 
@@ -51,24 +59,29 @@ impl Owner for Always {
 }
 
 /// With a key, since most else runs without one.
-fn open(folder: &TempDir) -> Arc<Store> {
+fn open(folder: &TempDir) -> Arc<SqliteStore> {
     open_with(folder, Seal::with_key("MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=").unwrap())
 }
 
-fn open_with(folder: &TempDir, seal: Seal) -> Arc<Store> {
+fn open_with(folder: &TempDir, seal: Seal) -> Arc<SqliteStore> {
     let rules = Rules { keep_bodies: false, webhook_for_all: false };
-    Arc::new(Store::open(&folder.path().join("service.db"), rules, seal, Clock::of_test()).unwrap())
+    Arc::new(SqliteStore::open(&folder.path().join("service.db"), rules, seal, Clock::of_test()).unwrap())
 }
 
 fn tenant(name: &str) -> TenantId {
     name.parse().unwrap()
 }
 
-async fn device(store: &Arc<Store>, name: &str) -> Arc<dyn Backend> {
-    crate::signal::open(store, &tenant(name), Arc::new(Always(false))).await.unwrap()
+async fn device(store: &Arc<SqliteStore>, name: &str) -> Arc<dyn Backend> {
+    opened(store, name, false).await.unwrap()
 }
 
-async fn count(store: &Store, sql: &'static str) -> i64 {
+async fn opened(store: &Arc<SqliteStore>, name: &str, lost: bool) -> Result<Arc<dyn Backend>, StoreError> {
+    let (lease, store) = (store.held(&tenant(name)), store.clone() as Arc<dyn Store>);
+    crate::signal::open(&store, &lease, Arc::new(Always(lost))).await
+}
+
+async fn count(store: &SqliteStore, sql: &'static str) -> i64 {
     store.read(move |connection| connection.query_row(sql, (), |row| row.get(0))).await.unwrap()
 }
 
@@ -178,7 +191,7 @@ async fn texts_are_kept_for_a_week_and_forgotten_for_all_tenants() {
 async fn a_message_that_was_lost_is_not_taken_for_known() {
     let folder = TempDir::new().unwrap();
     let store = open(&folder);
-    let acme = crate::signal::open(&store, &tenant("acme"), Arc::new(Always(true))).await.unwrap();
+    let acme = opened(&store, "acme", true).await.unwrap();
     acme.store_pending_inbound("chat", "sender", "waits", b"text").await.unwrap();
     assert!(acme.get_pending_inbound("chat", "sender", "waits").await.unwrap().is_some());
     assert!(acme.get_pending_inbound("chat", "sender", "lost").await.is_err(), "it is not acknowledged");
@@ -190,8 +203,8 @@ async fn what_was_put_aside_is_kept_and_not_written_any_more() {
     let (store, acme) = (open(&folder), tenant("acme"));
     let old = device(&store, "acme").await;
     old.create().await.unwrap();
-    store.change_record(&acme, |record| record.paired = true).await.unwrap();
-    store.quarantine(&acme).await.unwrap();
+    store.change_record(&store.held(&acme), vec![RecordChange::Linked(None)]).await.unwrap();
+    store.quarantine(&store.held(&acme)).await.unwrap();
     assert_eq!(store.recorded(&acme).await.unwrap(), Record::default());
     let new = device(&store, "acme").await;
     assert!(!new.exists().await.unwrap(), "it begins anew");
@@ -200,7 +213,7 @@ async fn what_was_put_aside_is_kept_and_not_written_any_more() {
     let late = old.put_session("a@s", b"late").await;
     assert!(matches!(late, Err(LibraryError::Database(_))), "{late:?}");
     assert_eq!(new.get_session("a@s").await.unwrap().unwrap(), b"new"[..]);
-    store.delete_device(&acme).await.unwrap();
+    store.delete_device(&store.held(&acme)).await.unwrap();
     assert!(new.put_session("a@s", b"late").await.is_err());
     assert_eq!(count(&store, "SELECT count(*) FROM stores WHERE state = 'quarantined'").await, 1);
     assert_eq!(count(&store, "SELECT count(*) FROM state").await, 1, "the old credentials");
@@ -239,10 +252,7 @@ async fn damage_of_one_tenant_is_told_and_leaves_the_others_alone() {
         let pn = Some("5511999999999:3@s.whatsapp.net".parse().unwrap());
         device.save(&whatsapp_rust::wacore::store::Device { pn, ..linked }).await.unwrap();
         store
-            .change_record(&tenant(name), {
-                let paired = paired.clone();
-                |record| *record = paired
-            })
+            .change_record(&store.held(&tenant(name)), vec![RecordChange::Linked(paired.phone.clone())])
             .await
             .unwrap();
     }
@@ -259,7 +269,7 @@ async fn damage_of_one_tenant_is_told_and_leaves_the_others_alone() {
     assert_eq!(linked[&tenant("healthy")].as_ref().unwrap(), &paired);
     assert_eq!(linked.len(), 4);
     for name in ["record", "device", "lost"] {
-        let opened = crate::signal::open(&store, &tenant(name), Arc::new(Always(false))).await;
+        let opened = opened(&store, name, false).await;
         assert!(matches!(opened, Err(StoreError::Damaged(_))), "{name} is not made anew");
     }
     assert!(device(&store, "healthy").await.load().await.unwrap().is_some());
@@ -300,17 +310,17 @@ async fn a_damaged_page_is_the_trouble_of_those_who_have_something_on_it() {
     assert_eq!(c.load_prekey(250).await.unwrap().unwrap(), format!("ccc{:0100}", 250).into_bytes());
     assert!(store.is_healthy().await);
     // A person can still begin anew.
-    store.delete_device(&tenant("b")).await.unwrap();
+    store.delete_device(&store.held(&tenant("b"))).await.unwrap();
     device(&store, "b").await.store_prekey(250, b"new", false).await.unwrap();
 }
 
 #[test]
 fn names_are_unambiguous() {
-    let all = [&["a", "bc"][..], &["ab", "c"], &["abc"], &["", "abc"], &["a", "b", "c"]].map(cells::name);
+    let all = [&["a", "bc"][..], &["ab", "c"], &["abc"], &["", "abc"], &["a", "b", "c"]].map(key_value::name);
     let different: std::collections::BTreeSet<_> = all.iter().collect();
     assert_eq!(different.len(), all.len());
-    assert!(cells::name(&["ab", "c"]).starts_with(&cells::prefix(&["ab"])));
-    assert!(!cells::name(&["abc", "d"]).starts_with(&cells::prefix(&["ab"])));
+    assert!(key_value::name(&["ab", "c"]).starts_with(&key_value::prefix(&["ab"])));
+    assert!(!key_value::name(&["abc", "d"]).starts_with(&key_value::prefix(&["ab"])));
 }
 
 /// The library's ciphers, with its cache before our store.

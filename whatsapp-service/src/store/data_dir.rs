@@ -17,7 +17,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::{net::trust::Trust, store::StoreError};
+use crate::{net::trust::Trust, store::error::StoreError};
 
 /// The data directory. One process at a time: the lock goes when this does, or when the process ends.
 #[derive(Debug)]

@@ -2,18 +2,14 @@
 //!
 //! It holds keys, and so it is no part of an event. It is kept as long as events are, and goes with the device.
 
-use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use async_trait::async_trait;
+
 use crate::{
     model::tenant::TenantId,
-    store::{
-        Store, StoreError,
-        cells::{Cells, Kind, decode, encode, name, prefix},
-        read_live_store,
-        tx::{Tx, millis},
-    },
+    store::{error::StoreError, key_value::name, lease::Lease},
     util::encoding::base64_text,
 };
 
@@ -99,51 +95,25 @@ impl Kept {
         hex::encode(&digest[..8])
     }
 
-    fn name(&self) -> Vec<u8> {
+    /// What it is called among the values of the device.
+    pub fn name(&self) -> Vec<u8> {
         name(&[&self.id, &self.chat, &self.sender])
     }
 }
 
-impl Store {
+/// What is kept of incoming messages beside their events.
+#[async_trait]
+pub trait MessageKeys: Send + Sync {
     /// What is kept of the messages with this id, in the order in which they came. Of two people's messages with one id
     /// both are here.
-    pub async fn kept(&self, tenant: &TenantId, id: &str) -> Result<Vec<Kept>, StoreError> {
-        let (tenant, seal, prefix) = (tenant.clone(), self.seal.clone(), prefix(&[id]));
-        self.read(move |connection| {
-            let Some(store) = read_live_store(connection, &tenant)? else { return Ok(Vec::new()) };
-            let found = Cells::of(connection, &seal, store).all(Kind::Kept, &prefix)?;
-            let mut kept = found.iter().map(|(_, value)| decode(value)).collect::<rusqlite::Result<Vec<Kept>>>()?;
-            kept.sort_by_key(|kept| kept.at);
-            Ok(kept)
-        })
-        .await
-    }
+    ///
+    /// # Errors
+    /// The database can't be read or written.
+    async fn kept(&self, tenant: &TenantId, id: &str) -> Result<Vec<Kept>, StoreError>;
 
     /// Writes down another path for a file, if it is still kept: the phone has uploaded it again.
-    pub async fn moved(&self, tenant: &TenantId, kept: &Kept, path: String) -> Result<(), StoreError> {
-        let (tenant, name) = (tenant.clone(), kept.name());
-        self.write(move |tx| {
-            let Some(store) = tx.live_store(&tenant)? else { return Ok(()) };
-            let cells = tx.cells(store)?;
-            let Some((value, until)) = cells.get_until(Kind::Kept, &name)? else { return Ok(()) };
-            let mut kept: Kept = decode(&value)?;
-            if let KeptFor::Media(media) = &mut kept.what {
-                media.path = path;
-            }
-            cells.put_until(Kind::Kept, &name, &encode(&kept)?, until)
-        })
-        .await
-    }
-}
-
-impl Tx<'_> {
-    /// Keeps this until then, and says whether something is kept under the same id already. A tenant whose device is
-    /// gone keeps nothing.
-    pub fn keep(&self, tenant: &TenantId, kept: &Kept, until: DateTime<Utc>) -> rusqlite::Result<bool> {
-        let Some(store) = self.live_store(tenant)? else { return Ok(false) };
-        let cells = self.cells(store)?;
-        let shares_id = cells.has_any(Kind::Kept, &prefix(&[&kept.id]))?;
-        cells.put_until(Kind::Kept, &kept.name(), &encode(kept)?, Some(millis(until)))?;
-        Ok(shares_id)
-    }
+    ///
+    /// # Errors
+    /// The database can't be read or written.
+    async fn moved(&self, lease: &Lease, kept: &Kept, path: String) -> Result<(), StoreError>;
 }

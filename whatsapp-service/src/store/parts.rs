@@ -2,12 +2,15 @@
 //! one part in memory and no more, however long the list is, and however large what stands in it; of what may change while
 //! it is read, one row.
 
-use crate::store::{StoreError, tx::carry};
+use crate::store::error::StoreError;
 
 /// How much of a list is in memory at a time, in bytes.
 const PART: usize = 64 * 1024;
 /// In how many parts a row is given at most: each part reads all of it anew.
 const PARTS: usize = 16;
+
+/// Writes one row, with what stands between two before it unless it is the first.
+pub type WriteRow<T> = fn(&T, bool) -> Vec<u8>;
 
 /// How far a reader of a list has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,13 +84,13 @@ pub enum Rows {
 
 /// The next part of a list, whose rows come with their numbers. `write` writes one of them, with what stands between two
 /// before it unless it is the first.
-pub fn gather<T>(
+pub fn gather<T, E: From<StoreError>>(
     kind: Rows,
-    rows: impl Iterator<Item = rusqlite::Result<(i64, T)>>,
+    rows: impl Iterator<Item = Result<(i64, T), E>>,
     from: Position,
     room: Room,
     write: impl Fn(&T, bool) -> Vec<u8>,
-) -> rusqlite::Result<Part> {
+) -> Result<Part, E> {
     let mut part = Part { text: Vec::new(), rows: 0, position: from, rest: Rest::Nothing };
     for row in rows {
         let (number, row) = row?;
@@ -95,7 +98,7 @@ pub fn gather<T>(
         let given = match begun {
             None => 0,
             Some((begun, given)) if begun == number => given,
-            Some(_) => return Err(carry(StoreError::Damaged("what was being read was forgotten meanwhile".into()))),
+            Some(_) => return Err(StoreError::Damaged("what was being read was forgotten meanwhile".into()).into()),
         };
         let text = write(&row, is_start);
         let left = text.get(given..).unwrap_or_default();
@@ -133,7 +136,7 @@ mod tests {
     fn read(kind: Rows, texts: &[String], room: Room) -> (String, Vec<usize>, Position, Rest) {
         let (mut all, mut parts, mut position, mut left) = (Vec::new(), Vec::new(), Position::behind(0), room);
         loop {
-            let rows = (1..).zip(texts).skip(position.row as usize).map(Ok);
+            let rows = (1..).zip(texts).skip(position.row as usize).map(Ok::<_, StoreError>);
             let write = |text: &&String, is_first: bool| [if is_first { "" } else { "," }, text].concat().into_bytes();
             let part = gather(kind, rows, position, left, write).unwrap();
             (position, left) = (part.position, left.after(&part));
@@ -178,10 +181,17 @@ mod tests {
     fn what_is_forgotten_while_it_is_read_is_no_text() {
         let long = "x".repeat(PART + 1);
         let write = |text: &&str, _| text.as_bytes().to_vec();
-        let part = gather(Rows::Fixed, [Ok((7, long.as_str()))].into_iter(), Position::behind(0), Room::ENDLESS, write)
-            .unwrap();
+        let part = gather(
+            Rows::Fixed,
+            [Ok::<_, StoreError>((7, long.as_str()))].into_iter(),
+            Position::behind(0),
+            Room::ENDLESS,
+            write,
+        )
+        .unwrap();
         assert_eq!((part.rows, part.rest), (0, Rest::More));
-        let next = gather(Rows::Fixed, [Ok((8, "another"))].into_iter(), part.position, Room::ENDLESS, write);
+        let next =
+            gather(Rows::Fixed, [Ok::<_, StoreError>((8, "another"))].into_iter(), part.position, Room::ENDLESS, write);
         assert!(next.is_err());
     }
 }

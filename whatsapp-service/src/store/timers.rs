@@ -4,15 +4,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    model::tenant::TenantId,
-    store::{
-        Store, StoreError,
-        cells::{Cells, Kind, decode, encode, name},
-        devices::read_live_store,
-        tx::Tx,
-    },
-};
+use crate::{model::tenant::TenantId, store::error::StoreError};
+use async_trait::async_trait;
 
 /// How long the messages of a chat stay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,48 +25,18 @@ pub struct ChatTimer {
     pub timer: Timer,
 }
 
-impl Store {
+/// How long the messages of chats stay.
+#[async_trait]
+pub trait Timers: Send + Sync {
     /// How long the messages of a chat stay, by the first of these names that is known.
-    pub async fn timer(&self, tenant: &TenantId, chats: Vec<String>) -> Result<Option<Timer>, StoreError> {
-        let (tenant, seal) = (tenant.clone(), self.seal.clone());
-        self.read(move |connection| {
-            let Some(store) = read_live_store(connection, &tenant)? else { return Ok(None) };
-            let cells = Cells::of(connection, &seal, store);
-            for chat in &chats {
-                if let Some(value) = cells.get(Kind::Timer, &name(&[chat]))? {
-                    return decode(&value).map(Some);
-                }
-            }
-            Ok(None)
-        })
-        .await
-    }
+    ///
+    /// # Errors
+    /// The database can't be read or written.
+    async fn timer(&self, tenant: &TenantId, chats: Vec<String>) -> Result<Option<Timer>, StoreError>;
 
     /// Whether any of a tenant's chats has a timer, or had one.
-    pub async fn has_timers(&self, tenant: &TenantId) -> Result<bool, StoreError> {
-        let (tenant, seal) = (tenant.clone(), self.seal.clone());
-        self.read(move |connection| match read_live_store(connection, &tenant)? {
-            Some(store) => Cells::of(connection, &seal, store).has_any(Kind::Timer, &[]),
-            None => Ok(false),
-        })
-        .await
-    }
-}
-
-impl Tx<'_> {
-    /// Remembers how long the messages of a chat stay, unless something newer is known of it. A tenant whose device is
-    /// gone remembers nothing.
-    pub fn learn_timer(&self, tenant: &TenantId, ChatTimer { chats, timer }: &ChatTimer) -> rusqlite::Result<()> {
-        let Some(store) = self.live_store(tenant)? else { return Ok(()) };
-        let cells = self.cells(store)?;
-        for chat in chats {
-            let known = cells.get(Kind::Timer, &name(&[chat]))?;
-            // What can't be read any more is as good as unknown.
-            let known = known.and_then(|value| decode::<Timer>(&value).ok());
-            if known.is_none_or(|known| known.set_at <= timer.set_at && known != *timer) {
-                cells.put(Kind::Timer, &name(&[chat]), &encode(timer)?)?;
-            }
-        }
-        Ok(())
-    }
+    ///
+    /// # Errors
+    /// The database can't be read or written.
+    async fn has_timers(&self, tenant: &TenantId) -> Result<bool, StoreError>;
 }

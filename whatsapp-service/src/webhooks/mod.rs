@@ -26,7 +26,8 @@ use crate::{
     },
     net::egress::{Egress, RefusedTarget, Target},
     store::{
-        Store, StoreError,
+        Store,
+        error::StoreError,
         webhooks::{Delivery, Webhook, WebhookSummary},
     },
     util::{clock, supervise::supervised},
@@ -81,7 +82,7 @@ enum Attempt {
 
 /// Delivers events.
 pub struct Webhooks {
-    store: Arc<Store>,
+    store: Arc<dyn Store>,
     /// For the tenants' own webhooks.
     egress: Egress,
     for_all: Option<ForAll>,
@@ -115,7 +116,7 @@ struct Running {
 
 impl Webhooks {
     /// Checks the settings.
-    pub fn new(config: &Config, store: Arc<Store>) -> Result<Arc<Self>, InvalidWebhook> {
+    pub fn new(config: &Config, store: Arc<dyn Store>) -> Result<Arc<Self>, InvalidWebhook> {
         let egress = Egress::new(config.allow_private_targets);
         let for_all = match (config.webhook_for_all(), config.webhook_secret()?) {
             (None, _) => None,
@@ -191,14 +192,16 @@ impl Webhooks {
         };
         let generated = kept.is_none().then(|| SigningKey::generate().reveal());
         let secret = kept.or_else(|| generated.clone()).unwrap_or_default();
-        self.store.put_webhook(tenant, Webhook { url, secret, events }).await?;
+        let lease = self.store.lease(tenant).await?;
+        self.store.put_webhook(&lease, Webhook { url, secret, events }).await?;
         self.restart(tenant);
         Ok(generated)
     }
 
     /// Removes a tenant's own webhook, and says whether there was one.
     pub async fn delete(self: &Arc<Self>, tenant: &TenantId) -> Result<bool, StoreError> {
-        let removed = self.store.delete_webhook(tenant).await?;
+        let lease = self.store.lease(tenant).await?;
+        let removed = self.store.delete_webhook(&lease).await?;
         if removed {
             self.restart(tenant);
         }
@@ -207,7 +210,8 @@ impl Webhooks {
 
     /// Starts again what was given up, and says how much that is.
     pub async fn retry(self: &Arc<Self>, tenant: &TenantId) -> Result<usize, StoreError> {
-        let restarted = self.store.retry_deliveries(tenant).await?;
+        let lease = self.store.lease(tenant).await?;
+        let restarted = self.store.retry_deliveries(&lease).await?;
         self.restart(tenant);
         Ok(restarted)
     }
@@ -298,6 +302,7 @@ impl Webhooks {
             }
             return Ok(());
         }
+        let lease = self.store.lease(tenant).await?;
         let receiver = match &webhook {
             Some(Webhook { url, secret, .. }) => self
                 .egress
@@ -308,11 +313,11 @@ impl Webhooks {
             None => match &self.for_all {
                 Some(for_all) => Some(for_all.receiver.clone()),
                 // The one for all tenants was taken away since.
-                None => return self.store.forget_deliveries(tenant).await,
+                None => return self.store.forget_deliveries(&lease).await,
             },
         };
         // Each is written down at once, and waited for at the end: a kill repeats as few as can be.
-        let (mut taken, mut failed) = (None, None);
+        let (mut taken, mut failed) = (Vec::new(), None);
         for event in &events {
             let attempt = match &receiver {
                 Some(receiver) => tokio::select! {
@@ -323,23 +328,26 @@ impl Webhooks {
                 None => Attempt::Failed("the address is not allowed".into()),
             };
             match attempt {
-                Attempt::Taken => taken = Some(self.store.delivered(tenant, event.sequence)),
+                Attempt::Taken => {
+                    let (store, lease, sequence) = (self.store.clone(), lease.clone(), event.sequence);
+                    taken.push(self.tasks.spawn(async move { store.delivered(&lease, sequence).await }));
+                }
                 failure => {
                     failed = Some((event, failure));
                     break;
                 }
             }
         }
-        let some_taken = taken.is_some();
-        if let Some(written) = taken {
-            written.await?;
-            if state.failures > 0 {
-                tracing::info!(%tenant, "a webhook takes events again");
-            }
+        let some_taken = !taken.is_empty();
+        for written in taken {
+            written.await.unwrap_or(Err(StoreError::Panicked))?;
+        }
+        if some_taken && state.failures > 0 {
+            tracing::info!(%tenant, "a webhook takes events again");
         }
         match failed {
             Some((_, Attempt::Gone)) => {
-                if self.store.delivery_stopped(tenant, webhook, "the receiver answered 410".into()).await? {
+                if self.store.delivery_stopped(&lease, webhook, "the receiver answered 410".into()).await? {
                     tracing::warn!(%tenant, "a webhook's receiver answered 410: it gets nothing until it is started again");
                 }
                 Ok(())
@@ -349,14 +357,14 @@ impl Webhooks {
                 let clock = self.store.clock();
                 let is_news = failures == 0 || state.last_error.as_ref() != Some(&error);
                 let next = clock.now() + pause(failures);
-                let counts = self.store.delivery_failed(tenant, webhook, error.clone(), next).await?;
+                let counts = self.store.delivery_failed(&lease, webhook, error.clone(), next).await?;
                 if counts && is_news {
                     tracing::warn!(%tenant, error, "a webhook does not take events");
                 }
                 let given_up = clock.now() - self.retry_for;
                 if counts && clock.is_steady() && event.timestamp.max(state.restarted_at.unwrap_or_default()) < given_up
                 {
-                    let dead = self.store.give_up_deliveries(tenant, given_up).await?;
+                    let dead = self.store.give_up_deliveries(&lease, given_up).await?;
                     metrics::given_up(dead);
                     tracing::warn!(%tenant, dead, "events were given up: a webhook's receiver did not take them");
                 }

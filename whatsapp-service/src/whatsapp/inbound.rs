@@ -17,7 +17,7 @@ use crate::{
         message::{Author, MessageStatus},
     },
     store::{
-        StoreError,
+        error::StoreError,
         events::Received,
         kept::{Kept, KeptFor},
         timers::ChatTimer,

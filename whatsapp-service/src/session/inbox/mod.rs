@@ -15,7 +15,7 @@ use crate::{
         message::{Author, MessageStatus},
     },
     session::{connection::Connection, limits::AccountLimits, outbox::Outbox, retries::Retries, timers::Timers},
-    store::{Store, StoreError, events::Received, kept::Kept},
+    store::{Store, error::StoreError, events::Received, kept::Kept},
     whatsapp::{
         account_limits,
         client::Client,
@@ -28,7 +28,7 @@ use crate::{
 /// What comes in for one session, on its way to the event log.
 pub struct Inbox {
     pub(crate) connection: Arc<Connection>,
-    pub(crate) store: Arc<Store>,
+    pub(crate) store: Arc<dyn Store>,
     pub(crate) outbox: Arc<Outbox>,
     pub(crate) retries: Arc<Retries>,
     pub(crate) limits: Arc<AccountLimits>,
@@ -67,8 +67,8 @@ impl Inbox {
         if messages.is_empty() {
             return Some(());
         }
-        let (store, tenant) = (&self.store, &self.connection.tenant);
-        self.connection.persist(|| store.received(tenant, messages.clone())).await
+        let (store, lease) = (&self.store, &self.connection.lease);
+        self.connection.persist(|| store.received(lease, messages.clone())).await
     }
 
     /// What a vote chose, if its poll is known: it may have come just before, in the same batch. One that can't be read is
@@ -101,13 +101,13 @@ impl Receiver for Inbox {
     }
 
     async fn message(&self, message: Received) {
-        let (store, tenant) = (&self.store, &self.connection.tenant);
-        self.connection.persist(|| store.received(tenant, vec![message.clone()])).await;
+        let (store, lease) = (&self.store, &self.connection.lease);
+        self.connection.persist(|| store.received(lease, vec![message.clone()])).await;
     }
 
     async fn once(&self, identity: [String; 3], kind: EventKind, data: Value) {
-        let (store, tenant) = (&self.store, &self.connection.tenant);
-        self.connection.persist(|| store.told_once(tenant, identity.clone(), kind, data.clone())).await;
+        let (store, lease) = (&self.store, &self.connection.lease);
+        self.connection.persist(|| store.told_once(lease, identity.clone(), kind, data.clone())).await;
     }
 
     async fn receipt(&self, by: Author, ids: Vec<String>, status: MessageStatus) {
@@ -123,7 +123,7 @@ impl Receiver for Inbox {
         let again = self.connection.client().and_then(|client| Again::of(client, &identity));
         let Some(again) = again else { return false };
         let tenant = &self.connection.tenant;
-        if !self.store.is_lost(tenant, identity).await.unwrap_or(true) {
+        if !self.store.is_lost(&self.connection.lease, identity).await.unwrap_or(true) {
             return false;
         }
         tracing::warn!(%tenant, "a message was lost by a kill; its sender is asked to send it again");
@@ -165,7 +165,7 @@ mod tests {
     async fn a_poll_is_read_until_the_disk_gives_it() {
         let data = tempfile::TempDir::new().unwrap();
         let manager = Manager::of_test(data.path());
-        let inbox = manager.get_or_create(&"acme".parse().unwrap()).inbox().clone();
+        let inbox = manager.get_or_create(&"acme".parse().unwrap()).await.unwrap().inbox().clone();
         let after = async |answers: Vec<Result<Vec<Kept>, StoreError>>| {
             let answers = Mutex::new(answers.into_iter());
             let read = inbox.polls(|| std::future::ready(answers.lock().next().expect("one more"))).await;

@@ -7,7 +7,7 @@ use crate::{
     model::message::{Message, is_with},
     session::inbox::Inbox,
     store::{
-        StoreError,
+        error::StoreError,
         events::Received,
         referred::{Logged, Referred},
     },

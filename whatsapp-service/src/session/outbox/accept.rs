@@ -14,7 +14,7 @@ use crate::{
         tenant::TenantId,
     },
     session::outbox::{NotTaken, Outbox, Refused, Submission, Taken, deleted},
-    store::{Store, StoreError},
+    store::{Store, error::StoreError},
     whatsapp::send::message_id,
 };
 
@@ -87,7 +87,7 @@ impl Outbox {
                 // The session was deleted meanwhile: nobody would send it.
                 Accepted::New(message) if self.connection.gone.load(Ordering::Acquire) => {
                     let store = &self.store;
-                    self.connection.persist(|| store.give_up(&self.tenant, message.row, deleted())).await;
+                    self.connection.persist(|| store.give_up(&self.connection.lease, message.row, deleted())).await;
                     let now = store.message(&self.tenant, &message.id).await.ok().flatten();
                     Ok(Taken { message: now.unwrap_or(*message), waiting: None })
                 }
@@ -116,7 +116,7 @@ impl Outbox {
 }
 
 /// A message that was accepted before, and how to learn more.
-pub async fn known(store: &Arc<Store>, tenant: &TenantId, message: Message, wait: bool) -> Taken {
+pub async fn known(store: &Arc<dyn Store>, tenant: &TenantId, message: Message, wait: bool) -> Taken {
     if !wait || message.is_settled() {
         return Taken { message, waiting: None };
     }

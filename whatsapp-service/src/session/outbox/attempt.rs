@@ -34,8 +34,8 @@ impl Outbox {
         let found = found.unwrap_or(Err(Unsent::NotSent))?;
         self.join(&to, &found.names);
         if !message.shows(&found.names) {
-            // Before any receipt can be, as writes keep their order.
-            drop(self.store.names(&self.tenant, &message.id, found.names.clone()));
+            // Before it leaves, so before any receipt can be. The message can be sent without it.
+            let _ = self.store.names(&self.connection.lease, &message.id, found.names.clone()).await;
         }
         Ok(found)
     }

@@ -145,9 +145,10 @@ impl Drop for Aside<'_> {
 impl SendAttempt {
     async fn run(&self, message: Option<Message>) -> After {
         let (outbox, store, tenant) = (&self.outbox, &self.outbox.store, &self.outbox.tenant);
+        let lease = &outbox.connection.lease;
         let claimed = match message {
             Some(message) => Ok(Claimed::Now(Box::new(message))),
-            None => store.claim(tenant, self.row).await,
+            None => store.claim(lease, self.row).await,
         };
         let message = match claimed {
             Ok(Claimed::Now(message)) => *message,
@@ -179,7 +180,7 @@ impl SendAttempt {
         // Meanwhile it may have been cancelled or given up, or a receipt may have come for an earlier copy.
         if has_file {
             begun = Instant::now();
-            match store.departs(self.row).await {
+            match store.departs(lease, self.row).await {
                 Ok(Claimed::Now(())) => {}
                 Ok(Claimed::Later) => return After::Again(Instant::now() + CLOCK_PAUSE),
                 Ok(Claimed::Never) => return After::Done,
@@ -188,7 +189,7 @@ impl SendAttempt {
         }
         // What was found out of it or of others may have shown that it overtakes one to the same person.
         if !outbox.queue.lock().is_first(&self.recipient, self.row) {
-            let pending = outbox.connection.persist(|| store.put_back(tenant, self.row, false)).await;
+            let pending = outbox.connection.persist(|| store.put_back(lease, self.row, false)).await;
             return if pending == Some(false) { After::Done } else { After::Again(Instant::now()) };
         }
         let attempt = |fresh, since| {
@@ -236,18 +237,19 @@ impl SendAttempt {
     }
 
     async fn record(&self, message: &Message, outcome: Result<DateTime<Utc>, Unsent>, took: Duration) -> After {
-        let (outbox, store, tenant) = (&self.outbox, &self.outbox.store, &self.outbox.tenant);
+        let (outbox, store, _tenant) = (&self.outbox, &self.outbox.store, &self.outbox.tenant);
+        let lease = &outbox.connection.lease;
         attempted(outcome_of(&outcome), took);
         let failure = match outcome {
             Ok(timestamp) => {
-                let settled = outbox.connection.persist(|| store.sent(tenant, &message.id, timestamp)).await;
+                let settled = outbox.connection.persist(|| store.sent(lease, &message.id, timestamp)).await;
                 outbox.sent.fetch_add(settled.unwrap_or_default().into(), Ordering::Relaxed);
                 outbox.limits.keep_quota_fresh();
                 return After::Done;
             }
             Err(unsent @ (Unsent::NotReady | Unsent::NotSent | Unsent::Unknown)) => {
                 let left = unsent == Unsent::Unknown;
-                if outbox.connection.persist(|| store.put_back(tenant, self.row, left)).await == Some(false) {
+                if outbox.connection.persist(|| store.put_back(lease, self.row, left)).await == Some(false) {
                     return After::Done;
                 }
                 let pause = PAUSES[(message.attempts as usize).clamp(1, PAUSES.len()) - 1];
@@ -277,12 +279,13 @@ impl SendAttempt {
     }
 
     async fn fail(&self, message: &Message, failure: Failure) -> After {
-        let (outbox, store, tenant) = (&self.outbox, &self.outbox.store, &self.outbox.tenant);
+        let (outbox, store, _tenant) = (&self.outbox, &self.outbox.store, &self.outbox.tenant);
+        let lease = &outbox.connection.lease;
         if message.status == MessageStatus::Unknown {
             // An earlier copy may have arrived, whatever became of this one.
-            outbox.connection.persist(|| store.give_up(tenant, self.row, failure.clone())).await;
+            outbox.connection.persist(|| store.give_up(lease, self.row, failure.clone())).await;
         } else {
-            outbox.connection.persist(|| store.failed(tenant, &message.id, failure.clone())).await;
+            outbox.connection.persist(|| store.failed(lease, &message.id, failure.clone())).await;
         }
         After::Done
     }

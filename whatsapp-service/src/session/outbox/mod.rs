@@ -24,7 +24,7 @@ use crate::{
         connection::Connection, limits::AccountLimits, outbox::queue::SendQueue, shared::Shared, state::Snapshot,
         timers::Timers,
     },
-    store::{Store, StoreError, news::Waiting},
+    store::{Store, changes::Waiting, error::StoreError},
     whatsapp::{events::Ack, lookup::Numbers},
 };
 use chrono::DateTime;
@@ -131,7 +131,7 @@ pub struct Outbox {
     /// Whose they are.
     pub tenant: TenantId,
     pub(crate) connection: Arc<Connection>,
-    pub(crate) store: Arc<Store>,
+    pub(crate) store: Arc<dyn Store>,
     /// Media that is to be sent.
     pub(crate) media: Arc<MediaStore>,
     /// Opens connections to the media hosts.
@@ -192,7 +192,7 @@ impl Outbox {
     /// Cancels a message that is not on its way yet: `None` if there is none of this id, `Err` with the message as it
     /// is if it is too late.
     pub async fn cancel(self: &Arc<Self>, id: &str) -> Result<Option<Result<Message, Message>>, StoreError> {
-        let cancelled = self.store.cancel(&self.tenant, id).await?;
+        let cancelled = self.store.cancel(&self.connection.lease, id).await?;
         if let Some(Ok(message)) = &cancelled
             && let Some(recipient) = Person::kept(&message.recipient)
         {
@@ -209,16 +209,18 @@ impl Outbox {
 
     /// What the server said of a message that nobody waited for any more.
     pub(crate) async fn late_ack(self: &Arc<Self>, id: &str, ack: Ack) {
-        let (store, tenant) = (&self.store, &self.tenant);
-        let Ok(Some(message)) = store.message(tenant, id).await else { return };
+        let (store, lease) = (&self.store, &self.connection.lease);
+        let Ok(Some(message)) = store.message(&self.tenant, id).await else { return };
         // What a refusal means depends on what was tried: the next attempt brings another.
         if message.status >= MessageStatus::Sent || ack.error.is_some() {
             return;
         }
-        match store.sent(tenant, id, ack.timestamp.unwrap_or_else(|| self.connection.now())).await {
+        match store.sent(lease, id, ack.timestamp.unwrap_or_else(|| self.connection.now())).await {
             Ok(settled) => self.sent.fetch_add(settled.into(), Ordering::Relaxed),
             // It is sent again, and acknowledged again.
-            Err(error) => return tracing::warn!(%tenant, %error, "a late acknowledgement could not be written down"),
+            Err(error) => {
+                return tracing::warn!(tenant = %self.tenant, %error, "a late acknowledgement could not be written down");
+            }
         };
         self.no_longer_waits(&message.recipient);
     }
@@ -227,7 +229,8 @@ impl Outbox {
     /// it. Returns when it is on the disk.
     pub(crate) async fn receipt(self: &Arc<Self>, by: Author, ids: Vec<String>, status: MessageStatus) {
         let store = &self.store;
-        let settled = self.connection.persist(|| store.receipt(&self.tenant, by.clone(), ids.clone(), status)).await;
+        let settled =
+            self.connection.persist(|| store.receipt(&self.connection.lease, by.clone(), ids.clone(), status)).await;
         for recipient in settled.into_iter().flatten() {
             self.settled_by_recipient(&recipient);
         }

@@ -6,7 +6,7 @@ use crate::{manager::Manager, model::address::Person, session::outbox::accept::R
 async fn what_was_reserved_is_given_back_also_by_a_panic() {
     let data = tempfile::TempDir::new().unwrap();
     let manager = Manager::of_test(data.path());
-    let outbox = manager.get_or_create(&"acme".parse().unwrap()).outbox().clone();
+    let outbox = manager.get_or_create(&"acme".parse().unwrap()).await.unwrap().outbox().clone();
     let to = Person::parse("5511888888888").unwrap();
     for _ in 0..2 {
         let (outbox, to) = (outbox.clone(), to.clone());
@@ -18,6 +18,6 @@ async fn what_was_reserved_is_given_back_also_by_a_panic() {
             panic!("a test asked for it");
         });
         assert!(panicked.await.unwrap_err().is_panic());
-        assert_eq!(manager.get_or_create(&"acme".parse().unwrap()).outbox().pending(), 0);
+        assert_eq!(manager.get_or_create(&"acme".parse().unwrap()).await.unwrap().outbox().pending(), 0);
     }
 }

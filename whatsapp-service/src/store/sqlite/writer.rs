@@ -18,10 +18,10 @@ use tokio::sync::oneshot;
 use crate::{
     metrics::Commits,
     store::{
-        StoreError,
-        mark::Mark,
-        news::News,
-        tx::{Rules, Tx},
+        changes::ChangeNotifier,
+        error::StoreError,
+        rules::Rules,
+        sqlite::{mark::Mark, tx::Tx},
     },
     util::{clock::Clock, seal::Seal},
 };
@@ -58,7 +58,7 @@ pub struct Thread {
     rules: Rules,
     seal: Seal,
     clock: Clock,
-    news: Arc<News>,
+    changes: Arc<ChangeNotifier>,
     mark: Mark,
     health: Arc<Health>,
     fold: Arc<Fold>,
@@ -155,26 +155,33 @@ impl Drop for Alarm {
 
 impl Thread {
     /// Before the thread starts.
-    pub fn new(connection: Connection, rules: Rules, seal: Seal, clock: Clock, news: Arc<News>, mark: Mark) -> Self {
-        Self { connection, rules, seal, clock, news, mark, health: Arc::default(), fold: Arc::default() }
+    pub fn new(
+        connection: Connection,
+        rules: Rules,
+        seal: Seal,
+        clock: Clock,
+        changes: Arc<ChangeNotifier>,
+        mark: Mark,
+    ) -> Self {
+        Self { connection, rules, seal, clock, changes, mark, health: Arc::default(), fold: Arc::default() }
     }
 
     /// Says whether it reached the disk.
     fn commit(&mut self, batch: Vec<Job>) -> bool {
-        let Self { connection, rules, seal, clock, news, mark, health, .. } = self;
-        let (mut verdicts, mut told, mut epoch) = (Vec::with_capacity(batch.len()), Vec::new(), None);
-        let changes = connection.total_changes();
+        let Self { connection, rules, seal, clock, changes, mark, health, .. } = self;
+        let (mut verdicts, mut changed, mut epoch) = (Vec::with_capacity(batch.len()), Vec::new(), None);
+        let before = connection.total_changes();
         let begun = connection.prepare_cached("BEGIN IMMEDIATE").and_then(|mut begin| begin.execute(()));
         let outcome = match begun.map_err(StoreError::from) {
             Ok(_) => {
                 let mut tx = Tx::new(connection, *rules, seal, clock);
                 verdicts.extend(batch.into_iter().map(|job| job(Ok(&mut tx))));
                 let lost = tx.is_lost();
-                told = tx.into_news();
+                changed = tx.into_changes();
                 if lost {
                     Err(StoreError::TransactionLost)
                 } else {
-                    let counted = if connection.total_changes() > changes { mark.count(connection) } else { Ok(None) };
+                    let counted = if connection.total_changes() > before { mark.count(connection) } else { Ok(None) };
                     let commit = |counted| {
                         epoch = counted;
                         connection.prepare_cached("COMMIT")?.execute(())
@@ -188,7 +195,7 @@ impl Thread {
             }
         };
         // What changes no row is committed also on a full disk.
-        if outcome.is_err() || connection.total_changes() > changes {
+        if outcome.is_err() || connection.total_changes() > before {
             health.failing.store(outcome.is_err(), Ordering::Relaxed);
         }
         match &outcome {
@@ -198,7 +205,7 @@ impl Thread {
                 }
                 health.commits.fetch_add(1, Ordering::Relaxed);
                 health.jobs.fetch_add(verdicts.len() as u64, Ordering::Relaxed);
-                news.tell(told);
+                changes.notify(changed);
             }
             Err(error) => {
                 tracing::error!(%error, "the database can't be written to");

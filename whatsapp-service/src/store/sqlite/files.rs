@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::store::schema;
+use crate::store::sqlite::schema;
 
 /// The files, as they were when the database was opened.
 pub struct Files(Vec<(PathBuf, (u64, u64))>);

@@ -15,7 +15,7 @@ use std::{
 
 use rusqlite::Connection;
 
-use crate::store::{StoreError, data_dir::io_error, schema};
+use crate::store::{data_dir::io_error, error::StoreError, sqlite::schema};
 
 /// How often the number grows at most.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -129,7 +129,8 @@ impl Mark {
     }
 }
 
-fn epoch(connection: &Connection) -> rusqlite::Result<i64> {
+/// How far the database has come.
+pub fn epoch(connection: &Connection) -> rusqlite::Result<i64> {
     connection.query_row("SELECT epoch FROM instance", (), |row| row.get(0))
 }
 

@@ -17,14 +17,11 @@ use rusqlite::{
 
 use crate::{
     store::{
-        StoreError,
         data_dir::{create_private_file, io_error},
-        schema,
+        error::StoreError,
+        sqlite::schema,
     },
-    util::{
-        seal,
-        seal::{Column, Seal},
-    },
+    util::seal::{self, Column, Seal},
 };
 
 /// Seals all that `from` opens with `to`, and says how many values these were. Nobody else may use the database.

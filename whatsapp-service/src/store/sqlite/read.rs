@@ -11,7 +11,10 @@ use parking_lot::Mutex;
 use rusqlite::Connection;
 use tokio::sync::oneshot;
 
-use crate::store::{Store, StoreError, schema};
+use crate::store::{
+    error::StoreError,
+    sqlite::{SqliteStore, schema},
+};
 
 /// How many may read at the same time. Each has a thread and a connection, however many sessions there are.
 const READERS: usize = 4;
@@ -47,7 +50,7 @@ impl Readers {
     }
 }
 
-impl Store {
+impl SqliteStore {
     /// Reads what was committed.
     pub(crate) fn read<T, W>(&self, work: W) -> impl Future<Output = Result<T, StoreError>> + Send + use<T, W>
     where

@@ -11,7 +11,7 @@ use chrono::{DateTime, Utc};
 use rusqlite::{Connection, OpenFlags, OptionalExtension, TransactionBehavior, params};
 
 use crate::{
-    store::{StoreError, data_dir, mark},
+    store::{data_dir, error::StoreError, sqlite::mark},
     util::seal::{CONTENT, CONTENT_WITHOUT_RECIPIENT, Seal},
 };
 

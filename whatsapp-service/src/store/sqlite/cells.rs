@@ -1,80 +1,20 @@
 //! What is kept for a linked device: named values of several kinds, in one table for all devices.
 
-use chrono::{DateTime, Utc};
 use std::borrow::Cow;
-
-use rusqlite::{Connection, OptionalExtension, params};
-use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
     store::{
-        StoreError,
-        tx::{carry, damaged},
+        error::StoreError,
+        key_value::{self, Batch, Key, KeyValue, Kind, Timed, Write},
+        lease::Lease,
+        sqlite::{SqliteStore, tx::carry},
     },
     util::seal::{Seal, VALUE},
 };
-
-/// How long a recipient's device may ask for a message again that it could not read, and how long a message that was
-/// decrypted may wait to be handed over, in milliseconds.
-pub const KEPT_FOR: i64 = 7 * 24 * 3600 * 1000;
-
-/// Until when a text is kept that was stored now.
-pub fn kept_until(now: DateTime<Utc>) -> i64 {
-    now.timestamp_millis() + KEPT_FOR
-}
-
-/// What kind of value. The numbers are in the database: they never change their meaning.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// The credentials.
-    Device = 1,
-    /// A peer's identity key, by its address.
-    Identity = 2,
-    /// A ratchet, by the peer's address.
-    Session = 3,
-    /// A one-time key, by its number.
-    PreKey = 4,
-    /// A signed key, by its number.
-    SignedPreKey = 5,
-    /// A group's ratchet, by the sender's name in the group.
-    SenderKey = 6,
-    /// A key for the app state, by its id.
-    SyncKey = 7,
-    /// The id of the app-state key that came last. One value, without a name.
-    LatestSyncKey = 8,
-    /// How far a collection of the app state is known, by its name.
-    Version = 9,
-    /// The MAC of a value of the app state, by collection and index.
-    MutationMac = 10,
-    /// Whether a device has our key of a group, by group and device.
-    SenderKeyDevice = 11,
-    /// Which number belongs to a LID, by the LID.
-    Lid = 12,
-    /// The same by number and LID. Without a value.
-    Pn = 13,
-    /// The base key of a session that was retried, by address and message.
-    BaseKey = 14,
-    /// Somebody's devices, by user.
-    DeviceList = 15,
-    /// A group's members and settings, by group.
-    Group = 16,
-    /// A contact's trust token, by contact.
-    TcToken = 17,
-    /// A message that was sent, should its recipient ask for it again, by chat and id.
-    Sent = 18,
-    /// A message that was decrypted and not yet handed over, by chat, sender and id.
-    PendingInbound = 19,
-    /// The secret of a message that later ones refer to, by chat, sender and id.
-    MessageSecret = 20,
-    /// What is kept of an incoming message beside its event, by id, chat and sender.
-    Kept = 21,
-    /// A device's request for a message that it could not read, by device and id.
-    Retry = 22,
-    /// How many such requests need no answer any more, and the digest of the last of them, by device and id.
-    RetryDone = 23,
-    /// How long the messages of a chat stay, by the chat.
-    Timer = 24,
-}
+use async_trait::async_trait;
+use rusqlite::{Connection, OptionalExtension, params};
+use serde::{Serialize, de::DeserializeOwned};
+use std::sync::Arc;
 
 /// The values of one store.
 pub struct Cells<'c> {
@@ -195,38 +135,84 @@ impl<'c> Cells<'c> {
     }
 }
 
-/// A name of several parts. No two lists of parts make the same name, and those with the same first parts stand
-/// together.
-pub fn name(parts: &[&str]) -> Vec<u8> {
-    let Some((last, others)) = parts.split_last() else { return Vec::new() };
-    let mut name = prefix(others);
-    name.extend_from_slice(last.as_bytes());
-    name
-}
-
-/// What all names with these first parts begin with.
-pub fn prefix(parts: &[&str]) -> Vec<u8> {
-    let mut prefix = Vec::new();
-    for part in parts {
-        prefix.extend_from_slice(&(part.len() as u32).to_be_bytes());
-        prefix.extend_from_slice(part.as_bytes());
-    }
-    prefix
-}
-
 /// A name that comes after all those that begin with `prefix`.
 fn after(prefix: &[u8]) -> Vec<u8> {
     // No name begins with so many of these: texts never hold the byte, lengths and key numbers are far smaller.
     [prefix, &[u8::MAX; 8]].concat()
 }
 
-/// A structure of the library's as a value. JSON, because the library adds fields, and reads what lacks them.
+/// A structure as a value.
 pub fn encode<T: Serialize>(value: &T) -> rusqlite::Result<Vec<u8>> {
-    serde_json::to_vec(value).map_err(damaged)
+    Ok(key_value::encode(value)?)
 }
 
 /// The structure, from the value.
 pub fn decode<T: DeserializeOwned>(value: &[u8]) -> rusqlite::Result<T> {
-    // The error itself could quote what is secret.
-    serde_json::from_slice(value).map_err(|_| damaged("a value is not what was written"))
+    Ok(key_value::decode(value)?)
+}
+
+/// The values of one device, written under a lease.
+pub struct DeviceValues {
+    store: Arc<SqliteStore>,
+    lease: Lease,
+    key: i64,
+}
+
+impl DeviceValues {
+    /// Of the device with this key.
+    pub fn new(store: Arc<SqliteStore>, lease: Lease, key: i64) -> Self {
+        Self { store, lease, key }
+    }
+
+    async fn read<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Cells<'_>) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let (key, seal) = (self.key, self.store.seal.clone());
+        self.store.read(move |connection| work(&Cells::of(connection, &seal, key))).await
+    }
+}
+
+#[async_trait]
+impl KeyValue for DeviceValues {
+    async fn get_many(&self, keys: Vec<Key>) -> Result<Vec<Option<Timed>>, StoreError> {
+        self.read(move |cells| keys.iter().map(|(kind, name)| cells.get_until(*kind, name)).collect()).await
+    }
+
+    async fn all(&self, kind: Kind, prefix: Vec<u8>) -> Result<Vec<(Vec<u8>, Vec<u8>)>, StoreError> {
+        self.read(move |cells| cells.all(kind, &prefix)).await
+    }
+
+    async fn has_any(&self, kind: Kind, prefix: Vec<u8>) -> Result<bool, StoreError> {
+        self.read(move |cells| cells.has_any(kind, &prefix)).await
+    }
+
+    async fn last_name(&self, kind: Kind) -> Result<Option<Vec<u8>>, StoreError> {
+        self.read(move |cells| cells.last_name(kind)).await
+    }
+
+    async fn apply(&self, batch: Batch) -> Result<bool, StoreError> {
+        let key = self.key;
+        self.store
+            .write_as(&self.lease, move |tx| {
+                let cells = tx.cells(key)?;
+                for ((kind, name), expected) in &batch.expected {
+                    if cells.get(*kind, name)? != *expected {
+                        return Ok(false);
+                    }
+                }
+                for write in &batch.writes {
+                    match write {
+                        Write::Put { key: (kind, name), value, until } => {
+                            cells.put_until(*kind, name, value, *until)?
+                        }
+                        Write::Delete((kind, name)) => cells.delete(*kind, name)?,
+                        Write::DeleteAll(kind, prefix) => cells.delete_all(*kind, prefix)?,
+                        Write::Link(phone) => tx.note_link(key, phone)?,
+                    }
+                }
+                Ok(true)
+            })
+            .await
+    }
 }

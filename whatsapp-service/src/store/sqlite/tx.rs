@@ -10,7 +10,12 @@ use crate::{
         address::{Names, Person},
         tenant::TenantId,
     },
-    store::{StoreError, cells::Cells, is_corruption, news::Told, people},
+    store::{
+        changes::Change,
+        error::StoreError,
+        rules::Rules,
+        sqlite::{cells::Cells, error::is_corruption, people},
+    },
     util::{clock::Clock, seal::Seal},
 };
 
@@ -20,23 +25,14 @@ pub struct Tx<'c> {
     rules: Rules,
     seal: &'c Seal,
     clock: &'c Clock,
-    told: Vec<Told>,
+    changes: Vec<Change>,
     lost: bool,
-}
-
-/// What the settings say about what is kept.
-#[derive(Clone, Copy)]
-pub struct Rules {
-    /// Whether the text of a message is kept when it is no longer needed.
-    pub keep_bodies: bool,
-    /// Whether there is a webhook for all tenants.
-    pub webhook_for_all: bool,
 }
 
 impl<'c> Tx<'c> {
     /// Right after the transaction has begun.
     pub fn new(connection: &'c Connection, rules: Rules, seal: &'c Seal, clock: &'c Clock) -> Self {
-        Self { connection, rules, seal, clock, told: Vec::new(), lost: false }
+        Self { connection, rules, seal, clock, changes: Vec::new(), lost: false }
     }
 
     /// The time.
@@ -66,13 +62,13 @@ impl<'c> Tx<'c> {
     }
 
     /// What is to be told when the transaction is committed.
-    pub fn into_news(self) -> Vec<Told> {
-        self.told
+    pub fn into_changes(self) -> Vec<Change> {
+        self.changes
     }
 
-    /// Tells this when the transaction is committed.
-    pub fn tell(&mut self, told: Told) {
-        self.told.push(told);
+    /// Says this when the transaction is committed.
+    pub fn notify(&mut self, change: Change) {
+        self.changes.push(change);
     }
 
     /// Runs one job.
@@ -82,12 +78,12 @@ impl<'c> Tx<'c> {
             return Err(StoreError::TransactionLost);
         }
         self.execute("SAVEPOINT job", ())?;
-        let told = self.told.len();
+        let changes = self.changes.len();
         // A bug in one job is not the end of all writing.
         let done = catch_unwind(AssertUnwindSafe(|| work(self)));
         let result = done.unwrap_or_else(|_| Err(carry(StoreError::Panicked)));
         if let Err(error) = &result {
-            self.told.truncate(told);
+            self.changes.truncate(changes);
             self.lost |= is_corruption(error);
             if self.is_lost() {
                 return Ok(result?);
@@ -186,7 +182,7 @@ pub fn maybe_time(row: &Row<'_>, column: &str) -> rusqlite::Result<Option<DateTi
 
 /// Lets an error of our own pass through a job.
 pub fn carry(error: StoreError) -> rusqlite::Error {
-    rusqlite::Error::ToSqlConversionFailure(Box::new(error))
+    error.into()
 }
 
 /// For what can't be read any more.

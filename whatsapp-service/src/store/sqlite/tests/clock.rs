@@ -2,19 +2,19 @@
 
 use crate::{
     model::message::{Accepted, Claimed, Draft, Filter, Message, MessageStatus},
-    store::tests::*,
+    store::sqlite::tests::*,
 };
 
 const DAY: TimeDelta = TimeDelta::hours(25);
 
-fn with_clock(folder: &TempDir) -> (Store, Clock) {
+fn with_clock(folder: &TempDir) -> (SqliteStore, Clock) {
     let clock = Clock::of_test();
     let path = folder.path().join("service.db");
-    (Store::open(&path, RULES, Seal::NONE, clock.clone()).unwrap(), clock)
+    (SqliteStore::open(&path, RULES, Seal::NONE, clock.clone()).unwrap(), clock)
 }
 
 /// A message that is given up an hour after its acceptance.
-async fn accept_with_key(store: &Store, clock: &Clock, id: &str) -> Message {
+async fn accept_with_key(store: &SqliteStore, clock: &Clock, id: &str) -> Message {
     let draft = Draft { expires_at: clock.now() + TimeDelta::hours(1), ..draft(id, Some((id, 1))) };
     match store.accept(&tenant("acme"), vec![draft], 9).await.unwrap().remove(0) {
         Accepted::New(message) => *message,
@@ -22,7 +22,7 @@ async fn accept_with_key(store: &Store, clock: &Clock, id: &str) -> Message {
     }
 }
 
-async fn status(store: &Store, id: &str) -> MessageStatus {
+async fn status(store: &SqliteStore, id: &str) -> MessageStatus {
     fate(store, &tenant("acme"), id).await.status
 }
 
@@ -34,7 +34,7 @@ async fn a_jump_forward_and_back_expires_nothing_and_what_waits_is_sent() {
     let [first, second] = [accept_with_key(&store, &clock, "A").await, accept_with_key(&store, &clock, "B").await];
     clock.jump(DAY);
     assert!(store.expire().await.unwrap().is_empty());
-    let claimed = store.claim(&acme, first.row).await.unwrap().now().expect("it may go");
+    let claimed = store.claim(&store.held(&acme), first.row).await.unwrap().now().expect("it may go");
     assert_eq!(claimed.id, "A");
     // What is accepted meanwhile has its hour from then on.
     let third = accept_with_key(&store, &clock, "C").await;
@@ -73,13 +73,13 @@ async fn after_a_long_while_nobody_can_say_what_is_too_late() {
     };
     let later = Clock::of_test_ahead(DAY);
     // The clock was put forward meanwhile, or the service was down.
-    let store = Store::open(&folder.path().join("service.db"), RULES, Seal::NONE, later.clone()).unwrap();
+    let store = SqliteStore::open(&folder.path().join("service.db"), RULES, Seal::NONE, later.clone()).unwrap();
     assert!(store.expire().await.unwrap().is_empty());
-    assert!(matches!(store.claim(&acme, row).await.unwrap(), Claimed::Later), "neither sent nor given up");
-    assert!(matches!(store.departs(row).await.unwrap(), Claimed::Later));
-    assert!(matches!(store.claim(&acme, row + 1).await.unwrap(), Claimed::Never), "there is none");
+    assert!(matches!(store.claim(&store.held(&acme), row).await.unwrap(), Claimed::Later), "neither sent nor given up");
+    assert!(matches!(store.departs(&store.held(&acme), row).await.unwrap(), Claimed::Later));
+    assert!(matches!(store.claim(&store.held(&acme), row + 1).await.unwrap(), Claimed::Never), "there is none");
     later.pass(TimeDelta::minutes(10));
-    assert!(matches!(store.claim(&acme, row).await.unwrap(), Claimed::Never));
+    assert!(matches!(store.claim(&store.held(&acme), row).await.unwrap(), Claimed::Never));
     assert_eq!(store.expire().await.unwrap().len(), 1);
 }
 
@@ -117,9 +117,9 @@ async fn a_clock_before_1970_is_a_clock() {
     assert!(clock.now().timestamp() < 0);
     let message = accept_with_key(&store, &clock, "A").await;
     assert_eq!(fate(&store, &acme, "A").await.accepted_at.timestamp(), message.accepted_at.timestamp());
-    assert!(store.claim(&acme, message.row).await.unwrap().now().is_some());
+    assert!(store.claim(&store.held(&acme), message.row).await.unwrap().now().is_some());
     clock.pass(TimeDelta::hours(2));
-    store.put_back(&acme, message.row, true).await.unwrap();
+    store.put_back(&store.held(&acme), message.row, true).await.unwrap();
     assert_eq!(store.expire().await.unwrap().len(), 1);
 }
 
@@ -133,10 +133,10 @@ async fn what_a_clock_far_ahead_has_stamped_counts_as_of_now() {
     clock.now();
     clock.pass(TimeDelta::minutes(10));
     let settled = accept_with_key(&store, &clock, "settled").await;
-    store.give_up(&acme, settled.row, failure()).await.unwrap();
+    store.give_up(&store.held(&acme), settled.row, failure()).await.unwrap();
     accept_with_key(&store, &clock, "waiting").await;
     let store = Arc::new(store);
-    let device = crate::signal::open(&store, &acme, Arc::new(Nobody)).await.unwrap();
+    let device = crate::signal::open(&dynamic(&store), &store.held(&acme), Arc::new(Nobody)).await.unwrap();
     device.store_sent_message("5511888888888@s.whatsapp.net", "waiting", b"text").await.unwrap();
     clock.jump(-years);
     clock.now();

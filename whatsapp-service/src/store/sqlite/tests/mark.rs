@@ -7,15 +7,15 @@ use std::{
 
 use crate::{
     model::message::Filter,
-    store::{rekey::rekey, tests::*},
+    store::sqlite::{rekey::rekey, tests::*},
 };
 
 fn file(folder: &Path, suffix: &str) -> PathBuf {
     folder.join(format!("service.{suffix}"))
 }
 
-fn reopen(folder: &Path) -> Result<Store, StoreError> {
-    Store::open(&file(folder, "db"), RULES, Seal::NONE, Clock::of_test())
+fn reopen(folder: &Path) -> Result<SqliteStore, StoreError> {
+    SqliteStore::open(&file(folder, "db"), RULES, Seal::NONE, Clock::of_test())
 }
 
 /// What a kill would leave: the files as they are now. `suffixes` are those that are not lost.
@@ -103,7 +103,7 @@ async fn another_key_does_not_make_it_another_database() {
     store.close().await;
     let key = Seal::with_key("MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=").unwrap();
     rekey(&file(folder.path(), "db"), &Seal::NONE, &key).unwrap();
-    let store = Store::open(&file(folder.path(), "db"), RULES, key.clone(), Clock::of_test()).unwrap();
+    let store = SqliteStore::open(&file(folder.path(), "db"), RULES, key.clone(), Clock::of_test()).unwrap();
     accept(&store, &acme, "B").await;
     let without_log = killed(&folder, &["db", "mark"]);
     assert!(matches!(rekey(&file(without_log.path(), "db"), &key, &Seal::NONE), Err(StoreError::Older { .. })));
@@ -115,16 +115,16 @@ async fn a_log_that_is_deleted_meanwhile_is_noticed_and_what_was_in_it_is_kept()
         let folder = TempDir::new().unwrap();
         let (store, acme) = (open(&folder), tenant("acme"));
         accept(&store, &acme, "A").await;
-        store.look_at_files().await.unwrap();
+        store.inspect().await.unwrap();
         assert!(store.is_healthy().await);
         fs::remove_file(file(folder.path(), suffix)).unwrap();
         accept(&store, &acme, "B").await;
-        store.look_at_files().await.unwrap();
+        store.inspect().await.unwrap();
         assert!(!store.is_healthy().await);
         let refused = store.accept(&acme, vec![draft("C", None)], 9).await;
         assert!(matches!(refused, Err(StoreError::FileGone(_))));
         assert!(matches!(store.spent().await, StoreError::FileGone(path) if path == file(folder.path(), suffix)));
-        store.look_at_files().await.unwrap();
+        store.inspect().await.unwrap();
         store.close().await;
         let store = open(&folder);
         assert_eq!(store.listed(&acme, Filter::default()).await, ["B", "A"], "{suffix}");
@@ -145,7 +145,7 @@ async fn a_database_that_is_deleted_or_replaced_meanwhile_is_noticed() {
         } else {
             fs::remove_file(&path).unwrap();
         }
-        store.look_at_files().await.unwrap();
+        store.inspect().await.unwrap();
         assert!(!store.is_healthy().await);
         assert!(matches!(store.accept(&acme, vec![draft("B", None)], 9).await, Err(StoreError::FileGone(_))));
         let spent = tokio::time::timeout(std::time::Duration::from_millis(10), store.spent()).await;
@@ -163,5 +163,5 @@ async fn a_database_from_before_it_counted_is_older_than_its_mark() {
     let connection = rusqlite::Connection::open(&path).unwrap();
     connection.execute_batch("ALTER TABLE instance DROP COLUMN epoch; PRAGMA user_version = 6;").unwrap();
     connection.close().unwrap();
-    assert!(matches!(Store::open(&path, RULES, Seal::NONE, Clock::of_test()), Err(StoreError::Older { .. })));
+    assert!(matches!(SqliteStore::open(&path, RULES, Seal::NONE, Clock::of_test()), Err(StoreError::Older { .. })));
 }

@@ -8,11 +8,10 @@ use tokio::sync::{mpsc, oneshot, watch};
 use crate::{
     metrics,
     model::{message::Message, tenant::TenantId},
-    store::Store,
 };
 
 /// Something that was committed.
-pub enum Told {
+pub enum Change {
     /// A message changed.
     Message(TenantId, Box<Message>),
     /// An event was added; `due` if a webhook is to get it.
@@ -37,28 +36,28 @@ type Waiters = HashMap<(TenantId, String), Vec<oneshot::Sender<Message>>>;
 
 /// Those who want to know.
 #[derive(Default)]
-pub struct News {
+pub struct ChangeNotifier {
     waiting: Mutex<Waiters>,
     watches: Mutex<HashMap<TenantId, watch::Sender<i64>>>,
     due: Mutex<Option<mpsc::UnboundedSender<TenantId>>>,
 }
 
-impl News {
-    /// Tells those who want to know. On the writer's thread: nothing here waits.
-    pub fn tell(&self, told: Vec<Told>) {
-        for told in told {
-            if let Told::Message(_, message) = &told {
+impl ChangeNotifier {
+    /// Notifies those who want to know. On the writer's thread: nothing here waits.
+    pub fn notify(&self, changes: Vec<Change>) {
+        for change in changes {
+            if let Change::Message(_, message) = &change {
                 metrics::message(message);
             }
-            match told {
-                Told::Message(tenant, message) if message.is_settled() => {
+            match change {
+                Change::Message(tenant, message) if message.is_settled() => {
                     let waiting = self.waiting.lock().remove(&(tenant, message.id.clone()));
                     for one in waiting.into_iter().flatten() {
                         let _ = one.send(Message::clone(&message));
                     }
                 }
-                Told::Message(..) => {}
-                Told::Event { tenant, sequence, due } => {
+                Change::Message(..) => {}
+                Change::Event { tenant, sequence, due } => {
                     let mut watches = self.watches.lock();
                     if let Some(watch) = watches.get(&tenant)
                         && watch.send(sequence).is_err()
@@ -75,11 +74,11 @@ impl News {
     }
 }
 
-impl Store {
+impl ChangeNotifier {
     /// Waits for a message to be settled. Ask before it can be.
     pub fn wait_for(&self, tenant: &TenantId, id: &str) -> Waiting {
         let (sender, receiver) = oneshot::channel();
-        let mut waiting = self.news.waiting.lock();
+        let mut waiting = self.waiting.lock();
         let all = waiting.entry((tenant.clone(), id.into())).or_default();
         all.retain(|one| !one.is_closed());
         all.push(sender);
@@ -88,13 +87,34 @@ impl Store {
 
     /// Follows a tenant's events. The number at the start means nothing: read the log after asking for this.
     pub fn watch(&self, tenant: &TenantId) -> Watch {
-        self.news.watches.lock().entry(tenant.clone()).or_insert_with(|| watch::Sender::new(0)).subscribe()
+        self.watches.lock().entry(tenant.clone()).or_insert_with(|| watch::Sender::new(0)).subscribe()
     }
 
     /// Names each tenant that has got something for its webhook. One listener; a second replaces it.
     pub fn due_deliveries(&self) -> mpsc::UnboundedReceiver<TenantId> {
         let (sender, receiver) = mpsc::unbounded_channel();
-        *self.news.due.lock() = Some(sender);
+        *self.due.lock() = Some(sender);
         receiver
+    }
+}
+
+/// Change notifications. Whatever they say is also found by looking: one may be lost with the process that made it.
+pub trait Changes: Send + Sync {
+    /// Who is notified.
+    fn changes(&self) -> &ChangeNotifier;
+
+    /// Waits for a message to be settled. Ask before it can be.
+    fn wait_for(&self, tenant: &TenantId, id: &str) -> Waiting {
+        self.changes().wait_for(tenant, id)
+    }
+
+    /// Follows a tenant's events. The number at the start means nothing: read the log after asking for this.
+    fn watch(&self, tenant: &TenantId) -> Watch {
+        self.changes().watch(tenant)
+    }
+
+    /// Names each tenant that has got something for its webhook. One listener; a second replaces it.
+    fn due_deliveries(&self) -> mpsc::UnboundedReceiver<TenantId> {
+        self.changes().due_deliveries()
     }
 }

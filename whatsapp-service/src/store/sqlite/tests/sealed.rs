@@ -5,14 +5,11 @@ use std::{collections::BTreeSet, fs, path::PathBuf};
 use crate::{
     model::message::{Accepted, Claimed, Message},
     store::{
-        cells::{Cells, Kind},
-        devices::Record,
-        events::Received,
-        rekey::rekey,
-        tests::*,
+        devices::RecordChange,
+        sqlite::{cells::Cells, rekey::rekey, tests::*},
         webhooks::Webhook,
     },
-    util::seal,
+    util::seal::{self, WrongKey},
 };
 
 fn key(byte: u8) -> Seal {
@@ -24,8 +21,8 @@ fn path(folder: &TempDir) -> PathBuf {
     folder.path().join("service.db")
 }
 
-fn open_with(folder: &TempDir, seal: &Seal) -> Result<Store, StoreError> {
-    Store::open(&path(folder), Rules { keep_bodies: true, ..RULES }, seal.clone(), Clock::of_test())
+fn open_with(folder: &TempDir, seal: &Seal) -> Result<SqliteStore, StoreError> {
+    SqliteStore::open(&path(folder), Rules { keep_bodies: true, ..RULES }, seal.clone(), Clock::of_test())
 }
 
 /// What nobody is to find.
@@ -44,9 +41,9 @@ fn proxy() -> crate::net::proxy::Proxy {
 }
 
 /// One of everything that is sealed.
-async fn fill(store: &Store, tenant: &TenantId) {
+async fn fill(store: &SqliteStore, tenant: &TenantId) {
     let webhook = Webhook { url: SECRETS[2].into(), secret: SECRETS[3].into(), events: None };
-    store.put_webhook(tenant, webhook).await.unwrap();
+    store.put_webhook(&store.held(tenant), webhook).await.unwrap();
     store.accept(tenant, vec![draft("A", Some(("k", 7)))], 1).await.unwrap();
     let (name, record) = (tenant.clone(), Record { paired: true, phone: Some(SECRETS[4].into()), ..Record::default() });
     let keys = store.write(move |tx| {
@@ -54,15 +51,15 @@ async fn fill(store: &Store, tenant: &TenantId) {
         tx.cells(device)?.put(Kind::Session, b"an address", SECRETS[5].as_bytes())
     });
     keys.await.unwrap();
-    store.change_record(tenant, |known| *known = record).await.unwrap();
-    store.change_record(tenant, |record| record.proxy = Some(proxy())).await.unwrap();
+    store.change_record(&store.held(tenant), vec![RecordChange::Linked(record.phone)]).await.unwrap();
+    store.change_record(&store.held(tenant), vec![RecordChange::Proxy(Some(proxy()))]).await.unwrap();
     let data = Some(serde_json::json!({"text": SECRETS[1]}));
     let identity = ["c".into(), "s".into(), "i".into()];
-    store.received(tenant, vec![Received { identity, data, ..Received::default() }]).await.unwrap();
+    store.received(&store.held(tenant), vec![Received { identity, data, ..Received::default() }]).await.unwrap();
 }
 
 /// Everything that was filled in can be used.
-async fn check(store: &Store, tenant: &TenantId) {
+async fn check(store: &SqliteStore, tenant: &TenantId) {
     let message = fate(store, tenant, "A").await;
     assert_eq!(message.content.unwrap().get(), r#"{"text":"text of A"}"#);
     let again = store.accept(tenant, vec![draft("B", Some(("k", 7)))], 1).await.unwrap();
@@ -80,11 +77,14 @@ async fn check(store: &Store, tenant: &TenantId) {
     let webhook = delivery.webhook.unwrap();
     assert_eq!((webhook.url.as_str(), webhook.secret.as_str()), (SECRETS[2], SECRETS[3]));
     let later = Utc::now() + TimeDelta::hours(1);
-    assert!(store.delivery_failed(tenant, Some(webhook), "no".into(), later).await.unwrap(), "it is still the webhook");
+    assert!(
+        store.delivery_failed(&store.held(tenant), Some(webhook), "no".into(), later).await.unwrap(),
+        "it is still the webhook"
+    );
 }
 
 /// What is known of the tenant's session, and what its device keeps.
-async fn device(store: &Store, tenant: &TenantId) -> (Result<Record, StoreError>, Result<Vec<u8>, StoreError>) {
+async fn device(store: &SqliteStore, tenant: &TenantId) -> (Result<Record, StoreError>, Result<Vec<u8>, StoreError>) {
     let record = store.linked().await.unwrap().into_iter().find(|(name, _)| name == tenant).unwrap().1;
     let (name, seal) = (tenant.clone(), store.seal.clone());
     let value = store.read(move |connection| {
@@ -116,7 +116,7 @@ async fn with_a_key_everything_works_and_nothing_can_be_read_in_the_files() {
         let store = open_with(&folder, &seal).unwrap();
         check(&store, &acme).await;
         let row = fate(&store, &acme, "A").await.row;
-        let claimed = store.claim(&acme, row).await.unwrap().now().unwrap();
+        let claimed = store.claim(&store.held(&acme), row).await.unwrap().now().unwrap();
         assert_eq!(claimed.content.unwrap().get(), r#"{"text":"text of A"}"#);
     }
 }
@@ -194,14 +194,14 @@ async fn a_new_key_can_be_given_taken_away_and_given_again() {
 async fn a_database_of_the_first_schema_can_be_sealed() {
     let (folder, acme) = (TempDir::new().unwrap(), tenant("acme"));
     let old = rusqlite::Connection::open(path(&folder)).unwrap();
-    old.execute_batch(include_str!("../../../tests/fixtures/schema-1.sql")).unwrap();
+    old.execute_batch(include_str!("../../../../tests/fixtures/schema-1.sql")).unwrap();
     drop(old);
     let refused = open_with(&folder, &key(1)).map(drop);
     assert!(matches!(refused, Err(StoreError::WrongKey(WrongKey::NotNeeded))), "{refused:?}");
     rekey(&path(&folder), &Seal::NONE, &key(1)).unwrap();
     let store = open_with(&folder, &key(1)).unwrap();
     let queued = fate(&store, &acme, "3EB0QUEUED").await;
-    let claimed = store.claim(&acme, queued.row).await.unwrap().now().unwrap();
+    let claimed = store.claim(&store.held(&acme), queued.row).await.unwrap().now().unwrap();
     assert_eq!(claimed.content.unwrap().get(), r#"{"text":"still to be sent"}"#);
     let again = store.accept(&acme, vec![draft("new", Some(("key-1", 7)))], 1).await.unwrap();
     assert!(matches!(&again[0], Accepted::Known(message) if message.id == "3EB0SENT"));
@@ -234,15 +234,15 @@ async fn what_is_moved_to_another_row_is_not_taken_for_its_own() {
 }
 
 /// A message that is to be sent now.
-async fn claim(store: &Store, tenant: &TenantId, row: i64) -> Box<Message> {
-    match store.claim(tenant, row).await.unwrap() {
+async fn claim(store: &SqliteStore, tenant: &TenantId, row: i64) -> Box<Message> {
+    match store.claim(&store.held(tenant), row).await.unwrap() {
         Claimed::Now(message) => message,
         _ => panic!("it is still to be sent"),
     }
 }
 
 /// Has a message that waits go to somebody else, as whoever can write the file could.
-async fn redirect(store: &Store) {
+async fn redirect(store: &SqliteStore) {
     let sql = "UPDATE messages SET recipient = '5511777777777', number = '5511777777777'";
     assert_eq!(store.write(move |tx| tx.execute(sql, ())).await.unwrap(), 1);
 }
