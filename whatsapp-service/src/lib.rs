@@ -42,7 +42,7 @@ use crate::{
     http::{App, connections::Connections},
     net::{
         dial::{Dialler, InvalidUrl},
-        egress::Policy,
+        policy::Policy,
     },
     store::error::StoreError,
     util::supervise::supervised,

@@ -1,12 +1,10 @@
 //! The server: which path leads where, and what every request has to pass.
 
-pub mod attachment;
 pub mod base64;
 pub mod body;
 pub mod budget;
 pub mod caller;
 pub mod connections;
-pub mod content;
 pub mod docs;
 pub mod emoji;
 pub mod events;
@@ -14,11 +12,9 @@ pub mod health;
 pub mod index;
 pub mod json;
 pub mod leftover;
-pub mod link_previews;
 pub mod media;
 pub mod messages;
 pub mod metrics;
-pub mod multipart;
 pub mod numbers;
 pub mod openapi;
 pub mod page;
@@ -109,7 +105,7 @@ fn routes() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(crate::http::session::passkey))
         .routes(routes!(crate::http::sessions::get))
         .routes(routes!(crate::http::send::post))
-        .routes(routes!(crate::http::send::bulk))
+        .routes(routes!(crate::http::send::bulk::bulk))
         .routes(routes!(crate::http::messages::list))
         .routes(routes!(crate::http::messages::get, crate::http::messages::cancel))
         .routes(routes!(crate::http::media::get))

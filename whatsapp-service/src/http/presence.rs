@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::{
-    http::{App, body::Body, caller::Tenant, problem::Problem, send::recipient},
+    http::{App, body::Body, caller::Tenant, problem::Problem, send::validate::recipient},
     model::address::Names,
     session::presence::PresenceRefused,
     whatsapp::chat::ChatState,

@@ -65,7 +65,7 @@ impl Manager {
         let mut config = crate::cli::Cli::try_parse_from(["test"]).unwrap().config;
         config.data_dir = data.into();
         let trust = Trust::AnyServer { tls_roots: Vec::new() };
-        let dialler = Dialler::new(None, &trust, crate::net::egress::Policy::new(false)).unwrap();
+        let dialler = Dialler::new(None, &trust, crate::net::policy::Policy::new(false)).unwrap();
         Self::new(&config, Seal::NONE, &trust, dialler).unwrap()
     }
 }

@@ -3,6 +3,7 @@
 
 pub mod bounded;
 pub mod fetch;
+pub mod intake;
 pub mod jpeg;
 pub mod kind;
 pub mod link_preview;
@@ -13,6 +14,7 @@ pub mod part;
 pub mod preview;
 pub mod room;
 pub mod shelf;
+pub mod sweep;
 pub mod upload;
 pub mod voice;
 pub mod webp;

@@ -197,7 +197,7 @@ mod tests {
     };
 
     use super::*;
-    use crate::net::{egress::Policy, trust::Trust};
+    use crate::net::{policy::Policy, trust::Trust};
 
     /// More than what the system keeps of a connection whose other end does not read.
     const MUCH: u64 = 32 * 1024 * 1024;

@@ -26,7 +26,7 @@ use tokio_tungstenite::{
 use tokio_util::either::Either;
 
 use crate::net::{
-    egress::Policy,
+    policy::Policy,
     proxy::{CheckedLookup, Proxy, through},
     trust::Trust,
 };

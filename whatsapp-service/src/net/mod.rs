@@ -5,5 +5,6 @@ pub mod dial;
 pub mod dial_gate;
 pub mod egress;
 pub mod media_host;
+pub mod policy;
 pub mod proxy;
 pub mod trust;

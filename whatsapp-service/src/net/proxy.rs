@@ -33,7 +33,7 @@ use ureq::{
     },
 };
 
-use crate::net::{dial::in_full, egress::Policy};
+use crate::net::{dial::in_full, policy::Policy};
 
 /// The longest name and the longest password: SOCKS5 has one byte for each length (RFC 1929).
 const MAX_LOGIN: usize = 255;

@@ -6,7 +6,7 @@ use crate::{
         content::{Content, ContentKind},
         message::{Message, MessageStatus},
     },
-    session::outbox::{NotTaken, Outbox, Submission},
+    session::outbox::{NotTaken, Outbox, OutgoingMessage},
     store::{
         error::StoreError,
         referred::{Logged, Referred},
@@ -29,7 +29,7 @@ impl Outbox {
     /// and is given up when nobody would see it any more.
     pub(crate) async fn check_reference(
         &self,
-        submission: &mut Submission,
+        submission: &mut OutgoingMessage,
         names: &Names,
     ) -> Result<Result<(), NotTaken>, StoreError> {
         let Some(id) = submission.content.refers_to() else { return Ok(Ok(())) };
@@ -58,7 +58,7 @@ impl Outbox {
 }
 
 fn check(
-    submission: &mut Submission,
+    submission: &mut OutgoingMessage,
     to: &Names,
     found: &[Referred],
     account: Option<&str>,
@@ -151,10 +151,10 @@ mod tests {
         DateTime::from_timestamp(1_700_000_000, 0).unwrap()
     }
 
-    fn submission(kind: ContentKind, to: &str) -> Submission {
+    fn submission(kind: ContentKind, to: &str) -> OutgoingMessage {
         let content = Content::alone(kind);
         let to = Person::parse(to).unwrap();
-        Submission { to, content, reference: None, expires_in: TimeDelta::days(1), idempotency: None }
+        OutgoingMessage { to, content, reference: None, expires_in: TimeDelta::days(1), idempotency: None }
     }
 
     fn edit() -> ContentKind {
@@ -203,7 +203,7 @@ mod tests {
         Names::of(to.clone(), Names::default())
     }
 
-    fn checked(kind: ContentKind, to: &str, message: Message) -> Result<Submission, NotTaken> {
+    fn checked(kind: ContentKind, to: &str, message: Message) -> Result<OutgoingMessage, NotTaken> {
         let mut submission = submission(kind, to);
         let names = names(&submission.to);
         let found = [Referred::Own(message.into())];

@@ -252,7 +252,7 @@ mod tests {
     use whatsapp_rust::http::HttpRequest;
 
     use super::*;
-    use crate::net::egress::Policy;
+    use crate::net::policy::Policy;
 
     /// A SOCKS5 proxy for one connection, which answers in the server's place. Returns the name it was asked for.
     fn proxy_for_one(listener: &TcpListener) -> String {

@@ -4,13 +4,11 @@ pub mod bounded;
 pub mod business;
 pub mod fields;
 pub mod media;
+pub mod received;
 pub mod vcard;
 pub mod votes;
 
-use chrono::{DateTime, Utc};
-use serde::Serialize;
 use serde_json::Value;
-use utoipa::ToSchema;
 use whatsapp_rust::{
     Jid,
     types::{events::InboundMessage, message::MessageInfo},
@@ -29,8 +27,10 @@ use crate::{
         context::context,
         decode::{
             bounded::bounded,
-            business::{Order, Product, Referral, Reply},
-            media::{Media, attached},
+            media::attached,
+            received::{
+                DisappearingTimer, Edit, Envelope, Kind, Location, Poll, PollVote, Reaction, ReceivedMessage, Revoke,
+            },
             vcard::Contact,
         },
         timers::changed,
@@ -58,232 +58,6 @@ pub struct Told {
     pub data: Value,
     /// What is kept beside it.
     pub kept: Option<Kept>,
-}
-
-/// What kind of message.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-#[schema(as = ReceivedKind)]
-pub enum Kind {
-    /// Words.
-    Text,
-    /// A picture.
-    Image,
-    /// A video, also one without sound that repeats, or one in a circle.
-    Video,
-    /// A sound.
-    Audio,
-    /// A sound that was spoken into the phone.
-    Voice,
-    /// Any other file.
-    Document,
-    /// A sticker.
-    Sticker,
-    /// A place, or where somebody is.
-    Location,
-    /// Somebody's card, or several.
-    Contact,
-    /// An emoji below a message.
-    Reaction,
-    /// Another text for an earlier message.
-    Edit,
-    /// An earlier message is taken back.
-    Revoke,
-    /// A question, and what can be answered.
-    Poll,
-    /// Somebody's answer.
-    PollVote,
-    /// A button that was pressed.
-    ButtonReply,
-    /// A row of a list that was chosen.
-    ListReply,
-    /// A quick reply of a template that was pressed.
-    TemplateReply,
-    /// A native flow that was gone through.
-    FlowReply,
-    /// A cart that was sent.
-    Order,
-    /// A product of a catalogue.
-    Product,
-    /// How long the messages of the chat stay from now on.
-    DisappearingTimer,
-    /// Something else: see `type`.
-    #[default]
-    Unsupported,
-}
-
-/// What the event log says of a message that came in.
-#[derive(Default, Serialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct ReceivedMessage<'a> {
-    kind: Kind,
-    /// What it says, or what is written below a file.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    text: Option<&'a str>,
-    /// The id of the message that it answers.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    reply_to: Option<&'a str>,
-    /// The file that came with it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    media: Option<Media<'a>>,
-    /// Where this service has the file: a path.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    media_url: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    location: Option<Location<'a>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    contacts: Option<Vec<Contact>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    reaction: Option<Reaction<'a>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    edit: Option<Edit<'a>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    revoke: Option<Revoke<'a>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    poll: Option<Poll<'a>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    poll_vote: Option<PollVote<'a>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    reply: Option<Reply<'a>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    order: Option<Order<'a>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    product: Option<Product<'a>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    disappearing_timer: Option<DisappearingTimer>,
-    /// The ad or post that the sender came from.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    referral: Option<Referral<'a>>,
-    /// Of what is unsupported: the name of its field in WhatsApp's protocol, or `unknown`; `view_once`, `hosted` or `bot`
-    /// if WhatsApp shows it only on the phone; `malformed` if it can't be taken apart; `not_allowed` if it is about a
-    /// message that is not its sender's to change, or of another chat.
-    #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
-    field: Option<String>,
-    #[serde(flatten)]
-    #[schema(inline)]
-    envelope: Envelope<'a>,
-}
-
-/// From whom a message came to whom, and when.
-#[derive(Default, Serialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-#[schema(as = ReceivedEnvelope)]
-pub struct Envelope<'a> {
-    /// Its id at WhatsApp, chosen by the sender's device.
-    id: &'a str,
-    /// Whether the account wrote it itself, on its phone or another of its devices; absent if not.
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    #[schema(required = false)]
-    from_me: bool,
-    /// The sender's phone number, where it is known.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    from: Option<String>,
-    /// WhatsApp's other name for the sender.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    from_lid: Option<String>,
-    /// The name that the sender goes by.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    from_name: Option<&'a str>,
-    /// Of one's own: the recipient's phone number, where it is known.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    to: Option<String>,
-    /// Of one's own: WhatsApp's other name for the recipient.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    to_lid: Option<String>,
-    chat: String,
-    /// When it was sent, by WhatsApp's clock.
-    #[serde(serialize_with = "clock::serialize")]
-    timestamp: DateTime<Utc>,
-    /// Whether it waited at WhatsApp while the session had no connection.
-    offline: bool,
-    /// Whether something in it was too long and is not all here; absent if not.
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    #[schema(required = false)]
-    truncated: bool,
-}
-
-/// A place.
-#[derive(Default, Serialize, ToSchema)]
-#[schema(as = ReceivedLocation)]
-pub struct Location<'a> {
-    /// In degrees, the south is negative.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    latitude: Option<f64>,
-    /// In degrees, the west is negative.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    longitude: Option<f64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    name: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    address: Option<&'a str>,
-    /// Whether it is where somebody is just now; absent if not.
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    #[schema(required = false)]
-    live: bool,
-}
-
-/// An emoji for a message.
-#[derive(Serialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-#[schema(as = ReceivedReaction)]
-pub struct Reaction<'a> {
-    /// Which message.
-    message_id: &'a str,
-    /// Empty: the earlier one is taken back.
-    emoji: &'a str,
-}
-
-/// Another text for a message.
-#[derive(Serialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-#[schema(as = ReceivedEdit)]
-pub struct Edit<'a> {
-    /// Which message.
-    message_id: &'a str,
-    /// What it says now.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    text: Option<&'a str>,
-}
-
-/// A message that is taken back.
-#[derive(Serialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-#[schema(as = ReceivedRevoke)]
-pub struct Revoke<'a> {
-    /// Which message.
-    message_id: &'a str,
-}
-
-/// A question.
-#[derive(Serialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-#[schema(as = ReceivedPoll)]
-pub struct Poll<'a> {
-    name: &'a str,
-    options: Vec<&'a str>,
-    /// How many may be chosen; absent: any number.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    selectable: Option<u32>,
-}
-
-/// How long the messages of a chat stay.
-#[derive(Serialize, ToSchema)]
-#[schema(as = ReceivedDisappearingTimer)]
-pub struct DisappearingTimer {
-    /// 0: for ever.
-    seconds: u32,
-}
-
-/// An answer to one.
-#[derive(Serialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-#[schema(as = ReceivedPollVote)]
-pub struct PollVote<'a> {
-    /// Which poll.
-    message_id: &'a str,
-    /// All that is chosen now; absent where the vote can't be read.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    options: Option<Vec<String>>,
 }
 
 /// What is told of a message; `None` for what people don't see, for what goes to everybody (status posts, channels).
@@ -466,15 +240,6 @@ fn media_url(id: &str) -> String {
     format!("/messages/{}/media", percent_encoded(id))
 }
 
-impl Location<'_> {
-    /// What JSON can't say is left out.
-    fn known(mut self) -> Option<Self> {
-        self.latitude = self.latitude.filter(|degrees| degrees.is_finite());
-        self.longitude = self.longitude.filter(|degrees| degrees.is_finite());
-        Some(self)
-    }
-}
-
 fn contact(card: &wa::message::ContactMessage) -> Contact {
     Contact::read(card.vcard.as_deref().unwrap_or_default(), card.display_name.as_deref())
 }
@@ -526,46 +291,4 @@ pub fn unwrapped(message: &wa::Message) -> &wa::Message {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::Arc;
-
-    use whatsapp_rust::types::message::MessageSource;
-
-    use super::*;
-
-    fn data(message: wa::Message, chat: &str, is_from_me: bool) -> Option<Value> {
-        let source = MessageSource { chat: chat.parse().unwrap(), is_from_me, ..Default::default() };
-        let info = Arc::new(MessageInfo { source, id: "3EB0/?#\u{e9} AA".into(), ..Default::default() });
-        let message = InboundMessage::builder().message(Arc::new(message)).info(info).build();
-        told(&message, None).map(|told| told.data)
-    }
-
-    #[test]
-    fn what_goes_to_everybody_and_what_own_devices_tell_each_other_is_no_message() {
-        let text = || wa::Message { conversation: Some("words".into()), ..Default::default() };
-        for (chat, is_told) in
-            [("5511888888888@s.whatsapp.net", true), ("status@broadcast", false), ("1203630@newsletter", false)]
-        {
-            assert_eq!(data(text(), chat, false).is_some(), is_told, "{chat}");
-        }
-        // One that this version of the protocol does not know.
-        for (is_from_me, is_told) in [(false, true), (true, false)] {
-            let told = data(wa::Message::default(), "5511888888888@s.whatsapp.net", is_from_me);
-            assert_eq!(told.is_some(), is_told, "of one's own: {is_from_me}");
-        }
-    }
-
-    #[test]
-    fn the_path_of_a_file_holds_whatever_id_its_sender_has_chosen() {
-        let image = wa::message::ImageMessage {
-            direct_path: Some("/v/1".into()),
-            media_key: Some(vec![1; 32]),
-            file_sha256: Some(vec![2; 32]),
-            file_enc_sha256: Some(vec![3; 32]),
-            ..Default::default()
-        };
-        let message = wa::Message { image_message: image.into(), ..Default::default() };
-        let told = data(message, "5511888888888@s.whatsapp.net", false).unwrap();
-        assert_eq!(told["mediaUrl"], "/messages/3EB0%2F%3F%23%C3%A9%20AA/media");
-    }
-}
+mod tests;

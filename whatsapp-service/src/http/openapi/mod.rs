@@ -20,7 +20,7 @@ use crate::{
     session::SessionStateChange,
     whatsapp::{
         calls::MissedCall,
-        decode::{Envelope, ReceivedMessage},
+        decode::received::{Envelope, ReceivedMessage},
     },
 };
 

@@ -125,7 +125,7 @@ fn an_operation_is_summed_up_in_a_sentence_and_has_its_place() {
 #[test]
 fn every_field_of_a_form_is_read() {
     for name in fields("SendForm", &[]).iter().filter(|name| *name != "media") {
-        let value = ["true", "1"].map(|text| crate::http::multipart::value(name, text.into()).is_ok());
+        let value = ["true", "1"].map(|text| crate::http::send::multipart::value(name, text.into()).is_ok());
         assert!(value.contains(&true), "{name}");
     }
 }

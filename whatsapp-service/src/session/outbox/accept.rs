@@ -13,7 +13,7 @@ use crate::{
         message::{Accepted, Draft, Message},
         tenant::TenantId,
     },
-    session::outbox::{NotTaken, Outbox, Refused, Submission, Taken, deleted},
+    session::outbox::{NotTaken, Outbox, OutgoingMessage, Refused, Taken, deleted},
     store::{Store, error::StoreError},
     whatsapp::send::message_id,
 };
@@ -23,7 +23,7 @@ impl Outbox {
     /// polled to its end: put it on a task that nobody drops. `wait` says whether somebody will wait for their fate.
     pub async fn submit(
         self: &Arc<Self>,
-        submissions: Vec<Submission>,
+        submissions: Vec<OutgoingMessage>,
         wait: bool,
     ) -> Result<Vec<Result<Taken, NotTaken>>, Refused> {
         self.connection.accepts()?;
@@ -42,7 +42,7 @@ impl Outbox {
     }
 
     /// Whether a message may be sent, and what is known of whom it is for.
-    async fn check(&self, submission: &mut Submission) -> Result<Result<Names, NotTaken>, StoreError> {
+    async fn check(&self, submission: &mut OutgoingMessage) -> Result<Result<Names, NotTaken>, StoreError> {
         let mentions = submission.content.mentions.iter().map(|one| ("mentions", Person::kept(one)));
         let contact = match &submission.content.kind {
             ContentKind::Contact(contact) => Some(("contact.phone", Person::parse(&contact.phone).ok())),
@@ -59,14 +59,14 @@ impl Outbox {
 
     async fn accept(
         self: &Arc<Self>,
-        submissions: Vec<(Submission, Names)>,
+        submissions: Vec<(OutgoingMessage, Names)>,
         wait: bool,
     ) -> Result<Vec<Result<Taken, NotTaken>>, Refused> {
         let (mut reserved, room) = Reserved::room(self, submissions.len());
         // A single message with nothing before it is written down as already on its way: one commit instead of two. One
         // with media is not: that is uploaded first.
         let direct = match &submissions[..] {
-            [(Submission { to, content, .. }, _)]
+            [(OutgoingMessage { to, content, .. }, _)]
                 if content.file().is_none() && room > 0 && self.connection.may_send() =>
             {
                 reserved.place(to)
@@ -164,7 +164,7 @@ impl Drop for Reserved<'_> {
     }
 }
 
-fn draft(submission: Submission, names: Names, account: Option<String>, tried: bool, now: DateTime<Utc>) -> Draft {
+fn draft(submission: OutgoingMessage, names: Names, account: Option<String>, tried: bool, now: DateTime<Utc>) -> Draft {
     Draft {
         id: message_id(now),
         recipient: submission.to,

@@ -40,7 +40,7 @@ use std::{
 use tokio_util::task::TaskTracker;
 
 /// A message that somebody wants to be sent.
-pub struct Submission {
+pub struct OutgoingMessage {
     /// To whom.
     pub to: Person,
     /// What it says.

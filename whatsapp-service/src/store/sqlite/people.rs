@@ -1,7 +1,7 @@
 //! Which number goes with which LID, as the library has learned it.
 
 use rusqlite::Connection;
-use whatsapp_rust::wacore::store::traits::LidPnMappingEntry;
+use serde::Deserialize;
 
 use crate::{
     model::{
@@ -70,18 +70,26 @@ pub fn names_of(connection: &Connection, seal: &Seal, tenant: &TenantId, person:
     Ok(Names::of(person, others))
 }
 
+/// Which number goes with which LID, as far as it matters here: `signal/` writes it, with more, as the library has it.
+#[derive(Deserialize)]
+struct Mapping {
+    lid: String,
+    phone_number: String,
+    updated_at: i64,
+}
+
 /// What is known of a LID.
-pub fn by_lid(cells: &Cells<'_>, lid: &str) -> rusqlite::Result<Option<LidPnMappingEntry>> {
+fn by_lid(cells: &Cells<'_>, lid: &str) -> rusqlite::Result<Option<Mapping>> {
     cells.get(Kind::Lid, lid.as_bytes())?.map(|entry| decode(&entry)).transpose()
 }
 
 /// What is known of a number: of several LIDs, the one that was learned last.
-pub fn by_number(cells: &Cells<'_>, phone: &str) -> rusqlite::Result<Option<LidPnMappingEntry>> {
+fn by_number(cells: &Cells<'_>, phone: &str) -> rusqlite::Result<Option<Mapping>> {
     let number = prefix(&[phone]);
-    let mut latest: Option<LidPnMappingEntry> = None;
+    let mut latest: Option<Mapping> = None;
     for (name, _) in cells.all(Kind::Pn, &number)? {
         let Some(entry) = cells.get(Kind::Lid, &name[number.len()..])? else { continue };
-        let entry: LidPnMappingEntry = decode(&entry)?;
+        let entry: Mapping = decode(&entry)?;
         if latest.as_ref().is_none_or(|latest| latest.updated_at <= entry.updated_at) {
             latest = Some(entry);
         }

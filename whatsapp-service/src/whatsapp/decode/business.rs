@@ -14,8 +14,8 @@ use whatsapp_rust::waproto::whatsapp::{
 };
 
 use crate::whatsapp::decode::{
-    Kind,
     media::{Attachment, image},
+    received::Kind,
 };
 
 /// What somebody chose of what a business offered.

@@ -4,7 +4,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 use whatsapp_rust::waproto::whatsapp as wa;
 
-use crate::{store::kept::MediaSource, whatsapp::decode::Kind};
+use crate::{store::kept::MediaSource, whatsapp::decode::received::Kind};
 
 /// How much of a file's name is kept, in characters.
 const FILENAME: usize = 1024;

@@ -2,10 +2,10 @@
 
 use crate::{
     http::{
-        attachment::{Attachment, Source, Wanted},
         base64::Base64,
         emoji::is_emoji,
         problem::Problem,
+        send::media::{Attachment, Source, Wanted},
     },
     media::{kind::Claim, shelf::Taken},
     model::{
@@ -66,7 +66,7 @@ pub struct Parts {
 }
 
 /// What a call wants said.
-pub enum Said {
+pub enum SendContent {
     /// All of it is here.
     Content(Content),
     /// The bytes may have to be fetched.
@@ -80,7 +80,7 @@ enum Given {
 
 impl Parts {
     /// What they say, if they say one thing, and nothing that can't be sent.
-    pub fn content(self) -> Result<Said, Problem> {
+    pub fn content(self) -> Result<SendContent, Problem> {
         let Self { mut message, caption, media, bytes, location, contact, reaction, edit, revoke, reply_to, .. } = self;
         let mentions = match self.mentions {
             Some(numbers) if !numbers.is_empty() && message.is_none() && caption.is_none() => {
@@ -159,7 +159,7 @@ impl Parts {
             }
             check_id("replyTo", id)?;
         }
-        Ok(Said::Content(Content { reply_to, mentions, ..Content::alone(kind) }))
+        Ok(SendContent::Content(Content { reply_to, mentions, ..Content::alone(kind) }))
     }
 }
 
@@ -177,7 +177,7 @@ fn wanted(
     bytes: Option<Taken>,
     claim: Claim,
     Beside { filename, caption, reply_to, mentions }: Beside,
-) -> Result<Said, Problem> {
+) -> Result<SendContent, Problem> {
     let source = match (url, base64, bytes) {
         (Some(url), None, None) => Source::Url(url),
         (None, Some(text), None) => Source::Base64(text),
@@ -198,7 +198,7 @@ fn wanted(
         within(caption, 1, MAX_TEXT)
             .map_err(|range| Problem::new(ErrorCode::InvalidMessage, format!("`message` {range}")))?;
     }
-    Ok(Said::Media(Wanted { source, claim, filename, caption, reply_to, mentions }.into()))
+    Ok(SendContent::Media(Wanted { source, claim, filename, caption, reply_to, mentions }.into()))
 }
 
 /// Those who are mentioned: their digits stand in the text behind an `@`.

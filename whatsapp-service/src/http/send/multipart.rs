@@ -28,7 +28,7 @@ use crate::{
         caller::Tenant,
         json,
         problem::Problem,
-        send::{self, Send},
+        send::{self, body::SendRequest, validate},
         unknown::{Unknown, is_strict, understood},
     },
     media::{NotTaken, kind::Claim, names, shelf::Taken},
@@ -90,7 +90,7 @@ pub struct Form {
 /// What is to be sent, from JSON or from a form.
 pub struct SendBody {
     /// The call.
-    pub send: Send,
+    pub send: SendRequest,
     /// What was passed over, in the body and in the query.
     pub unknown: Unknown,
     /// What it takes of the memory for bodies.
@@ -129,7 +129,7 @@ async fn from_json(request: Request, app: &Arc<App>) -> Result<SendBody, Problem
     let Raw { bytes, memory } = Raw::from_request(request, app).await?;
     let length = bytes.len();
     let read = body::aside(length, move || {
-        let (send, unknown) = understood(json::parse::<Send>(&bytes), "SendRequest", tolerant)?;
+        let (send, unknown) = understood(json::parse::<SendRequest>(&bytes), "SendRequest", tolerant)?;
         body::check_size(length, send.base64_len(), limit)?;
         let (send, stray) = if tolerant { send.without_stray_caption() } else { (send, Unknown::default()) };
         Ok((send, unknown.and(stray)))
@@ -149,7 +149,7 @@ async fn read(
     tenant: &TenantId,
     headers: &HeaderMap,
     memory: &mut Reserved,
-) -> Result<Send, Problem> {
+) -> Result<SendRequest, Problem> {
     let (mut fields, mut taken) = (Map::new(), None::<(Taken, Option<String>)>);
     loop {
         incoming.seek();
@@ -166,7 +166,7 @@ async fn read(
         if name == "media" {
             let claim = claim(&fields, &field)?;
             let key = fields.get("idempotencyKey").and_then(Value::as_str).map(str::to_owned);
-            check_caller(app, tenant, send::key(headers, key)?).await?;
+            check_caller(app, tenant, validate::key(headers, key)?).await?;
             let disposition = field.headers().get(CONTENT_DISPOSITION);
             let filename = disposition.and_then(|value| names::from_disposition(value.as_bytes()));
             let bytes = stream::unfold(Some(field), |field| async {
@@ -202,7 +202,7 @@ async fn read(
         media.entry("filename").or_insert(filename.into());
     }
     fields.insert("media".into(), media.into());
-    let body = serde_json::from_value::<Send>(fields.into());
+    let body = serde_json::from_value::<SendRequest>(fields.into());
     let body = body.map_err(|error| wrong(json::in_words(&error.to_string())))?;
     Ok(body.with_bytes(bytes))
 }
