@@ -101,11 +101,11 @@ pub trait Webhooks: Send + Sync {
     /// The database can't be read or written.
     async fn tenants_with_deliveries(&self) -> Result<Vec<TenantId>, StoreError>;
 
-    /// The receiver took an event. It is queued to be written at once, also if nobody waits for the future.
+    /// The receiver took these events.
     ///
     /// # Errors
     /// The database can't be read or written.
-    async fn delivered(&self, lease: &Lease, sequence: i64) -> Result<(), StoreError>;
+    async fn delivered(&self, lease: &Lease, sequences: Vec<i64>) -> Result<(), StoreError>;
 
     /// The receiver did not take an event; it is tried again at `next_attempt_at`. Nothing is noted if the tenant has
     /// another webhook by now; says whether that is so.

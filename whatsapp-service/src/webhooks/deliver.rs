@@ -5,6 +5,7 @@ use crate::{
     model::{event::Event, tenant::TenantId},
     store::{
         error::StoreError,
+        lease::Lease,
         webhooks::{Delivery, Webhook},
     },
     util::clock,
@@ -12,7 +13,10 @@ use crate::{
 };
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
 use std::time::{Duration, Instant};
-use tokio::sync::Notify;
+use tokio::{
+    sync::{Notify, mpsc},
+    task::JoinHandle,
+};
 
 /// The wait after the first failure; it doubles with each further one.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
@@ -65,6 +69,21 @@ impl Webhooks {
         }
     }
 
+    /// Writes down which events were taken, in order, also when the one who says so goes. What comes while a write is under
+    /// way shares the next one.
+    fn record(&self, lease: Lease) -> (mpsc::UnboundedSender<i64>, JoinHandle<Result<(), StoreError>>) {
+        let (taken, mut waiting) = mpsc::unbounded_channel();
+        let store = self.store.clone();
+        let recording = self.tasks.spawn(async move {
+            let mut sequences = Vec::new();
+            while waiting.recv_many(&mut sequences, 1000).await > 0 {
+                store.delivered(&lease, std::mem::take(&mut sequences)).await?;
+            }
+            Ok(())
+        });
+        (taken, recording)
+    }
+
     /// Delivers some events, up to the first that is not taken.
     async fn deliver(&self, tenant: &TenantId, delivery: Delivery, woken: &Notify) -> Result<(), StoreError> {
         let Delivery { webhook, state, events } = delivery;
@@ -96,8 +115,10 @@ impl Webhooks {
                 None => return self.store.forget_deliveries(&lease).await,
             },
         };
-        // Each is written down at once, and waited for at the end: a kill repeats as few as can be.
-        let (mut taken, mut failed) = (Vec::new(), None);
+        // Each is written down at once and in order, and waited for at the end: a kill repeats as few as can be, and
+        // never one without those behind it.
+        let (taken, recording) = self.record(lease.clone());
+        let (mut some_taken, mut failed) = (false, None);
         for event in &events {
             let attempt = match &receiver {
                 Some(receiver) => tokio::select! {
@@ -109,8 +130,9 @@ impl Webhooks {
             };
             match attempt {
                 Attempt::Taken => {
-                    let (store, lease, sequence) = (self.store.clone(), lease.clone(), event.sequence);
-                    taken.push(self.tasks.spawn(async move { store.delivered(&lease, sequence).await }));
+                    some_taken = true;
+                    // Nobody listens only after an error, which is met below.
+                    let _ = taken.send(event.sequence);
                 }
                 failure => {
                     failed = Some((event, failure));
@@ -118,10 +140,8 @@ impl Webhooks {
                 }
             }
         }
-        let some_taken = !taken.is_empty();
-        for written in taken {
-            written.await.unwrap_or(Err(StoreError::Panicked))?;
-        }
+        drop(taken);
+        recording.await.unwrap_or(Err(StoreError::Panicked))?;
         if some_taken && state.failures > 0 {
             tracing::info!(%tenant, "a webhook takes events again");
         }

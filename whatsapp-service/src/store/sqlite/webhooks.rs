@@ -123,11 +123,13 @@ impl Webhooks for SqliteStore {
         .await
     }
 
-    async fn delivered(&self, lease: &Lease, sequence: i64) -> Result<(), StoreError> {
+    async fn delivered(&self, lease: &Lease, sequences: Vec<i64>) -> Result<(), StoreError> {
         let tenant = lease.tenant().clone();
         self.write_as(lease, move |tx| {
             let key = tx.known_tenant(&tenant)?;
-            tx.execute("UPDATE events SET delivery = NULL WHERE tenant = ? AND sequence = ?", [key, sequence])?;
+            for sequence in sequences {
+                tx.execute("UPDATE events SET delivery = NULL WHERE tenant = ? AND sequence = ?", [key, sequence])?;
+            }
             let sql = "UPDATE deliveries SET failures = 0, next_attempt_at = NULL, last_error = NULL \
                        WHERE tenant = ? AND stopped = 0 AND failures > 0";
             tx.execute(sql, [key]).map(drop)
